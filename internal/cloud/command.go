@@ -1,0 +1,152 @@
+package cloud
+
+import "time"
+
+// InvocationStatus is the state of one command on one instance, in Systems Manager's words.
+//
+//	Pending -> InProgress -> Success | Failed | TimedOut | Cancelled
+//	   |  \-> Delayed -> InProgress
+//	   \-> TimedOut (DeliveryTimedOut) | Failed (Undeliverable)
+//	any of the first three -> Cancelling -> Cancelled, or the real end if that came first
+//
+// It never leaves a terminal state and never goes back.
+type InvocationStatus string
+
+// The states of an invocation.
+const (
+	InvocationPending    InvocationStatus = "Pending"
+	InvocationInProgress InvocationStatus = "InProgress"
+	InvocationDelayed    InvocationStatus = "Delayed"
+	InvocationCancelling InvocationStatus = "Cancelling"
+	InvocationSuccess    InvocationStatus = "Success"
+	InvocationCancelled  InvocationStatus = "Cancelled"
+	InvocationTimedOut   InvocationStatus = "TimedOut"
+	InvocationFailed     InvocationStatus = "Failed"
+)
+
+// Terminal reports whether nothing follows the state.
+func (s InvocationStatus) Terminal() bool {
+	switch s {
+	case InvocationSuccess, InvocationCancelled, InvocationTimedOut, InvocationFailed:
+		return true
+	}
+	return false
+}
+
+// rank orders the states that are not terminal; a status never moves to a lower rank.
+func (s InvocationStatus) rank() int {
+	switch s {
+	case InvocationPending:
+		return 0
+	case InvocationDelayed:
+		return 1
+	case InvocationInProgress:
+		return 2
+	case InvocationCancelling:
+		return 3
+	}
+	return 4
+}
+
+// MayBecome reports whether next may follow s.
+func (s InvocationStatus) MayBecome(next InvocationStatus) bool {
+	return !s.Terminal() && next.rank() >= s.rank()
+}
+
+// Command is the wish to run a document on instances.
+type Command struct {
+	ID              CommandID
+	Account         AccountID
+	DocumentName    string
+	DocumentVersion string
+	Comment         string              `json:",omitempty"`
+	Parameters      map[string][]string `json:",omitempty"`
+	Instances       []InstanceID        // those that it was sent to, targets resolved
+	AskedInstances  []InstanceID        `json:",omitempty"` // as given in the request
+	Targets         []CommandTarget     `json:",omitempty"` // as given in the request
+	Requested       time.Time
+	Expires         time.Time // delivery and execution together
+	TimeoutSeconds  int       // of the delivery
+	MaxConcurrency  string
+	MaxErrors       string
+	Cancelled       []InstanceID `json:",omitempty"` // those for which cancellation was asked
+	CancelAll       bool         `json:",omitempty"`
+}
+
+// CommandTarget selects instances by a key such as tag:Name and its values.
+type CommandTarget struct {
+	Key    string
+	Values []string
+}
+
+// CancelAsked reports whether cancellation was asked for the instance.
+func (c Command) CancelAsked(id InstanceID) bool {
+	if c.CancelAll {
+		return true
+	}
+	for _, i := range c.Cancelled {
+		if i == id {
+			return true
+		}
+	}
+	return false
+}
+
+// Step is one script that a document asks to run, with its parameters filled in.
+type Step struct {
+	Name             string
+	Action           string // aws:runShellScript
+	Script           string
+	WorkingDirectory string `json:",omitempty"`
+	TimeoutSeconds   int
+}
+
+// CommandWish is what a host must know of one command for one of its instances.
+type CommandWish struct {
+	Command         CommandID
+	Instance        InstanceID
+	DocumentName    string
+	DocumentVersion string
+	Steps           []Step
+	Requested       time.Time
+	DeliverBy       time.Time // undelivered after this: DeliveryTimedOut
+	Cancel          bool      `json:",omitempty"`
+}
+
+// Invocation is what a host has seen of one command on one instance.
+type Invocation struct {
+	Command      CommandID
+	Instance     InstanceID
+	Status       InvocationStatus
+	Details      string    // StatusDetails: DeliveryTimedOut, ExecutionTimedOut, Undeliverable ...
+	ResponseCode int       // -1 until the script has ended
+	Started      time.Time `json:",omitzero"`
+	Ended        time.Time `json:",omitzero"`
+	StdoutBytes  int64
+	StderrBytes  int64
+	Steps        []StepResult `json:",omitempty"`
+}
+
+// StepResult is the outcome of one step.
+type StepResult struct {
+	Name         string
+	Action       string
+	Status       InvocationStatus
+	Details      string
+	ResponseCode int
+	Started      time.Time `json:",omitzero"`
+	Ended        time.Time `json:",omitzero"`
+}
+
+// AgentPing is what a host knows of the Run Command agent in a guest.
+type AgentPing struct {
+	Instance     InstanceID
+	Connected    bool
+	LastSeen     time.Time
+	Version      string
+	PlatformType string // Linux
+	PlatformName string
+	PlatformVer  string
+	ComputerName string
+	Address      string
+}
