@@ -1,0 +1,8 @@
+package bundle
+
+import "github.com/ichiro-metal/ichiro/internal/cloud"
+
+// Credentials is credentials.json: the temporary keys of the instance's role, minted by the control
+// plane in the background and copied here by the agent. The file is absent when the instance has no
+// role; while no key could be minted, Code says why and the keys are empty, as EC2 answers.
+type Credentials = cloud.Credentials
