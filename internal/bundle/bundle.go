@@ -45,7 +45,7 @@ func (r Root) Admin(daemon string) string {
 }
 
 // Etcd is the socket of the embedded etcd.
-func (r Root) Etcd() string { return filepath.Join(string(r), "etcd.sock") }
+func (r Root) Etcd() string { return filepath.Join(string(r), "control", "etcd.sock") }
 
 // List returns the instances that have a directory, in order of their IDs.
 func (r Root) List() ([]cloud.InstanceID, error) {
@@ -98,8 +98,7 @@ func Files() []File {
 	}
 }
 
-// Write stores v as JSON at path so that a reader sees the old content or the new, never a part, and
-// the new survives a crash once Write has returned.
+// Write stores v as JSON at path so that a reader sees the old content or the new, never a part.
 func Write(path string, v any, mode fs.FileMode) error {
 	data, err := json.Marshal(v)
 	if err != nil {

@@ -1,0 +1,156 @@
+// Package placement decides which host runs an instance, and what that host must then know.
+//
+// Choose is asked by every control process on its own snapshot of hosts; the caller's compare-and-swap
+// on the chosen host's plan lets one answer win. Assign compiles the complete wish for one instance from
+// the specs; Network compiles what a host must know of the groups in its VPCs. All three are functions
+// of their arguments, so any process computes the same answer and writing it twice changes nothing.
+package placement
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// Candidate is a host with what is already given away on it.
+type Candidate struct {
+	cloud.Host
+	UsedMiB int
+}
+
+// Choose returns the host with the most free memory on which the type fits, in the zone when one is
+// asked for. Ties break by ID. The error has EC2's code InsufficientInstanceCapacity and says what lacks.
+func Choose(hosts []Candidate, t cloud.InstanceType, zone string) (cloud.HostID, error) {
+	fits := make([]Candidate, 0, len(hosts))
+	best, inZone := 0, 0
+	for _, h := range hosts {
+		if zone != "" && h.Zone != zone {
+			continue
+		}
+		inZone++
+		best = max(best, h.MemoryMiB-h.UsedMiB)
+		if h.MemoryMiB-h.UsedMiB >= t.MemoryMiB && h.VCPUs >= t.VCPUs {
+			fits = append(fits, h)
+		}
+	}
+	if len(fits) == 0 {
+		return "", cloud.Errorf("InsufficientInstanceCapacity",
+			"There is no host with room for %s (%d vCPU, %d MiB): of %d hosts in zone %q the most free memory is %d MiB. Terminate instances, choose a smaller type or add a host.",
+			t.Name, t.VCPUs, t.MemoryMiB, inZone, zone, best)
+	}
+	slices.SortFunc(fits, func(a, b Candidate) int {
+		return cmp.Or(cmp.Compare(b.MemoryMiB-b.UsedMiB, a.MemoryMiB-a.UsedMiB), cmp.Compare(a.ID, b.ID))
+	})
+	return fits[0].ID, nil
+}
+
+// World is what Assign and Network read: the specs by ID.
+type World struct {
+	Region     string
+	Types      []cloud.InstanceType
+	Images     map[cloud.ImageID]cloud.Image
+	VPCs       map[cloud.VPCID]cloud.VPC
+	Subnets    map[cloud.SubnetID]cloud.Subnet
+	Interfaces map[cloud.InterfaceID]cloud.NetworkInterface
+	Groups     map[cloud.GroupID]cloud.SecurityGroup
+	Keys       map[string]cloud.KeyPair // by account "/" name
+	UserData   func(cloud.InstanceID) []byte
+}
+
+// Assign returns the complete wish for the instance, without its identity document. It reports false when
+// something that the instance names is missing: then there is nothing sensible to tell the host yet.
+func Assign(w World, i cloud.Instance) (cloud.Assignment, bool) {
+	t, err := cloud.TypeNamed(w.Types, i.Type)
+	if err != nil {
+		return cloud.Assignment{}, false
+	}
+	a := cloud.Assignment{Instance: i, Region: w.Region, Type: t}
+	// A deregistered image stays good for the instances that were launched from it: then the earlier
+	// assignment, which the caller keeps, has the names of its files.
+	a.ImageName, a.Command = w.Images[i.Image].Name, w.Images[i.Image].CommandLine
+	a.Kernel, a.Ramdisk = w.Images[i.Kernel].Location, w.Images[i.Ramdisk].Location
+	for _, id := range i.Interfaces {
+		n, ok := w.Interfaces[id]
+		if !ok {
+			return cloud.Assignment{}, false
+		}
+		ai := cloud.AssignedInterface{NetworkInterface: n, Network: w.Subnets[n.Subnet], VPCPrefix: w.VPCs[n.VPC].CIDR}
+		for _, g := range n.Groups {
+			ai.GroupNames = append(ai.GroupNames, w.Groups[g].Name)
+		}
+		a.Interfaces = append(a.Interfaces, ai)
+	}
+	if i.KeyName != "" {
+		if k := w.Keys[string(i.Account)+"/"+i.KeyName]; k.PublicKey != "" {
+			a.PublicKey = k.PublicKey + " " + i.KeyName
+		}
+	}
+	if i.HasUserData {
+		a.UserData = w.UserData(i.ID)
+	}
+	return a, true
+}
+
+// Keep fills in from the assignment that the host already has what is decided once, at launch: the key,
+// and the files of an image that has been deregistered since.
+func Keep(next, had cloud.Assignment) cloud.Assignment {
+	if had.Instance.ID == "" {
+		return next
+	}
+	next.PublicKey = had.PublicKey
+	if next.ImageName == "" {
+		next.ImageName, next.Command = had.ImageName, had.Command
+	}
+	if next.Kernel == "" {
+		next.Kernel = had.Kernel
+	}
+	if next.Ramdisk == "" {
+		next.Ramdisk = had.Ramdisk
+	}
+	return next
+}
+
+// Network returns what the host needs to know of groups: those of its own interfaces and those that their
+// rules refer to, each with the addresses of all its members. The result is in order of IDs.
+func Network(w World, host cloud.HostID, instances []cloud.Instance) cloud.HostNetwork {
+	members := map[cloud.GroupID][]netip.Addr{}
+	need := map[cloud.GroupID]bool{}
+	for _, i := range instances {
+		if i.Power == cloud.PowerTerminated {
+			continue
+		}
+		for _, id := range i.Interfaces {
+			n := w.Interfaces[id]
+			for _, g := range n.Groups {
+				members[g] = append(members[g], n.Addresses...)
+				if i.Host == host {
+					need[g] = true
+				}
+			}
+		}
+	}
+	for _, g := range slices.Collect(maps.Keys(need)) {
+		for _, rules := range [][]cloud.GroupRule{w.Groups[g].Ingress, w.Groups[g].Egress} {
+			for _, r := range rules {
+				if r.Group != "" {
+					need[r.Group] = true
+				}
+			}
+		}
+	}
+	var out cloud.HostNetwork
+	for g := range need {
+		sg, ok := w.Groups[g]
+		if !ok {
+			continue
+		}
+		addrs := slices.Clone(members[g])
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		out.Groups = append(out.Groups, cloud.HostGroup{SecurityGroup: sg, Members: slices.Compact(addrs)})
+	}
+	slices.SortFunc(out.Groups, func(a, b cloud.HostGroup) int { return cmp.Compare(a.ID, b.ID) })
+	return out
+}

@@ -1,0 +1,168 @@
+package host
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ichiro-metal/ichiro/deploy/process"
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+)
+
+// Options are the choices of `ichiro up`.
+type Options struct {
+	Layout
+	Listen     string
+	Ready      string // the file that is written when all is ready; "" for none
+	Region     string
+	Zone       string
+	Account    string
+	Etcd       string // endpoints of an external cluster; "" for the embedded one
+	Accel      string
+	Uplink     string
+	Kernel     string // the kernel of the small image; "" for the newest installed cloud kernel
+	WithGuests bool   // end the guests too when told to stop
+	Out        *os.File
+}
+
+// Up runs the host until ctx ends. It writes opt.Ready when every daemon is ready.
+func Up(ctx context.Context, opt Options, log *slog.Logger) error {
+	lock, err := opt.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	self, err := process.Identify(os.Getpid())
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	users := LookupUsers()
+	if err := opt.make(users); err != nil {
+		return err
+	}
+	if err := bundle.Write(filepath.Join(opt.Run, "up.json"), self, 0o644); err != nil {
+		return err
+	}
+	os.Remove(opt.endpoint())
+
+	d := daemons(opt, users, log)
+	g, gctx := errgroup.WithContext(ctx)
+	// The daemons outlive the context of their group by the order in which they are stopped: the agent
+	// before the control plane whose store it writes to.
+	stop := make([]context.CancelFunc, len(d))
+	for i, one := range d {
+		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		stop[i] = cancel
+		g.Go(func() error { return one.Run(own) })
+	}
+	g.Go(func() error {
+		<-gctx.Done()
+		for i := len(d) - 1; i >= 0; i-- {
+			if i == 0 && opt.WithGuests {
+				opt.remove(context.WithoutCancel(ctx), log)
+			}
+			stop[i]()
+		}
+		return nil
+	})
+	g.Go(func() error {
+		for _, one := range d {
+			select {
+			case <-one.Ready():
+				log.Info("daemon ready", "daemon", one.Name, "after", time.Since(began).Round(time.Millisecond))
+			case <-gctx.Done():
+				return nil
+			}
+		}
+		exports, err := opt.writeExports(gctx, users)
+		if err != nil || gctx.Err() != nil {
+			return err
+		}
+		if opt.Ready != "" {
+			if err := bundle.WriteBytes(opt.Ready, []byte(exports), 0o600); err != nil {
+				return fmt.Errorf("write the ready file: %w", err)
+			}
+		}
+		fmt.Fprintf(opt.Out, "# ready after %.2f s\n%s", time.Since(began).Seconds(), exports)
+		return nil
+	})
+	g.Go(func() error {
+		if err := buildSmallImage(gctx, opt, log); err != nil && gctx.Err() == nil {
+			log.Error("the small image is not built; the host works without it", "err", err)
+		}
+		return nil
+	})
+	err = g.Wait()
+	if opt.Ready != "" {
+		os.Remove(opt.Ready)
+	}
+	os.Remove(filepath.Join(opt.Run, "up.json"))
+	return err
+}
+
+// daemons returns the programs of a host in the order in which they are waited for.
+func daemons(opt Options, u Users, log *slog.Logger) []*process.Daemon {
+	control := []string{
+		"--run", opt.Run, "--state", opt.State, "--listen", opt.Listen,
+		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account,
+	}
+	agent := []string{
+		"--run", opt.Run, "--state", opt.State, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink", opt.Uplink,
+		"--control-user", ids(u.Control), "--imds-user", ids(u.IMDS), "--gateway-user", ids(u.Gateway), "--vm-user", ids(u.Machine),
+		"--group", fmt.Sprint(u.Group),
+	}
+	if opt.Etcd != "" {
+		control = append(control, "--etcd", opt.Etcd)
+		agent = append(agent, "--etcd", opt.Etcd)
+	}
+	one := func(name string, user process.User, args ...string) *process.Daemon {
+		return &process.Daemon{
+			Name: name, Path: opt.program("ichiro-" + name), Args: args,
+			User: user, Record: opt.record(name), Log: log,
+		}
+	}
+	return []*process.Daemon{
+		one("control", u.Control, control...),
+		one("agent", process.User{}, agent...),
+		one("imds", u.IMDS, "--run", opt.Run, "--token-key", opt.tokenKey()),
+		one("gateway", u.Gateway, "--run", opt.Run),
+	}
+}
+
+func ids(u process.User) string { return fmt.Sprintf("%d:%d", u.UID, u.GID) }
+
+// writeExports writes how to reach the API, as lines for a shell, where `ichiro env` finds them.
+func (opt Options) writeExports(ctx context.Context, u Users) (string, error) {
+	endpoint, err := os.ReadFile(opt.endpoint())
+	if err != nil {
+		return "", fmt.Errorf("read where the control plane listens: %w", err)
+	}
+	var key struct{ AccessKeyId, SecretAccessKey string } //nolint:staticcheck // the names are those of the file
+	data, err := os.ReadFile(filepath.Join(opt.keys(), "root"))
+	if err != nil {
+		return "", fmt.Errorf("read the root key: %w", err)
+	}
+	if err := json.Unmarshal(data, &key); err != nil {
+		return "", fmt.Errorf("decode the root key: %w", err)
+	}
+	text := fmt.Sprintf("export AWS_ENDPOINT_URL=%s\nexport AWS_ACCESS_KEY_ID=%s\nexport AWS_SECRET_ACCESS_KEY=%s\nexport AWS_DEFAULT_REGION=%s\n",
+		strings.TrimSpace(string(endpoint)), key.AccessKeyId, key.SecretAccessKey, opt.Region)
+	return text, bundle.WriteBytes(opt.exports(), []byte(text), 0o600)
+}
+
+// Env returns the lines that Up wrote.
+func Env(l Layout) (string, error) {
+	data, err := os.ReadFile(l.exports())
+	if err != nil {
+		return "", fmt.Errorf("no host is up in %s: start one with `ichiro up --run %s --state DIR`", l.Run, l.Run)
+	}
+	return string(data), nil
+}

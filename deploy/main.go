@@ -1,0 +1,194 @@
+// Command ichiro is the operator's tool: it brings a host up, looks at it, and takes it down.
+//
+// Everything that the AWS CLI can say is said with the AWS CLI; ichiro has only what it cannot:
+// the host's own life, the doctor, and the console as it is written.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/ichiro-metal/ichiro/deploy/doctor"
+	"github.com/ichiro-metal/ichiro/deploy/host"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/service"
+)
+
+const usage = `usage: ichiro COMMAND [--run DIR] [--state DIR] ...
+
+  up       bring this host up and keep it running in the foreground
+  down     take it down: daemons, guests, interfaces, run directory; the state stays
+  status   the daemons and instances of this host
+  env      the shell exports for the AWS CLI
+  doctor   what a host needs, and how to mend what is missing
+  console  the console of an instance:  ichiro console [-f] INSTANCE
+  image    put a file into the image pool:  ichiro image add kernel|ramdisk FILE
+
+` + "`ichiro COMMAND --help` lists the flags of a command."
+
+func main() { os.Exit(service.Main("ichiro", run)) }
+
+func run(ctx context.Context, args []string, log *slog.Logger) error {
+	if len(args) == 0 {
+		return service.Usagef("%s", usage)
+	}
+	commands := map[string]func(context.Context, []string, *slog.Logger) error{
+		"up": up, "down": down, "status": status, "env": env, "doctor": examine, "console": console, "image": image,
+	}
+	f, ok := commands[args[0]]
+	if !ok {
+		if strings.Contains(args[0], "help") || args[0] == "-h" {
+			fmt.Println(usage)
+			return nil
+		}
+		return service.Usagef("unknown command %q\n%s", args[0], usage)
+	}
+	return f(ctx, args[1:], log)
+}
+
+// parse parses a command's flags with the two that every command has.
+func parse(name string, args []string, define func(*flag.FlagSet)) (host.Layout, []string, error) {
+	fs := flag.NewFlagSet("ichiro "+name, flag.ContinueOnError)
+	run := fs.String("run", "/run/ichiro", "run directory: what does not survive a reboot")
+	state := fs.String("state", "/var/lib/ichiro", "state directory: what does")
+	if define != nil {
+		define(fs)
+	}
+	if err := fs.Parse(args); err != nil {
+		return host.Layout{}, nil, service.Usagef("%v", err)
+	}
+	l, err := host.NewLayout(*state, *run)
+	return l, fs.Args(), err
+}
+
+func up(ctx context.Context, args []string, log *slog.Logger) error {
+	opt := host.Options{Out: os.Stdout}
+	var pool string
+	l, rest, err := parse("up", args, func(fs *flag.FlagSet) {
+		fs.StringVar(&opt.Listen, "listen", "127.0.0.1:8773", "address of the API; port 0 chooses a free one")
+		fs.StringVar(&opt.Ready, "ready", "", "file to write when all is ready: shell exports for the AWS CLI")
+		fs.StringVar(&opt.Region, "region", "ichiro-1", "name of the region")
+		fs.StringVar(&opt.Zone, "zone", "", "name of the availability zone (default: the region's a)")
+		fs.StringVar(&opt.Account, "account", "000000000000", "account number, 12 digits")
+		fs.StringVar(&opt.Etcd, "etcd", "", "endpoints of an external etcd, comma separated (default: embedded)")
+		fs.StringVar(&opt.Accel, "accel", "auto", "auto, kvm or tcg")
+		fs.StringVar(&opt.Uplink, "uplink-range", "100.64.0.0/16", "addresses for the links between VPCs and this machine")
+		fs.StringVar(&opt.Kernel, "kernel", "", "kernel of the small image (default: the newest /boot/vmlinuz-*-cloud-amd64)")
+		fs.StringVar(&pool, "pool", "", "volume pool, qcow2:DIR or rbd:... (volumes are not there yet)")
+		fs.BoolVar(&opt.WithGuests, "with-guests", false, "end the guests too when told to stop")
+	})
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(rest) > 0:
+		return service.Usagef("up takes no argument, got %q", rest)
+	case pool != "":
+		return service.Usagef("--pool: volumes are not there yet")
+	case len(opt.Account) != 12 || strings.Trim(opt.Account, "0123456789") != "":
+		return service.Usagef("--account %q: want 12 digits", opt.Account)
+	}
+	if _, err := netip.ParsePrefix(opt.Uplink); err != nil {
+		return service.Usagef("--uplink-range: %v", err)
+	}
+	if opt.Zone == "" {
+		opt.Zone = opt.Region + "a"
+	}
+	opt.Layout = l
+	return host.Up(ctx, opt, log)
+}
+
+func down(ctx context.Context, args []string, log *slog.Logger) error {
+	l, _, err := parse("down", args, nil)
+	if err != nil {
+		return err
+	}
+	return host.Down(ctx, l, log)
+}
+
+func status(ctx context.Context, args []string, _ *slog.Logger) error {
+	l, _, err := parse("status", args, nil)
+	if err != nil {
+		return err
+	}
+	return host.Status(ctx, l, os.Stdout)
+}
+
+func env(_ context.Context, args []string, _ *slog.Logger) error {
+	l, _, err := parse("env", args, nil)
+	if err != nil {
+		return err
+	}
+	text, err := host.Env(l)
+	fmt.Print(text)
+	return err
+}
+
+func examine(_ context.Context, args []string, _ *slog.Logger) error {
+	l, _, err := parse("doctor", args, nil)
+	if err != nil {
+		return err
+	}
+	failed := 0
+	for _, f := range doctor.Examine(doctor.Where{
+		State:  l.State,
+		Ranges: []netip.Prefix{netip.MustParsePrefix("172.31.0.0/16"), netip.MustParsePrefix("100.64.0.0/16")},
+	}) {
+		fmt.Printf("%-5s %-19s %s\n", f.Grade, f.Check, f.Found)
+		if f.Mend != "" {
+			fmt.Printf("%26s-> %s\n", "", f.Mend)
+		}
+		if f.Grade == doctor.Fail {
+			failed++
+		}
+	}
+	if failed > 0 {
+		return fmt.Errorf("%d checks failed: this machine cannot be a host yet", failed)
+	}
+	return nil
+}
+
+func console(ctx context.Context, args []string, _ *slog.Logger) error {
+	var follow bool
+	l, rest, err := parse("console", args, func(fs *flag.FlagSet) {
+		fs.BoolVar(&follow, "f", false, "go on as the guest writes")
+	})
+	if err != nil {
+		return err
+	}
+	if len(rest) != 1 || !cloud.WellFormed(cloud.InstanceID(rest[0]), "i") {
+		return service.Usagef("usage: ichiro console [-f] INSTANCE")
+	}
+	r, err := host.Console(ctx, l, cloud.InstanceID(rest[0]), follow)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(os.Stdout, r)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func image(_ context.Context, args []string, _ *slog.Logger) error {
+	l, rest, err := parse("image", args, nil)
+	if err != nil {
+		return err
+	}
+	if len(rest) != 3 || rest[0] != "add" {
+		return service.Usagef("usage: ichiro image [--state DIR] add kernel|ramdisk FILE")
+	}
+	name, err := host.AddToPool(l, rest[2], rest[1])
+	if err != nil {
+		return err
+	}
+	fmt.Println(name)
+	return nil
+}

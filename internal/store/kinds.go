@@ -1,0 +1,63 @@
+package store
+
+import "github.com/ichiro-metal/ichiro/internal/cloud"
+
+// The kinds of the specs, which the API and the planners write.
+var (
+	VPCs       = NewKind[cloud.VPC](SpecPrefix("vpc"))
+	Subnets    = NewKind[cloud.Subnet](SpecPrefix("subnet"))
+	Groups     = NewKind[cloud.SecurityGroup](SpecPrefix("group"))
+	Gateways   = NewKind[cloud.InternetGateway](SpecPrefix("gateway"))
+	Interfaces = NewKind[cloud.NetworkInterface](SpecPrefix("interface"))
+	Instances  = NewKind[cloud.Instance](SpecPrefix("instance"))
+	UserData   = NewKind[[]byte](SpecPrefix("userdata")) // apart: up to 16 KiB that no description needs
+	Images     = NewKind[cloud.Image](SpecPrefix("image"))
+	KeyPairs   = NewKind[cloud.KeyPair](SpecPrefix("key"))
+	Commands   = NewKind[cloud.Command](SpecPrefix("command"))
+	Hosts      = NewKind[cloud.Host](HostPrefix()) // each written by the host that it describes
+)
+
+// The kinds of the wishes for one host, which only control writes.
+
+// Assignments are the instances that a host shall run.
+func Assignments(h cloud.HostID) Kind[cloud.Assignment] {
+	return NewKind[cloud.Assignment](WishPrefix(h, "instance"))
+}
+
+// Credentials are the role credentials of a host's instances.
+func Credentials(h cloud.HostID) Kind[cloud.Credentials] {
+	return NewKind[cloud.Credentials](WishPrefix(h, "credentials"))
+}
+
+// Networks has one value, of the ID NetworkID: what a host must know of groups.
+func Networks(h cloud.HostID) Kind[cloud.HostNetwork] {
+	return NewKind[cloud.HostNetwork](WishPrefix(h, "network"))
+}
+
+// NetworkID is the ID of the one value of Networks.
+const NetworkID = "groups"
+
+// CommandWishes are the commands for a host's instances, by InvocationID.
+func CommandWishes(h cloud.HostID) Kind[cloud.CommandWish] {
+	return NewKind[cloud.CommandWish](WishPrefix(h, "command"))
+}
+
+// The kinds of the statuses, which only the host writes.
+
+// InstanceStatuses are what a host has seen of its instances.
+func InstanceStatuses(h cloud.HostID) Kind[cloud.InstanceStatus] {
+	return NewKind[cloud.InstanceStatus](StatusPrefix(h, "instance"))
+}
+
+// Invocations are what a host has seen of commands, by InvocationID.
+func Invocations(h cloud.HostID) Kind[cloud.Invocation] {
+	return NewKind[cloud.Invocation](StatusPrefix(h, "invocation"))
+}
+
+// Pings are what a host knows of the Run Command agents in its guests.
+func Pings(h cloud.HostID) Kind[cloud.AgentPing] {
+	return NewKind[cloud.AgentPing](StatusPrefix(h, "agent"))
+}
+
+// InvocationID is the ID under which one command on one instance is kept.
+func InvocationID(c cloud.CommandID, i cloud.InstanceID) string { return string(c) + "." + string(i) }
