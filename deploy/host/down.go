@@ -14,6 +14,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/deploy/process"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/shim"
 )
 
 // Down takes the host down: supervisor, daemons, guests, what the agent made in the kernel, and the run
@@ -22,9 +23,11 @@ func Down(ctx context.Context, l Layout, log *slog.Logger) error {
 	if _, err := os.Stat(l.Run); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if up, err := bundle.Read[process.ID](filepath.Join(l.Run, "up.json")); err == nil {
+	if up, err := bundle.Read[shim.Process](filepath.Join(l.Run, "up.json")); err == nil {
 		log.Info("ending the supervisor", "pid", up.PID)
-		up.End(30 * time.Second)
+		if err := process.End(up, 30*time.Second); err != nil {
+			return err
+		}
 	}
 	lock, err := l.lock()
 	if err != nil {
@@ -34,7 +37,9 @@ func Down(ctx context.Context, l Layout, log *slog.Logger) error {
 	for name, id := range process.Recorded(l.records()) {
 		if id.Alive() {
 			log.Info("ending a daemon without supervisor", "daemon", name, "pid", id.PID)
-			id.End(10 * time.Second)
+			if err := process.End(id, 10*time.Second); err != nil {
+				return err
+			}
 		}
 	}
 	if err := l.remove(ctx, log); err != nil {

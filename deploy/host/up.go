@@ -14,6 +14,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/deploy/process"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/shim"
 )
 
 // Options are the choices of `ichiro up`.
@@ -39,7 +40,7 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 		return err
 	}
 	defer lock.Close()
-	self, err := process.Identify(os.Getpid())
+	self, err := shim.FindProcess(os.Getpid())
 	if err != nil {
 		return err
 	}

@@ -16,13 +16,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/shim"
 )
 
 // A daemon that dies is started again after firstDelay; one that keeps dying is given up to lastDelay of
@@ -33,52 +35,24 @@ const (
 	settled    = 2 * time.Second // a run at least this long makes the next delay the first one again
 )
 
-// ID identifies a process across the reuse of its number.
-type ID struct {
-	PID   int
-	Began uint64 // clock ticks since boot, field 22 of /proc/PID/stat
-}
-
-// Identify returns the identity of a running process.
-func Identify(pid int) (ID, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return ID{}, err
-	}
-	// The second field, the name in parentheses, may hold spaces; what follows the last ")" does not.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if len(fields) < 20 {
-		return ID{}, fmt.Errorf("read /proc/%d/stat: %d fields", pid, len(fields))
-	}
-	if fields[0] == "Z" {
-		return ID{}, fs.ErrNotExist
-	}
-	began, err := strconv.ParseUint(fields[19], 10, 64)
-	return ID{pid, began}, err
-}
-
-// Alive reports whether the process is still there.
-func (i ID) Alive() bool {
-	now, err := Identify(i.PID)
-	return err == nil && now == i
-}
-
 // End asks the process to end and kills it when it has not within grace.
-func (i ID) End(grace time.Duration) {
-	if !i.Alive() {
-		return
+func End(p shim.Process, grace time.Duration) error {
+	h, err := p.Open()
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil
 	}
-	syscall.Kill(i.PID, syscall.SIGTERM)
-	deadline := time.Now().Add(grace)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for i.Alive() {
-		if time.Now().After(deadline) {
-			syscall.Kill(i.PID, syscall.SIGKILL)
-			deadline = deadline.Add(time.Hour)
-		}
-		<-tick.C
+	if err != nil {
+		return err
 	}
+	defer h.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	h.Signal(unix.SIGTERM)
+	if h.Wait(ctx) == nil {
+		return nil
+	}
+	h.Signal(unix.SIGKILL)
+	return h.Wait(context.Background())
 }
 
 // Daemon is a program that is kept running.
@@ -112,8 +86,10 @@ func (d *Daemon) String() string { return d.Name }
 // supervisor left behind under the same record.
 func (d *Daemon) Run(ctx context.Context) error {
 	d.init()
-	if old, err := bundle.Read[ID](d.Record); err == nil {
-		old.End(5 * time.Second)
+	if old, err := bundle.Read[shim.Process](d.Record); err == nil {
+		if err := End(old, 5*time.Second); err != nil {
+			return fmt.Errorf("end the %s of an earlier supervisor: %w", d.Name, err)
+		}
 	}
 	delay := firstDelay
 	for {
@@ -160,7 +136,7 @@ func (d *Daemon) runOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if id, err := Identify(cmd.Process.Pid); err == nil {
+	if id, err := shim.FindProcess(cmd.Process.Pid); err == nil {
 		if err := bundle.Write(d.Record, id, 0o644); err != nil {
 			d.Log.Warn("the daemon's identity is not recorded", "daemon", d.Name, "err", err)
 		}
@@ -188,11 +164,11 @@ func (d *Daemon) runOnce(ctx context.Context) error {
 }
 
 // Recorded returns the identities in a directory of records, by daemon.
-func Recorded(dir string) map[string]ID {
-	out := map[string]ID{}
+func Recorded(dir string) map[string]shim.Process {
+	out := map[string]shim.Process{}
 	files, _ := filepath.Glob(filepath.Join(dir, "*.json"))
 	for _, f := range files {
-		if id, err := bundle.Read[ID](f); err == nil {
+		if id, err := bundle.Read[shim.Process](f); err == nil {
 			out[strings.TrimSuffix(filepath.Base(f), ".json")] = id
 		}
 	}
