@@ -52,7 +52,7 @@ func Parse(flags *flag.FlagSet, args []string) error {
 }
 
 // Main runs a program and returns its exit code. SIGINT and SIGTERM end the context; a
-// second one ends the process. The logger writes text to stderr, with a time stamp unless
+// second one ends the process. The logger, which is slog's default too, writes text to stderr, with a time stamp unless
 // the journal adds its own, and debug messages if ICHIRO_LOG=debug.
 func Main(name string, run func(ctx context.Context, args []string, log *slog.Logger) error) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
@@ -60,6 +60,7 @@ func Main(name string, run func(ctx context.Context, args []string, log *slog.Lo
 	context.AfterFunc(ctx, stop) // the second signal has its default effect again
 	journald, _ := journal.StderrIsJournalStream()
 	log := newLogger(os.Stderr, name, journald)
+	slog.SetDefault(log)
 	return exitCode(ctx, os.Stderr, name, run(ctx, os.Args[1:], log))
 }
 
