@@ -1,0 +1,74 @@
+package main
+
+import "strings"
+
+// A service is one model and what is taken of it.
+type service struct {
+	pkg        string // directory and package of the shapes
+	model      string // directory of the model below models/apis
+	operations []string
+}
+
+// services lists what ichiro serves or is going to: the API is the action table plus these names.
+func services() []service {
+	return []service{
+		{"ec2", "ec2/2016-11-15", strings.Fields(ec2Operations)},
+		{"ssm", "ssm/2014-11-06", strings.Fields(ssmOperations)},
+		{"iam", "iam/2010-05-08", strings.Fields(iamOperations)},
+		{"sts", "sts/2011-06-15", strings.Fields(stsOperations)},
+	}
+}
+
+const (
+	ec2Operations = `
+		RunInstances DescribeInstances StartInstances StopInstances RebootInstances TerminateInstances DescribeInstanceStatus
+		ModifyInstanceAttribute DescribeInstanceAttribute ResetInstanceAttribute DescribeInstanceTypes DescribeInstanceTypeOfferings
+		DescribeInstanceCreditSpecifications GetConsoleOutput GetConsoleScreenshot GetPasswordData MonitorInstances UnmonitorInstances
+		ModifyInstancePlacement ModifyInstanceMetadataOptions ModifyInstanceMaintenanceOptions GetInstanceUefiData CreateVpc DeleteVpc
+		DescribeVpcs DescribeVpcAttribute ModifyVpcAttribute AssociateVpcCidrBlock DisassociateVpcCidrBlock CreateDefaultVpc CreateSubnet
+		DeleteSubnet DescribeSubnets ModifySubnetAttribute CreateDefaultSubnet CreateRouteTable DeleteRouteTable DescribeRouteTables
+		CreateRoute DeleteRoute ReplaceRoute AssociateRouteTable DisassociateRouteTable ReplaceRouteTableAssociation CreateInternetGateway
+		DeleteInternetGateway DescribeInternetGateways AttachInternetGateway DetachInternetGateway CreateNatGateway DeleteNatGateway
+		DescribeNatGateways CreateDhcpOptions DeleteDhcpOptions DescribeDhcpOptions AssociateDhcpOptions DescribeNetworkAcls
+		CreateNetworkAcl DeleteNetworkAcl CreateNetworkAclEntry DeleteNetworkAclEntry ReplaceNetworkAclEntry ReplaceNetworkAclAssociation
+		CreateSecurityGroup DeleteSecurityGroup DescribeSecurityGroups DescribeSecurityGroupRules AuthorizeSecurityGroupIngress
+		AuthorizeSecurityGroupEgress RevokeSecurityGroupIngress RevokeSecurityGroupEgress ModifySecurityGroupRules
+		UpdateSecurityGroupRuleDescriptionsIngress UpdateSecurityGroupRuleDescriptionsEgress CreateNetworkInterface DeleteNetworkInterface
+		DescribeNetworkInterfaces AttachNetworkInterface DetachNetworkInterface ModifyNetworkInterfaceAttribute
+		DescribeNetworkInterfaceAttribute ResetNetworkInterfaceAttribute AssignPrivateIpAddresses UnassignPrivateIpAddresses
+		AssignIpv6Addresses UnassignIpv6Addresses AllocateAddress ReleaseAddress AssociateAddress DisassociateAddress DescribeAddresses
+		DescribeAddressesAttribute CreateVolume DeleteVolume DescribeVolumes AttachVolume DetachVolume ModifyVolume
+		DescribeVolumesModifications DescribeVolumeStatus DescribeVolumeAttribute ModifyVolumeAttribute EnableVolumeIO CreateSnapshot
+		CreateSnapshots DeleteSnapshot DescribeSnapshots CopySnapshot DescribeSnapshotAttribute ModifySnapshotAttribute
+		ResetSnapshotAttribute RegisterImage DeregisterImage DescribeImages CreateImage CopyImage DescribeImageAttribute
+		ModifyImageAttribute ResetImageAttribute ImportImage DescribeImportImageTasks ExportImage DescribeExportImageTasks ImportSnapshot
+		DescribeImportSnapshotTasks CancelImportTask ImportInstance ImportVolume DescribeConversionTasks CancelConversionTask
+		CreateInstanceExportTask DescribeExportTasks CancelExportTask CreateKeyPair DeleteKeyPair DescribeKeyPairs ImportKeyPair
+		CreatePlacementGroup DeletePlacementGroup DescribePlacementGroups CreateLaunchTemplate CreateLaunchTemplateVersion
+		DeleteLaunchTemplate DeleteLaunchTemplateVersions DescribeLaunchTemplates DescribeLaunchTemplateVersions ModifyLaunchTemplate
+		GetLaunchTemplateData CreateTags DeleteTags DescribeTags DescribeRegions DescribeAvailabilityZones DescribeAccountAttributes
+		AssociateIamInstanceProfile DisassociateIamInstanceProfile DescribeIamInstanceProfileAssociations
+		ReplaceIamInstanceProfileAssociation DescribePrefixLists DescribeHosts GetEbsEncryptionByDefault DescribeVpcEndpoints`
+	ssmOperations = `
+		SendCommand CancelCommand ListCommands ListCommandInvocations GetCommandInvocation DescribeInstanceInformation CreateDocument
+		UpdateDocument DeleteDocument GetDocument DescribeDocument ListDocuments ListDocumentVersions UpdateDocumentDefaultVersion
+		DescribeDocumentPermission ModifyDocumentPermission AddTagsToResource RemoveTagsFromResource ListTagsForResource PutParameter
+		GetParameter GetParameters GetParametersByPath GetParameterHistory DeleteParameter DeleteParameters DescribeParameters
+		LabelParameterVersion CreateActivation DeleteActivation DescribeActivations DeregisterManagedInstance
+		DescribeInstanceAssociationsStatus DescribeInstanceProperties StartSession ResumeSession TerminateSession DescribeSessions
+		GetConnectionStatus UpdateManagedInstanceRole`
+	iamOperations = `
+		CreateUser GetUser UpdateUser DeleteUser ListUsers CreateAccessKey DeleteAccessKey ListAccessKeys UpdateAccessKey
+		GetAccessKeyLastUsed PutUserPolicy GetUserPolicy DeleteUserPolicy ListUserPolicies AttachUserPolicy DetachUserPolicy
+		ListAttachedUserPolicies ListGroupsForUser TagUser UntagUser ListUserTags CreateRole GetRole UpdateRole UpdateRoleDescription
+		DeleteRole ListRoles UpdateAssumeRolePolicy PutRolePolicy GetRolePolicy DeleteRolePolicy ListRolePolicies AttachRolePolicy
+		DetachRolePolicy ListAttachedRolePolicies TagRole UntagRole ListRoleTags CreatePolicy GetPolicy DeletePolicy ListPolicies
+		CreatePolicyVersion GetPolicyVersion DeletePolicyVersion ListPolicyVersions SetDefaultPolicyVersion ListEntitiesForPolicy
+		TagPolicy UntagPolicy ListPolicyTags CreateInstanceProfile GetInstanceProfile DeleteInstanceProfile ListInstanceProfiles
+		ListInstanceProfilesForRole AddRoleToInstanceProfile RemoveRoleFromInstanceProfile TagInstanceProfile UntagInstanceProfile
+		ListInstanceProfileTags CreateOpenIDConnectProvider GetOpenIDConnectProvider DeleteOpenIDConnectProvider
+		ListOpenIDConnectProviders UpdateOpenIDConnectProviderThumbprint AddClientIDToOpenIDConnectProvider
+		RemoveClientIDFromOpenIDConnectProvider GetAccountSummary ListAccountAliases`
+	stsOperations = `
+		AssumeRole AssumeRoleWithWebIdentity DecodeAuthorizationMessage GetAccessKeyInfo GetCallerIdentity GetSessionToken`
+)

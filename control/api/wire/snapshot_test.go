@@ -1,0 +1,78 @@
+package wire_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/ichiro-metal/ichiro/control/api/shape/ec2"
+	"github.com/ichiro-metal/ichiro/control/api/shape/iam"
+	"github.com/ichiro-metal/ichiro/control/api/shape/ssm"
+	"github.com/ichiro-metal/ichiro/control/api/shape/sts"
+	"github.com/ichiro-metal/ichiro/control/api/wire"
+)
+
+// A dialect is what a test needs to know of a service.
+type dialect struct {
+	protocol  wire.Protocol
+	namespace string
+	version   string
+	target    string
+	ignored   map[string][]string
+}
+
+var dialects = map[string]dialect{
+	"ec2": {wire.EC2, ec2.Namespace, ec2.Version, ec2.TargetPrefix, ec2.Ignored},
+	"iam": {wire.Query, iam.Namespace, iam.Version, iam.TargetPrefix, iam.Ignored},
+	"sts": {wire.Query, sts.Namespace, sts.Version, sts.TargetPrefix, sts.Ignored},
+	"ssm": {wire.JSON, ssm.Namespace, ssm.Version, ssm.TargetPrefix, ssm.Ignored},
+}
+
+// moduleDir returns where a required module's files are.
+func moduleDir(t *testing.T, module string) string {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		t.Fatalf("find module %s: %v", module, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Every request that Amazon's SDK snapshots with all its fields set is understood to the last key.
+func TestSnapshotsOfRequestsAreUnderstood(t *testing.T) {
+	for svc, ops := range shapes {
+		dir := filepath.Join(moduleDir(t, "github.com/aws/aws-sdk-go-v2/service/"+svc), "request_snapshot")
+		for op, io := range ops {
+			t.Run(svc+" "+op, func(t *testing.T) {
+				raw, err := os.ReadFile(filepath.Join(dir, op+".request.snap"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				in := reflect.New(reflect.TypeOf(io[0]).Elem()).Interface()
+				if err := decodeSnapshot(dialects[svc], op, string(raw), in); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
+}
+
+func decodeSnapshot(d dialect, op, raw string, in any) error {
+	parts := strings.SplitN(raw, "\n\n", 3) // request line, headers, body
+	if len(parts) != 3 {
+		return errors.New("the snapshot has not three parts")
+	}
+	if d.protocol == wire.JSON {
+		return wire.DecodeJSON([]byte(parts[2]), in, d.ignored[op])
+	}
+	form, err := wire.ParseForm(strings.TrimSpace(parts[2]))
+	if err != nil {
+		return err
+	}
+	form.Drop("Action", "Version")
+	return form.Decode(d.protocol, in, d.ignored[op])
+}
