@@ -1,0 +1,170 @@
+package iam
+
+import (
+	"context"
+	"strings"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// CreateProfile makes an instance profile. Name, Path and Tags are the wish.
+func (e *Engine) CreateProfile(ctx context.Context, p Profile) (Profile, error) {
+	if err := checkName("instanceProfileName", p.Name, maxLong); err != nil {
+		return Profile{}, err
+	}
+	var err error
+	if p.Path, err = checkPath(p.Path); err != nil {
+		return Profile{}, err
+	}
+	if p.Tags, err = mergeTags(nil, p.Tags); err != nil {
+		return Profile{}, err
+	}
+	p.ID, p.ARN, p.Created, p.Role = newID("AIPA", 17), e.arn("instance-profile"+p.Path+p.Name), e.now(), ""
+	return p, e.change(ctx, func(t *tx) error {
+		have, err := profiles.get(t, p.Name)
+		if err != nil {
+			return err
+		}
+		if have != nil {
+			return cloud.Errorf("EntityAlreadyExists", "Instance Profile %s already exists.", p.Name)
+		}
+		return profiles.put(t, p.Name, &p)
+	})
+}
+
+// Profile returns an instance profile as this process knows it.
+func (e *Engine) Profile(name string) (Profile, error) {
+	if p := profiles.look(e, name); p != nil && p.Name == name {
+		return *p, nil
+	}
+	return Profile{}, noProfile(name)
+}
+
+// Profiles lists the instance profiles below a path, by name.
+func (e *Engine) Profiles(pathPrefix string) []Profile {
+	return profiles.list(e, func(p *Profile) bool { return under(p.Path, pathPrefix) })
+}
+
+// DeleteProfile removes an instance profile that holds no role.
+func (e *Engine) DeleteProfile(ctx context.Context, name string) error {
+	return e.change(ctx, func(t *tx) error {
+		p, err := needProfile(t, name)
+		if err != nil {
+			return err
+		}
+		if p.Role != "" {
+			return conflict("remove roles from instance profile")
+		}
+		return profiles.drop(t, name)
+	})
+}
+
+// AddRole puts a role into an instance profile, which holds one at most.
+func (e *Engine) AddRole(ctx context.Context, profile, role string) error {
+	return e.change(ctx, func(t *tx) error {
+		p, err := needProfile(t, profile)
+		if err != nil {
+			return err
+		}
+		r, err := needRole(t, role)
+		if err != nil {
+			return err
+		}
+		if p.Role != "" {
+			return cloud.Errorf("LimitExceeded", "Cannot exceed quota for InstanceSessionsPerInstanceProfile: 1")
+		}
+		p.Role = role
+		r.Profiles = append(r.Profiles[:len(r.Profiles):len(r.Profiles)], profile)
+		if err := roles.put(t, role, r); err != nil {
+			return err
+		}
+		return profiles.put(t, profile, p)
+	})
+}
+
+// RemoveRole takes the role out of an instance profile.
+func (e *Engine) RemoveRole(ctx context.Context, profile, role string) error {
+	return e.change(ctx, func(t *tx) error {
+		p, err := needProfile(t, profile)
+		if err != nil {
+			return err
+		}
+		r, err := needRole(t, role)
+		if err != nil {
+			return err
+		}
+		if p.Role != role {
+			return noSuch("Role %s in instance profile %s cannot be found.", role, profile)
+		}
+		p.Role = ""
+		r.Profiles, _ = remove(r.Profiles, profile)
+		if err := roles.put(t, role, r); err != nil {
+			return err
+		}
+		return profiles.put(t, profile, p)
+	})
+}
+
+// TagProfile lays tags over the profile's.
+func (e *Engine) TagProfile(ctx context.Context, name string, tags []Tag) error {
+	return e.editProfile(ctx, name, func(p *Profile) (err error) { p.Tags, err = mergeTags(p.Tags, tags); return err })
+}
+
+// UntagProfile removes tags by key.
+func (e *Engine) UntagProfile(ctx context.Context, name string, keys []string) error {
+	return e.editProfile(ctx, name, func(p *Profile) error { p.Tags = dropTags(p.Tags, keys); return nil })
+}
+
+func (e *Engine) editProfile(ctx context.Context, name string, edit func(*Profile) error) error {
+	return e.change(ctx, func(t *tx) error {
+		p, err := needProfile(t, name)
+		if err != nil {
+			return err
+		}
+		if err := edit(p); err != nil {
+			return err
+		}
+		return profiles.put(t, name, p)
+	})
+}
+
+// ProfileRef is what an instance's record needs to know of its profile.
+type ProfileRef struct {
+	Name     string
+	ARN      string
+	ID       string
+	RoleName string // "" while the profile is empty
+	RoleARN  string
+}
+
+// ResolveProfile finds an instance profile by its name or ARN. The codes are EC2's.
+func (e *Engine) ResolveProfile(_ context.Context, nameOrARN string) (ProfileRef, error) {
+	name, isARN := nameOrARN, strings.HasPrefix(nameOrARN, "arn:")
+	if isARN {
+		name = policyName(nameOrARN)
+	}
+	p := profiles.look(e, name)
+	if p == nil || p.Name != name || isARN && p.ARN != nameOrARN {
+		if isARN {
+			return ProfileRef{}, cloud.Errorf("InvalidParameterValue", "Value (%s) for parameter iamInstanceProfile.arn is invalid. Invalid IAM Instance Profile ARN", nameOrARN)
+		}
+		return ProfileRef{}, cloud.Errorf("InvalidParameterValue", "Value (%s) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name", nameOrARN)
+	}
+	ref := ProfileRef{Name: p.Name, ARN: p.ARN, ID: p.ID, RoleName: p.Role}
+	if r := roles.look(e, p.Role); r != nil {
+		ref.RoleARN = r.ARN
+	}
+	return ref, nil
+}
+
+func needProfile(t *tx, name string) (*Profile, error) {
+	p, err := profiles.get(t, name)
+	if err == nil && (p == nil || p.Name != name) {
+		err = noProfile(name)
+	}
+	return p, err
+}
+
+func noProfile(name string) error {
+	return noSuch("Instance Profile %s cannot be found.", name)
+}
