@@ -59,11 +59,12 @@ type Command struct {
 	Account         AccountID
 	DocumentName    string
 	DocumentVersion string
-	Comment         string              `json:",omitempty"`
-	Parameters      map[string][]string `json:",omitempty"`
-	Instances       []InstanceID        // those that it was sent to, targets resolved
-	AskedInstances  []InstanceID        `json:",omitempty"` // as given in the request
-	Targets         []CommandTarget     `json:",omitempty"` // as given in the request
+	Comment         string                `json:",omitempty"`
+	Parameters      map[string][]string   `json:",omitempty"`
+	Instances       []InstanceID          // those that it was sent to, targets resolved
+	Hosts           map[InstanceID]HostID // where each ran when it was sent
+	AskedInstances  []InstanceID          `json:",omitempty"` // as given in the request
+	Targets         []CommandTarget       `json:",omitempty"` // as given in the request
 	Requested       time.Time
 	Expires         time.Time // delivery and execution together
 	TimeoutSeconds  int       // of the delivery

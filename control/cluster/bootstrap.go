@@ -1,0 +1,71 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net/netip"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// What EC2 gives a new account: https://docs.aws.amazon.com/vpc/latest/userguide/default-vpc-components.html
+var (
+	defaultVPC    = netip.MustParsePrefix("172.31.0.0/16")
+	defaultSubnet = netip.MustParsePrefix("172.31.0.0/20")
+)
+
+// account marks that an account has been given its defaults; they are given once, so that an owner may
+// delete them.
+type account struct{ VPC cloud.VPCID }
+
+var accounts = store.NewKind[account](store.SpecPrefix("account"))
+
+// Bootstrap gives the account what EC2 gives a new one: a default VPC with a subnet, a security group and
+// an internet gateway. It does so once, whoever calls it and however often.
+func Bootstrap(ctx context.Context, c *store.Client, id cloud.AccountID, zone string) error {
+	_, err := store.Get(ctx, c, accounts, id)
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	ids := ids{r: rand.Reader}
+	v := cloud.VPC{
+		ID: newID[cloud.VPCID](&ids, "vpc"), Account: id, CIDR: defaultVPC, Default: true,
+		DHCPOptions: newID[cloud.DHCPOptionsID](&ids, "dopt"), MainTable: newID[cloud.RouteTableID](&ids, "rtb"),
+		NetworkACL: newID[cloud.NetworkACLID](&ids, "acl"), Gateway: newID[cloud.GatewayID](&ids, "igw"),
+		EnableDNS: true, EnableDNSName: true,
+	}
+	s := cloud.Subnet{ID: newID[cloud.SubnetID](&ids, "subnet"), Account: id, VPC: v.ID, CIDR: defaultSubnet, Zone: zone, Default: true}
+	g := cloud.SecurityGroup{ID: newID[cloud.GroupID](&ids, "sg"), Account: id, VPC: v.ID, Name: "default", Description: "default VPC security group"}
+	g.Ingress, g.Egress = cloud.DefaultGroupRules(g.ID, newID[cloud.RuleID](&ids, "sgr"), newID[cloud.RuleID](&ids, "sgr"))
+	if ids.err != nil {
+		return ids.err
+	}
+	t := store.NewTxn()
+	store.Create(t, accounts, id, account{VPC: v.ID})
+	store.Create(t, store.VPCs, v.ID, v)
+	store.Create(t, store.Subnets, s.ID, s)
+	store.Create(t, store.Groups, g.ID, g)
+	store.Create(t, store.Gateways, v.Gateway, cloud.InternetGateway{ID: v.Gateway, Account: id, VPC: v.ID})
+	_, err = c.Commit(ctx, t)
+	if errors.Is(err, store.ErrConflict) {
+		return nil // another process was first
+	}
+	return err
+}
+
+// ids makes identifiers and keeps the first error.
+type ids struct {
+	r   io.Reader
+	err error
+}
+
+func newID[ID ~string](i *ids, prefix string) ID {
+	id, err := cloud.NewID[ID](i.r, prefix)
+	if err != nil && i.err == nil {
+		i.err = err
+	}
+	return id
+}

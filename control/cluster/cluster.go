@@ -1,0 +1,373 @@
+// Package cluster carries wishes to the hosts: it runs the deciders over what the store holds and
+// writes what they decide, each change as a compare-and-swap on exactly the keys that it relied on.
+//
+//	snapshot of specs and statuses --> decide --> transaction --> conflict: somebody else was first,
+//	        ^                                                     the next run sees what they did
+//	        +--- woken by every change, and every 30 s
+//
+// The same code runs in every control process, without a leader: two of them decide the same, or one
+// of them loses. It places instances, writes the assignment that a host reads, follows guests that shut
+// themselves down, gives back what a terminated instance held, keeps role credentials fresh, and forgets
+// what is long over. It never talks to a host: the store is the only thing between them.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/control/placement"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// How long EC2 and Systems Manager show what is over.
+const (
+	terminatedShown = time.Hour
+	commandsShown   = 30 * 24 * time.Hour
+)
+
+// signer signs the identity document of an assignment.
+type signer interface {
+	Sign(a cloud.Assignment, pending time.Time) (cloud.IdentityDocument, error)
+	Document(a cloud.Assignment, pending time.Time) (string, error)
+}
+
+// Config is what a Cluster works with.
+type Config struct {
+	Store   *store.Client
+	Mirror  *store.Mirror // of spec/, wish/, status/ and host/
+	Signer  signer
+	Region  string
+	Account cloud.AccountID
+	Types   []cloud.InstanceType
+	Now     func() time.Time
+	Log     *slog.Logger
+}
+
+// Cluster is the planner of one control process.
+type Cluster struct{ Config }
+
+// New returns a Cluster; reconcile.New(..., c.Reconcile) runs it.
+func New(cfg Config) *Cluster {
+	cfg.Log = cfg.Log.With("component", "cluster")
+	return &Cluster{cfg}
+}
+
+// Reconcile looks at everything once and does what is to be done. A change that lost against another
+// writer is not an error: what that writer did wakes the next run.
+func (c *Cluster) Reconcile(ctx context.Context) error {
+	v, err := read(c.Mirror.Snapshot(), c.Region, c.Types)
+	if err != nil {
+		return err
+	}
+	now := c.Now()
+	var errs []error
+	for _, o := range v.instances {
+		if err := c.instance(ctx, v, o, now); err != nil && !errors.Is(err, store.ErrConflict) {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, c.networks(ctx, v), c.forgetCommands(ctx, v, now))
+	return errors.Join(errs...)
+}
+
+// instance does the next thing for one instance. One thing at a time is enough: doing it changes the
+// store, and that wakes the next run.
+func (c *Cluster) instance(ctx context.Context, v *view, o store.Object[cloud.Instance], now time.Time) error {
+	i, st := o.Value, v.status(o.Value)
+	switch {
+	case i.Power == cloud.PowerTerminated:
+		if i.State(st) == cloud.StateTerminated {
+			if i.Host != "" || len(i.Interfaces) > 0 {
+				return c.release(ctx, v, o)
+			}
+			if now.Sub(i.Ended) > terminatedShown {
+				t := store.NewTxn()
+				store.Delete(t, store.Instances, o)
+				_, err := c.Store.Commit(ctx, t)
+				return err
+			}
+			return nil
+		}
+	case i.Host == "" && i.Power == cloud.PowerRunning:
+		return c.place(ctx, v, o, now)
+	case i.Host == "":
+		return nil
+	}
+	if next, ok := i.Follow(st, now); ok {
+		c.Log.Info("guest ended its boot", "instance", i.ID, "power", next.Power)
+		t := store.NewTxn()
+		store.Update(t, store.Instances, o, next)
+		_, err := c.Store.Commit(ctx, t)
+		return err
+	}
+	return c.assign(ctx, v, o)
+}
+
+// place gives the instance a host. The plan key of the host is changed with it, so that of two processes
+// that fill the same room one has to look again.
+func (c *Cluster) place(ctx context.Context, v *view, o store.Object[cloud.Instance], now time.Time) error {
+	i := o.Value
+	t := store.NewTxn()
+	typ, err := cloud.TypeNamed(c.Types, i.Type)
+	if err == nil {
+		i.Host, err = placement.Choose(v.candidates(), typ, i.Zone)
+	}
+	i.Generation++
+	if err != nil {
+		// EC2 ends an instance that it accepted and then has no room for.
+		c.Log.Warn("no host for instance", "instance", i.ID, "err", err)
+		i.Power, i.Ended = cloud.PowerTerminated, now
+		i.Reason = cloud.Reason{Code: "Server.InsufficientInstanceCapacity", Message: "Server.InsufficientInstanceCapacity: " + err.Error()}
+		i.Transition = i.Reason.Message
+		store.Update(t, store.Instances, o, i)
+		_, err := c.Store.Commit(ctx, t)
+		return err
+	}
+	if p, ok := v.plans[i.Host]; ok {
+		store.Update(t, plans, p, plan{Placed: p.Value.Placed + 1})
+	} else {
+		store.Create(t, plans, i.Host, plan{Placed: 1})
+	}
+	store.Update(t, store.Instances, o, i)
+	rev, err := c.Store.Commit(ctx, t)
+	if err != nil {
+		return err
+	}
+	c.Log.Info("instance placed", "instance", i.ID, "host", i.Host)
+	// Go on at once with what was just written: the launch is waiting.
+	v.used[i.Host] += typ.MemoryMiB
+	v.plans[i.Host] = store.Object[plan]{Key: plans.Key(string(i.Host)), ID: string(i.Host), Rev: rev, Value: plan{}}
+	o.Value, o.Rev = i, rev
+	return c.assign(ctx, v, o)
+}
+
+// assign writes what the host must know of the instance, when that is not what it already says.
+func (c *Cluster) assign(ctx context.Context, v *view, o store.Object[cloud.Instance]) error {
+	i := o.Value
+	next, ok := placement.Assign(v.world, i)
+	if !ok {
+		return nil
+	}
+	kind := store.Assignments(i.Host)
+	had, err := store.MirroredGet(v.snap, kind, i.ID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	next = placement.Keep(next, had.Value)
+	next.Identity = had.Value.Identity
+	doc, err := c.Signer.Document(next, i.Launched)
+	if err != nil {
+		return err
+	}
+	if doc != next.Identity.Document {
+		if next.Identity, err = c.Signer.Sign(next, i.Launched); err != nil {
+			return err
+		}
+	}
+	if reflect.DeepEqual(next, had.Value) {
+		return nil
+	}
+	t := store.NewTxn()
+	store.Require(t, store.Instances, i.ID, o.Rev)
+	if had.Rev == 0 {
+		store.Create(t, kind, i.ID, next)
+	} else {
+		store.Update(t, kind, had, next)
+	}
+	_, err = c.Store.Commit(ctx, t)
+	return err
+}
+
+// release gives back what a terminated instance held: its interfaces with their addresses, its place on
+// the host, its user data and credentials.
+func (c *Cluster) release(ctx context.Context, v *view, o store.Object[cloud.Instance]) error {
+	i := o.Value
+	t := store.NewTxn()
+	for _, id := range i.Interfaces {
+		n, ok := v.interfaces[id]
+		if !ok {
+			continue
+		}
+		if !n.Value.DeleteOnTermination {
+			free := n.Value
+			free.Instance, free.Attachment, free.AttachTime = "", "", time.Time{}
+			free.Generation++
+			store.Update(t, store.Interfaces, n, free)
+			continue
+		}
+		store.Delete(t, store.Interfaces, n)
+		for _, a := range n.Value.Addresses {
+			store.Remove(t, store.NewKind[cloud.InterfaceID](store.IPAMPrefix(n.Value.Subnet)), a.String())
+		}
+	}
+	if i.Host != "" {
+		store.Remove(t, store.Assignments(i.Host), i.ID)
+		store.Remove(t, store.Credentials(i.Host), i.ID)
+	}
+	store.Remove(t, store.UserData, i.ID)
+	i.Host, i.Interfaces, i.HasUserData = "", nil, false
+	i.Generation++
+	store.Update(t, store.Instances, o, i)
+	if _, err := c.Store.Commit(ctx, t); err != nil {
+		return err
+	}
+	c.Log.Info("instance released", "instance", i.ID)
+	return nil
+}
+
+// networks writes what each host must know of groups.
+func (c *Cluster) networks(ctx context.Context, v *view) error {
+	var errs []error
+	for host := range v.hosts {
+		kind := store.Networks(host)
+		had, err := store.MirroredGet(v.snap, kind, store.NetworkID)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		next := placement.Network(v.world, host, v.specs)
+		next.Generation = had.Value.Generation
+		if reflect.DeepEqual(next, had.Value) {
+			continue
+		}
+		next.Generation++
+		t := store.NewTxn()
+		if had.Rev == 0 {
+			store.Create(t, kind, store.NetworkID, next)
+		} else {
+			store.Update(t, kind, had, next)
+		}
+		if _, err := c.Store.Commit(ctx, t); err != nil && !errors.Is(err, store.ErrConflict) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// forgetCommands removes commands that Systems Manager would no longer show, with their wishes; the
+// hosts then remove their part.
+func (c *Cluster) forgetCommands(ctx context.Context, v *view, now time.Time) error {
+	commands, err := store.Mirrored(v.snap, store.Commands)
+	if err != nil {
+		return err
+	}
+	for _, o := range commands {
+		if now.Sub(o.Value.Requested) < commandsShown {
+			continue
+		}
+		t := store.NewTxn()
+		store.Delete(t, store.Commands, o)
+		for i, host := range o.Value.Hosts {
+			store.Remove(t, store.CommandWishes(host), store.InvocationID(o.Value.ID, i))
+		}
+		if _, err := c.Store.Commit(ctx, t); err != nil && !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return nil
+}
+
+// plan is the key that placements on one host meet at.
+type plan struct{ Placed int64 }
+
+var plans = store.NewKind[plan](store.SpecPrefix("plan"))
+
+// view is one snapshot in the forms that the deciders read.
+type view struct {
+	snap       *store.Snapshot
+	world      placement.World
+	instances  []store.Object[cloud.Instance]
+	specs      []cloud.Instance
+	interfaces map[cloud.InterfaceID]store.Object[cloud.NetworkInterface]
+	hosts      map[cloud.HostID]cloud.Host
+	plans      map[cloud.HostID]store.Object[plan]
+	used       map[cloud.HostID]int // MiB
+}
+
+func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*view, error) {
+	v := &view{snap: snap, used: map[cloud.HostID]int{}}
+	v.world = placement.World{Region: region, Types: types, Interfaces: map[cloud.InterfaceID]cloud.NetworkInterface{}, Keys: map[string]cloud.KeyPair{}}
+	v.world.UserData = func(id cloud.InstanceID) []byte {
+		o, _ := store.MirroredGet(snap, store.UserData, id)
+		return o.Value
+	}
+	var err error
+	load := func(f func() error) {
+		if err == nil {
+			err = f()
+		}
+	}
+	load(func() (err error) { v.instances, err = store.Mirrored(snap, store.Instances); return })
+	load(func() (err error) { v.world.Images, err = values[cloud.ImageID](snap, store.Images); return })
+	load(func() (err error) { v.world.VPCs, err = values[cloud.VPCID](snap, store.VPCs); return })
+	load(func() (err error) { v.world.Subnets, err = values[cloud.SubnetID](snap, store.Subnets); return })
+	load(func() (err error) { v.world.Groups, err = values[cloud.GroupID](snap, store.Groups); return })
+	load(func() (err error) { v.hosts, err = values[cloud.HostID](snap, store.Hosts); return })
+	load(func() (err error) { v.interfaces, err = objects[cloud.InterfaceID](snap, store.Interfaces); return })
+	load(func() (err error) { v.plans, err = objects[cloud.HostID](snap, plans); return })
+	load(func() error {
+		keys, err := store.Mirrored(snap, store.KeyPairs)
+		for _, k := range keys {
+			v.world.Keys[string(k.Value.Account)+"/"+k.Value.Name] = k.Value
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for id, n := range v.interfaces {
+		v.world.Interfaces[id] = n.Value
+	}
+	for _, o := range v.instances {
+		v.specs = append(v.specs, o.Value)
+		if o.Value.Host != "" && o.Value.Power != cloud.PowerTerminated {
+			if t, err := cloud.TypeNamed(types, o.Value.Type); err == nil {
+				v.used[o.Value.Host] += t.MemoryMiB
+			}
+		}
+	}
+	// Oldest first: who asked first is placed first.
+	slices.SortStableFunc(v.instances, func(a, b store.Object[cloud.Instance]) int { return int(a.Created - b.Created) })
+	return v, nil
+}
+
+func (v *view) status(i cloud.Instance) *cloud.InstanceStatus {
+	if i.Host == "" {
+		return nil
+	}
+	o, err := store.MirroredGet(v.snap, store.InstanceStatuses(i.Host), i.ID)
+	if err != nil {
+		return nil
+	}
+	return &o.Value
+}
+
+func (v *view) candidates() []placement.Candidate {
+	out := make([]placement.Candidate, 0, len(v.hosts))
+	for id, h := range v.hosts {
+		out = append(out, placement.Candidate{Host: h, UsedMiB: v.used[id]})
+	}
+	return out
+}
+
+func values[I ~string, T any](snap *store.Snapshot, k store.Kind[T]) (map[I]T, error) {
+	list, err := store.Mirrored(snap, k)
+	out := make(map[I]T, len(list))
+	for _, o := range list {
+		out[I(o.ID)] = o.Value
+	}
+	return out, err
+}
+
+func objects[I ~string, T any](snap *store.Snapshot, k store.Kind[T]) (map[I]store.Object[T], error) {
+	list, err := store.Mirrored(snap, k)
+	out := make(map[I]store.Object[T], len(list))
+	for _, o := range list {
+		out[I(o.ID)] = o
+	}
+	return out, err
+}
