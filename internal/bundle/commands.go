@@ -1,0 +1,169 @@
+package bundle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// The commands of an instance lie in its directory commands/, which the gateway may write to and the
+// instance directory itself may not be:
+//
+//	commands/ID/request.json      CommandRequest        agent/host -> gateway
+//	commands/ID.cancel            empty                 agent/host -> gateway
+//	commands/ID.json              cloud.Invocation      gateway -> agent/host
+//	commands/ID/{stdout,stderr}   bytes, growing        gateway -> agent/door
+//	commands/ID/sent              the gateway's own     which boot of the guest was given the command
+//	commands/agent.json           cloud.AgentPing       gateway -> agent/host
+//
+// A request's directory is made under a temporary name: whoever watches commands/ (NewWatcher with
+// depth 3) sees a request, its cancellation and each of its states as one event there, and is not woken
+// for output.
+
+// commandsMode lets the gateway, through the directory's group, write below commands/; what is made
+// there inherits the group.
+const commandsMode = os.ModeSetgid | 0o770
+
+// CommandRequest is what the gateway is asked to deliver.
+type CommandRequest struct {
+	cloud.CommandWish
+	// Environment is added to that of every script. The guest's agent sets AWS_SSM_INSTANCE_ID,
+	// SSM_COMMAND_ID, AWS_SSM_PLATFORM_NAME and AWS_SSM_PLATFORM_VERSION.
+	Environment map[string]string `json:",omitempty"`
+}
+
+// CommandFile names what an entry of commands/ is about.
+type CommandFile int
+
+// What the entries of commands/ are.
+const (
+	CommandNone     CommandFile = iota // not about a command: agent.json, or a temporary name
+	CommandAsked                       // commands/ID
+	CommandCancel                      // commands/ID.cancel
+	CommandObserved                    // commands/ID.json
+)
+
+// ParseCommandFile returns the command that an entry of commands/ is about.
+func ParseCommandFile(name string) (cloud.CommandID, CommandFile) {
+	kind := CommandAsked
+	if id, ok := strings.CutSuffix(name, ".cancel"); ok {
+		name, kind = id, CommandCancel
+	} else if id, ok := strings.CutSuffix(name, ".json"); ok {
+		name, kind = id, CommandObserved
+	}
+	if len(name) != len("00000000-0000-0000-0000-000000000000") || strings.Trim(name, "0123456789abcdef-") != "" {
+		return "", CommandNone
+	}
+	return cloud.CommandID(name), kind
+}
+
+// Commands returns the directory of the instance's commands.
+func (d Dir) Commands() string { return d.Path("commands") }
+
+// CommandOutput returns the path of stdout or stderr of a command.
+func (d Dir) CommandOutput(id cloud.CommandID, stream string) string {
+	return d.Path("commands", string(id), stream)
+}
+
+// MakeCommands makes the directory of commands for a gateway that runs under the group.
+func (d Dir) MakeCommands(group int) error {
+	if err := os.Mkdir(d.Commands(), 0o770); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := os.Lchown(d.Commands(), -1, group); err != nil {
+		return err
+	}
+	return os.Chmod(d.Commands(), commandsMode)
+}
+
+// PutCommand asks the gateway for what the wish says: to run the command, or, if it says so, to cancel
+// it. To ask again changes nothing.
+//
+// It and the functions below go through os.Root: the gateway parses what guests send and may one day
+// be made to plant a link here, and the caller has more rights than the gateway.
+func (d Dir) PutCommand(req CommandRequest) error {
+	root, err := os.OpenRoot(d.Commands())
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	id := string(req.Command)
+	if _, kind := ParseCommandFile(id); kind != CommandAsked {
+		return fmt.Errorf("command ID %.40q is not a UUID in lower case", id)
+	}
+	if req.Cancel {
+		if err := root.WriteFile(id+".cancel", nil, 0o640); err != nil {
+			return err
+		}
+	}
+	if _, err := root.Lstat(id); err == nil {
+		return nil
+	}
+	req.Cancel = false // ID.cancel says it
+	data, err := json.Marshal(req)
+	if err != nil {
+		return fmt.Errorf("encode command %s: %v", id, err)
+	}
+	temp := "." + id
+	if err := root.RemoveAll(temp); err != nil { // of a writer that was killed
+		return err
+	}
+	if err := root.Mkdir(temp, 0o770); err != nil {
+		return err
+	}
+	if err := root.Chmod(temp, commandsMode); err != nil {
+		return err
+	}
+	f, err := root.OpenFile(filepath.Join(temp, "request.json"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(data, '\n'))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return root.Rename(temp, id)
+}
+
+// Invocation returns what the gateway has seen of a command: Pending if nothing yet, fs.ErrNotExist if
+// it was never asked for. StdoutBytes and StderrBytes are what the command printed; the files may hold
+// less, when it was more than is kept.
+func (d Dir) Invocation(id cloud.CommandID) (cloud.Invocation, error) {
+	inv, err := Read[cloud.Invocation](d.Path("commands", string(id)+".json"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return inv, err
+	}
+	if _, err := os.Lstat(d.Path("commands", string(id))); err != nil {
+		return inv, err
+	}
+	return cloud.Invocation{
+		Command: id, Instance: d.ID(), Status: cloud.InvocationPending, Details: string(cloud.InvocationPending), ResponseCode: -1,
+	}, nil
+}
+
+// RemoveCommand removes all that is kept of a command. A guest that still runs it is told to stop.
+func (d Dir) RemoveCommand(id cloud.CommandID) error {
+	root, err := os.OpenRoot(d.Commands())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, suffix := range []string{"", ".cancel", ".json"} {
+		if err := root.RemoveAll(string(id) + suffix); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Agent returns what the gateway knows of the agent in the guest; fs.ErrNotExist if it never connected.
+func (d Dir) Agent() (cloud.AgentPing, error) { return Read[cloud.AgentPing](d.Path("commands", "agent.json")) }

@@ -1,0 +1,180 @@
+// Package journal remembers which commands this guest was given, so that none runs twice.
+//
+// A command has a directory named by its ID. Its life is what is in there:
+//
+//	request             it was accepted; synced before anything of it runs
+//	request, progress   a step was started: its process, and the results of the steps before
+//	request, result     it has ended; the result waits for the gateway
+//
+// An agent that starts looks at each: a step whose process is still there is waited for, one whose
+// process is gone without a result was interrupted, and nothing is ever started again. A journal of
+// another boot holds no live process. The outputs lie in the same directory (package spool).
+package journal
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+)
+
+// Journal is a directory of commands.
+type Journal struct{ dir string }
+
+// Entry is what the journal knows of one command.
+type Entry struct {
+	Request  wire.Request
+	Boot     string    // the guest's boot in which it was accepted
+	Progress *Progress // nil before the first step
+	Result   *wire.Result
+}
+
+// Process names a process so that its successor with the same number is not taken for it.
+type Process struct {
+	PID   int
+	Start uint64 // in clock ticks since boot: field 22 of /proc/PID/stat
+}
+
+// Progress is a running step and the results of those before it.
+type Progress struct {
+	Steps   []wire.StepResult
+	Process Process
+	Started time.Duration // since boot
+	Cgroup  string        `json:",omitempty"`
+}
+
+type accepted struct {
+	Request wire.Request
+	Boot    string
+}
+
+// Open returns the journal in dir, and makes it if there is none.
+func Open(dir string) (*Journal, error) {
+	return &Journal{dir}, os.MkdirAll(dir, 0o700)
+}
+
+// Dir returns the directory of a command.
+func (j *Journal) Dir(id cloud.CommandID) string { return filepath.Join(j.dir, string(id)) }
+
+// Begin records that a command was accepted. fs.ErrExist if it was before.
+func (j *Journal) Begin(req wire.Request, boot string) error {
+	dir := j.Dir(req.ID)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	data, err := json.Marshal(accepted{req, boot})
+	if err != nil {
+		return err
+	}
+	if err := writeSynced(filepath.Join(dir, "request"), data); err != nil {
+		return err
+	}
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	return syncDir(j.dir)
+}
+
+func writeSynced(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
+
+// Start records the process of a step.
+func (j *Journal) Start(id cloud.CommandID, p Progress) error {
+	return j.replace(id, "progress", p)
+}
+
+// End records how a command ended. It is not synced: if the guest goes down now, the command counts as
+// interrupted, and it still does not run again.
+func (j *Journal) End(r wire.Result) error { return j.replace(r.ID, "result", r) }
+
+func (j *Journal) replace(id cloud.CommandID, name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(j.Dir(id), name)
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// Forget removes all that is kept of a command.
+func (j *Journal) Forget(id cloud.CommandID) error { return os.RemoveAll(j.Dir(id)) }
+
+// List returns the commands in the journal. One that was being written when the guest went down never
+// ran; it is removed.
+func (j *Journal) List() ([]Entry, error) {
+	dirs, err := os.ReadDir(j.dir)
+	if err != nil {
+		return nil, err
+	}
+	var entries []Entry
+	for _, d := range dirs {
+		id := cloud.CommandID(d.Name())
+		e, err := j.read(id)
+		if err != nil {
+			if err := j.Forget(id); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		entries = append(entries, e)
+	}
+	return entries, nil
+}
+
+func (j *Journal) read(id cloud.CommandID) (Entry, error) {
+	var e Entry
+	var a accepted
+	if err := read(filepath.Join(j.Dir(id), "request"), &a); err != nil {
+		return e, err
+	}
+	if a.Request.ID != id {
+		return e, fmt.Errorf("journal of %s is about %q", id, a.Request.ID)
+	}
+	e.Request, e.Boot = a.Request, a.Boot
+	var p Progress
+	if err := read(filepath.Join(j.Dir(id), "progress"), &p); err == nil {
+		e.Progress = &p
+	}
+	var r wire.Result
+	if err := read(filepath.Join(j.Dir(id), "result"), &r); err == nil {
+		e.Result = &r
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return e, err
+	}
+	return e, nil
+}
+
+func read(path string, v any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, v)
+}

@@ -1,0 +1,109 @@
+// Ichiro-runcmd is the Run Command agent in a guest: it executes what its host's gateway sends.
+//
+// It is one static program that needs nothing but a kernel and a network: it runs in a ramdisk. The
+// gateway knows the guest by its address, so there is nothing to configure and no secret to keep. Its
+// state (package journal) is in --state; kill it at any time: the next one goes on with what runs.
+package main
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/runcmd/journal"
+	"github.com/ichiro-metal/ichiro/runcmd/link"
+	"github.com/ichiro-metal/ichiro/runcmd/runner"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+)
+
+// This program does not hang on internal/service: in a guest there is nobody to scrape its metrics, and
+// they would double its size.
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "ichiro-runcmd:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("ichiro-runcmd", flag.ExitOnError)
+	gateway := flags.String("gateway", "ws://169.254.169.254:8774"+wire.Path, "`URL` of the host's gateway")
+	state := flags.String("state", "/var/lib/ichiro-runcmd", "`directory` of the journal")
+	grace := flags.Duration("grace", 5*time.Second, "`time` between SIGTERM and SIGKILL of a command that must end")
+	verbose := flags.Bool("verbose", false, "log every attempt to connect")
+	flags.Parse(args)
+
+	level := slog.LevelInfo
+	if *verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	j, err := journal.Open(filepath.Join(*state, "commands"))
+	if err != nil {
+		return err
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return err
+	}
+	hello := hello(string(bytes.TrimSpace(boot)))
+	l := link.New(*gateway, hello, log)
+	r := runner.New(runner.Config{
+		Journal: j, Boot: hello.Boot, Environment: environment(hello), Grace: *grace, Changed: l.Changed, Log: log,
+	})
+	l.Attach(r)
+	if err := r.Adopt(ctx); err != nil {
+		return err
+	}
+	return l.Run(ctx)
+}
+
+func hello(boot string) wire.Hello {
+	h := wire.Hello{Version: wire.Version, Agent: version(), Boot: boot, PlatformType: "Linux"}
+	h.ComputerName, _ = os.Hostname()
+	release, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		release = []byte("NAME=ichiro\n")
+	}
+	for line := range strings.Lines(string(release)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		switch value = strings.Trim(value, `"'`); key {
+		case "NAME":
+			h.PlatformName = value
+		case "VERSION_ID":
+			h.PlatformVer = value
+		}
+	}
+	return h
+}
+
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return strings.Trim(info.Main.Version, "()")
+}
+
+// environment is what every script is given besides its request's own.
+func environment(h wire.Hello) []string {
+	env := os.Environ()
+	if os.Getenv("PATH") == "" { // started by an init that sets none
+		env = append(env, "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+	}
+	if os.Getenv("HOME") == "" {
+		env = append(env, "HOME=/root")
+	}
+	return append(env, "AWS_SSM_PLATFORM_NAME="+h.PlatformName, "AWS_SSM_PLATFORM_VERSION="+h.PlatformVer)
+}

@@ -1,0 +1,126 @@
+package runner
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+)
+
+// cgroups hands out control groups: the one thing that a process can not leave by setsid or a double
+// fork. One is always made in advance, because making it costs more than starting a shell.
+type cgroups struct {
+	top string // "" where there is no cgroup2 or no right to it
+
+	mu    sync.Mutex
+	next  int
+	spare *cgroup
+}
+
+type cgroup struct {
+	path string
+	dir  *os.File
+}
+
+// openCgroups looks for a cgroup2 hierarchy below which this process may make groups.
+func openCgroups() *cgroups {
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return &cgroups{}
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return &cgroups{}
+	}
+	for line := range strings.Lines(string(mounts)) {
+		f := strings.Fields(line)
+		if len(f) < 3 || f[2] != "cgroup2" {
+			continue
+		}
+		for line := range strings.Lines(string(own)) {
+			path, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+			if !ok {
+				continue
+			}
+			top := filepath.Join(f[1], path, "ichiro-runcmd")
+			if os.Mkdir(top, 0o755) == nil || isDir(top) {
+				if _, err := os.Stat(filepath.Join(top, "cgroup.kill")); err == nil { // Linux 5.14
+					return &cgroups{top: top}
+				}
+			}
+		}
+	}
+	return &cgroups{}
+}
+
+func isDir(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// prepare makes the spare group, if there is none.
+func (c *cgroups) prepare() {
+	if c.top == "" {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.spare == nil {
+		c.spare = c.create()
+	}
+}
+
+func (c *cgroups) create() *cgroup {
+	for range 1000 {
+		c.next++
+		path := filepath.Join(c.top, fmt.Sprintf("%d-%s", os.Getpid(), strconv.Itoa(c.next)))
+		if err := os.Mkdir(path, 0o755); os.IsExist(err) {
+			continue // of an earlier agent with our number
+		} else if err != nil {
+			return nil
+		}
+		g, err := openCgroup(path)
+		if err != nil {
+			return nil
+		}
+		return g
+	}
+	return nil
+}
+
+// take returns a fresh group, or nil where there are none.
+func (c *cgroups) take() *cgroup {
+	if c.top == "" {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	g := c.spare
+	if c.spare = nil; g == nil {
+		g = c.create()
+	}
+	return g
+}
+
+func openCgroup(path string) (*cgroup, error) {
+	if path == "" {
+		return nil, os.ErrNotExist
+	}
+	d, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return &cgroup{path, d}, nil
+}
+
+func (g *cgroup) kill() {
+	os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0)
+}
+
+// close removes the group unless processes that were left behind still live in it.
+func (g *cgroup) close() {
+	g.dir.Close()
+	os.Remove(g.path)
+}

@@ -1,0 +1,376 @@
+package runner
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/runcmd/journal"
+	"github.com/ichiro-metal/ichiro/runcmd/spool"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+	"golang.org/x/sys/unix"
+)
+
+// Job is one command.
+type Job struct {
+	r   *Runner
+	req wire.Request
+
+	cancelOnce sync.Once
+	cancelled  chan struct{}
+	ended      chan struct{} // closed when the result is there, or the runner ends
+
+	mu      sync.Mutex
+	streams [wire.Streams]*spool.Stream // nil until the command is journalled, or for ever if it can not be
+	result  *wire.Result
+	closed  bool
+}
+
+func newJob(r *Runner, req wire.Request) *Job {
+	return &Job{r: r, req: req, cancelled: make(chan struct{}), ended: make(chan struct{})}
+}
+
+func (j *Job) cancel() { j.cancelOnce.Do(func() { close(j.cancelled) }) }
+
+func (j *Job) isCancelled() bool {
+	select {
+	case <-j.cancelled:
+		return true
+	default:
+		return false
+	}
+}
+
+// Stream returns one output; nil while there is none.
+func (j *Job) Stream(s wire.Stream) *spool.Stream {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.streams[s]
+}
+
+// Result returns how the command ended; nil while it runs.
+func (j *Job) Result() *wire.Result {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.result
+}
+
+func (j *Job) changed() { j.r.cfg.Changed(j.req.ID) }
+
+func (j *Job) close() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, s := range j.streams {
+		if s != nil && !j.closed {
+			s.Close()
+		}
+	}
+	j.closed = true
+}
+
+func (j *Job) openStreams() error {
+	dir := j.r.cfg.Journal.Dir(j.req.ID)
+	for n := range wire.Streams {
+		s, err := spool.Open(dir, n.String(), j.req.Limit, j.changed)
+		if err != nil {
+			return err
+		}
+		j.mu.Lock()
+		j.streams[n] = s
+		j.mu.Unlock()
+	}
+	j.r.cfg.Keep(dir)
+	return nil
+}
+
+// run is a command's whole life, from its journal entry on.
+func (j *Job) run(ctx context.Context) {
+	if j.req.Resume || j.isCancelled() {
+		// Another boot may have run it, and its journal is lost; or it is not wanted any more.
+		outcome := wire.Interrupted
+		if !j.req.Resume {
+			outcome = wire.Cancelled
+		}
+		j.end(nil, wire.StepResult{Outcome: outcome, Code: unknownCode, Started: Uptime(), Ended: Uptime()})
+		return
+	}
+	if err := j.r.cfg.Journal.Begin(j.req, j.r.cfg.Boot); err != nil {
+		if errors.Is(err, fs.ErrExist) {
+			return // Adopt could not open it: say nothing rather than something false
+		}
+		j.refuse("write the journal", err)
+		return
+	}
+	if err := j.openStreams(); err != nil {
+		j.refuse("open the outputs", err)
+		return
+	}
+	j.steps(ctx, nil, nil)
+}
+
+// refuse ends a command that this guest can not run at all.
+func (j *Job) refuse(what string, err error) {
+	j.r.cfg.Log.Error(what, "command", j.req.ID, "err", err)
+	j.mu.Lock()
+	for n, s := range j.streams {
+		if s != nil {
+			s.Close()
+			j.streams[n] = nil
+		}
+	}
+	j.mu.Unlock()
+	j.end(nil, wire.StepResult{Outcome: wire.Failed, Code: 1, Started: Uptime(), Ended: Uptime()})
+}
+
+// resume continues a command from the journal of an earlier agent.
+func (j *Job) resume(ctx context.Context, e journal.Entry) {
+	if e.Result != nil {
+		j.mu.Lock()
+		j.result = e.Result
+		j.mu.Unlock()
+		close(j.ended)
+		j.changed()
+		j.drain()
+		return
+	}
+	last := journal.Progress{Started: Uptime()}
+	if e.Progress != nil {
+		last = *e.Progress
+	}
+	if e.Boot == j.r.cfg.Boot {
+		if last.Process.PID == 0 {
+			last.Process, _ = find(j.req.ID)
+		}
+		group, _ := openCgroup(last.Cgroup)
+		if p, err := adopt(last.Process, group, j.r.cfg.Exit); err == nil {
+			j.r.cfg.Log.Info("command adopted", "command", j.req.ID, "pid", p.PID)
+			j.steps(ctx, &last, p)
+			return
+		}
+		if code, ok := j.r.cfg.Exit(last.Process.PID); ok && last.Process.PID != 0 {
+			p := &process{Process: last.Process, group: group, ended: make(chan struct{}), code: code, reap: func() {}}
+			close(p.ended)
+			j.steps(ctx, &last, p)
+			return
+		}
+	}
+	// What the pipe still holds is the end of the output.
+	j.pump()
+	j.end(last.Steps, wire.StepResult{Outcome: wire.Interrupted, Code: unknownCode, Started: last.Started, Ended: Uptime()})
+}
+
+// pump starts moving the outputs.
+func (j *Job) pump() {
+	for n := range wire.Streams {
+		s := j.Stream(n)
+		j.r.wg.Go(func() {
+			if err := s.Run(); err != nil {
+				j.r.cfg.Log.Error("read an output", "command", j.req.ID, "stream", n.String(), "err", err)
+			}
+		})
+	}
+}
+
+// steps runs the steps that are left and ends the job. last and p are a step that runs already.
+func (j *Job) steps(ctx context.Context, last *journal.Progress, p *process) {
+	out, err := j.writers()
+	if err != nil {
+		j.refuse("open the outputs", err)
+		return
+	}
+	var results []wire.StepResult
+	if last != nil {
+		results = last.Steps
+	}
+	j.pump()
+	for n := len(results); n < len(j.req.Steps); n++ {
+		if j.isCancelled() && p == nil {
+			results = append(results, wire.StepResult{Outcome: wire.Cancelled, Code: unknownCode, Started: Uptime(), Ended: Uptime()})
+			break
+		}
+		begun := Uptime()
+		if p == nil {
+			p, err = j.start(n, out, results, begun)
+		} else {
+			begun = last.Started
+		}
+		var r wire.StepResult
+		if err != nil {
+			out[wire.Stderr].WriteString(err.Error() + "\n")
+			r = wire.StepResult{Outcome: wire.Failed, Code: 127, Started: begun, Ended: Uptime()}
+		} else if r = j.wait(ctx, p, j.req.Steps[n], begun); r.Outcome == "" {
+			closeAll(out)
+			return // the agent ends; the process does not
+		}
+		results = append(results, r)
+		if n+1 < len(j.req.Steps) && goOn(j.req.Steps[n], &results[n]) {
+			if p != nil {
+				p.reap()
+			}
+			p, err = nil, nil
+			continue
+		}
+		break
+	}
+	closeAll(out)
+	j.finish(results, p)
+}
+
+// goOn tells whether the next step runs, as Systems Manager decides: 168 and 169 end a document as a
+// success and a failure, onFailure and onSuccess may end it; else it goes on after a failure.
+func goOn(s wire.Step, r *wire.StepResult) bool {
+	switch {
+	case r.Outcome == wire.Failed && r.Code == 168:
+		r.Outcome = wire.Success
+		return false
+	case r.Outcome == wire.Failed && r.Code == 169:
+		return false
+	case r.Outcome == wire.Failed:
+		if s.OnFailure == "successAndExit" {
+			r.Outcome = wire.Success
+		}
+		return s.OnFailure == ""
+	case r.Outcome == wire.Success:
+		return s.OnSuccess != "exit"
+	}
+	return false // cancelled, timed out, interrupted
+}
+
+func (j *Job) writers() (out [wire.Streams]*os.File, err error) {
+	for n := range wire.Streams {
+		if out[n], err = j.Stream(n).Writer(); err != nil {
+			closeAll(out)
+			return out, err
+		}
+	}
+	return out, nil
+}
+
+func closeAll(files [wire.Streams]*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// start starts a step and puts its process on record.
+func (j *Job) start(n int, out [wire.Streams]*os.File, before []wire.StepResult, begun time.Duration) (*process, error) {
+	step := j.req.Steps[n]
+	if err := j.writeScript(n); err != nil {
+		return nil, err
+	}
+	if step.Directory == "" {
+		step.Directory = "/"
+	}
+	group := j.r.groups.take()
+	p, err := start(j.scriptPath(n), step, j.env(), out, group)
+	if err != nil {
+		if group != nil {
+			group.close()
+		}
+		return nil, err
+	}
+	progress := journal.Progress{Steps: before, Process: p.Process, Started: begun}
+	if group != nil {
+		progress.Cgroup = group.path
+	}
+	if err := j.r.cfg.Journal.Start(j.req.ID, progress); err != nil {
+		j.r.cfg.Log.Error("record a process", "command", j.req.ID, "err", err)
+	}
+	return p, nil
+}
+
+// wait waits for a step to end, and ends it when it is cancelled or takes too long. An empty outcome
+// means that ctx ended first.
+func (j *Job) wait(ctx context.Context, p *process, step wire.Step, begun time.Duration) wire.StepResult {
+	r := wire.StepResult{Started: begun}
+	timeout := time.NewTimer(step.Timeout - (Uptime() - begun))
+	defer timeout.Stop()
+	select {
+	case <-p.ended:
+		r.Ended, r.Code, r.Outcome = Uptime(), p.code, wire.Failed
+		switch p.code {
+		case 0:
+			r.Outcome = wire.Success
+		case unknownCode:
+			r.Outcome = wire.Interrupted
+		}
+		if p.group != nil {
+			p.group.close()
+		}
+		return r
+	case <-ctx.Done():
+		return r
+	case <-j.cancelled:
+		r.Outcome = wire.Cancelled
+	case <-timeout.C:
+		r.Outcome = wire.TimedOut
+	}
+	p.signal(unix.SIGTERM)
+	grace := time.NewTimer(j.r.cfg.Grace)
+	defer grace.Stop()
+	select {
+	case <-p.ended:
+	case <-grace.C:
+	case <-ctx.Done():
+		return wire.StepResult{}
+	}
+	p.kill()
+	<-p.ended
+	if p.group != nil {
+		p.group.close()
+	}
+	r.Ended, r.Code = Uptime(), 128+int(unix.SIGKILL) // what Systems Manager reports for both
+	return r
+}
+
+// finish takes the rest of the outputs and ends the job.
+func (j *Job) finish(results []wire.StepResult, p *process) {
+	last := results[len(results)-1]
+	j.end(results[:len(results)-1], last)
+	if p != nil {
+		p.reap()
+	}
+	j.drain()
+}
+
+// end makes the result known. The outputs are complete before it is.
+func (j *Job) end(before []wire.StepResult, last wire.StepResult) {
+	r := wire.Result{ID: j.req.ID, Steps: append(append([]wire.StepResult{}, before...), last)}
+	kept := false
+	for n := range wire.Streams {
+		s := j.Stream(n)
+		if s == nil {
+			continue
+		}
+		kept = true
+		if err := s.Finish(); err != nil {
+			j.r.cfg.Log.Error("read an output", "command", j.req.ID, "stream", n.String(), "err", err)
+		}
+		_, r.Outputs[n] = s.Sizes()
+	}
+	if kept {
+		if err := j.r.cfg.Journal.End(r); err != nil {
+			j.r.cfg.Log.Error("record a result", "command", j.req.ID, "err", err)
+		}
+		j.r.cfg.Release(j.r.cfg.Journal.Dir(j.req.ID))
+	}
+	j.mu.Lock()
+	j.result = &r
+	j.mu.Unlock()
+	close(j.ended)
+	j.changed()
+}
+
+// drain serves processes that the command left behind until they are gone or the job is forgotten.
+func (j *Job) drain() {
+	for n := range wire.Streams {
+		if s := j.Stream(n); s != nil {
+			j.r.wg.Go(s.Drain)
+		}
+	}
+}

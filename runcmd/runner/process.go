@@ -1,0 +1,189 @@
+package runner
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/journal"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+	"golang.org/x/sys/unix"
+)
+
+// process is a step's main process and, through its group and cgroup, what it has started.
+type process struct {
+	journal.Process
+	group *cgroup       // nil where there is no cgroup2
+	ended chan struct{} // closed when code is known
+	code  int           // exit code, or 128 + signal; unknownCode
+	reap  func()        // lets go of the zombie once its end is on record
+}
+
+// unknownCode is the code of a process whose end nobody saw.
+const unknownCode = -1
+
+// start runs a script file with the outputs given, as a session of its own.
+func start(path string, step wire.Step, env []string, out [wire.Streams]*os.File, group *cgroup) (*process, error) {
+	argv := []string{"/bin/sh", path}
+	if data, err := head(path); err == nil && bytes.HasPrefix(data, []byte("#!")) {
+		argv = []string{path} // the script names its own interpreter
+	}
+	cmd := &exec.Cmd{
+		Path: argv[0], Args: argv, Dir: step.Directory, Env: env,
+		Stdout: out[wire.Stdout], Stderr: out[wire.Stderr],
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	if group != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.dir.Fd())
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	pid := cmd.Process.Pid
+	p := &process{group: group, ended: make(chan struct{}), reap: func() { cmd.Wait() }}
+	p.PID = pid
+	if s, err := startTime(pid); err == nil {
+		p.Start = s
+	}
+	go func() {
+		defer close(p.ended)
+		p.code = await(pid)
+	}()
+	return p, nil
+}
+
+func head(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, 2)
+	n, err := f.Read(b)
+	return b[:n], err
+}
+
+// await waits for a child to end and leaves it a zombie: until its end is on record, its number must
+// not be given to another, and whoever inherits it must be able to see how it ended.
+func await(pid int) int {
+	var info unix.Siginfo
+	for {
+		err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return unknownCode
+		}
+		break
+	}
+	// siginfo_t of SIGCHLD on 64 bit: si_status at byte 24, after three ints, padding, si_pid and si_uid.
+	status := *(*int32)(unsafe.Add(unsafe.Pointer(&info), 24))
+	if info.Code == 1 { // CLD_EXITED
+		return int(status)
+	}
+	return 128 + int(status)
+}
+
+// adopt waits for a process that an earlier agent started. exits tells what became of it, if anybody knows.
+func adopt(p journal.Process, group *cgroup, exits func(int) (int, bool)) (*process, error) {
+	fd, err := unix.PidfdOpen(p.PID, 0)
+	if err != nil {
+		return nil, err
+	}
+	if s, err := startTime(p.PID); err != nil || s != p.Start {
+		unix.Close(fd)
+		return nil, os.ErrProcessDone
+	}
+	a := &process{Process: p, group: group, ended: make(chan struct{}), reap: func() {}}
+	go func() {
+		defer close(a.ended)
+		defer unix.Close(fd)
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		for {
+			if _, err := unix.Poll(poll, -1); !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		a.code = unknownCode
+		if code, ok := exits(p.PID); ok {
+			a.code = code
+		}
+	}()
+	return a, nil
+}
+
+// signal sends sig to the group of the process.
+func (p *process) signal(sig unix.Signal) {
+	unix.Kill(-p.PID, sig)
+}
+
+// kill leaves nothing of the process and what it started: all of its cgroup, or its process group where
+// there is none.
+func (p *process) kill() {
+	p.signal(unix.SIGKILL)
+	if p.group != nil {
+		p.group.kill()
+	}
+}
+
+// startTime returns when a process was started, in clock ticks since boot.
+func startTime(pid int) (uint64, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The name in parentheses may hold anything; the fields after the last one are numbers.
+	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
+	if len(f) < 20 {
+		return 0, fmt.Errorf("stat of process %d has %d fields", pid, len(f))
+	}
+	if f[0] == "Z" || f[0] == "X" {
+		return 0, os.ErrProcessDone
+	}
+	return strconv.ParseUint(f[19], 10, 64)
+}
+
+// find looks for the leader of a command's session: what was started just before an agent was killed
+// is not in the journal yet.
+func find(id cloud.CommandID) (journal.Process, bool) {
+	want := []byte("\x00SSM_COMMAND_ID=" + string(id) + "\x00")
+	stats, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		return journal.Process{}, false
+	}
+	var found journal.Process
+	for _, name := range stats {
+		env, err := os.ReadFile(name)
+		if err != nil || !bytes.Contains(append([]byte{0}, env...), want) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+		if err != nil {
+			continue
+		}
+		if sid, err := unix.Getsid(pid); err != nil || sid != pid {
+			continue
+		}
+		if s, err := startTime(pid); err == nil && (found.PID == 0 || s < found.Start) {
+			found = journal.Process{PID: pid, Start: s} // children may lead sessions too, but started later
+		}
+	}
+	return found, found.PID != 0
+}
+
+// Uptime is the clock that no one can set: time since boot, suspension included.
+func Uptime() time.Duration {
+	var t unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &t)
+	return time.Duration(t.Nano())
+}

@@ -1,0 +1,357 @@
+// Package spool takes what a command prints and keeps it until the gateway has it.
+//
+// A command writes into a named pipe, opened for reading and writing: so nothing is lost, and the
+// command sees no broken pipe, while the agent is away. The agent moves bytes from the pipe into segment
+// files with splice, which takes them out of the pipe only as it puts them into the file: the end of
+// the segments is always the exact position, also after kill -9. Acknowledged segments are removed.
+//
+// Two bounds hold. Beyond window unacknowledged bytes the pipe is not read, and the command waits.
+// Beyond limit bytes in all, output is counted and dropped.
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// segment is the size of a segment file: the unit in which acknowledged bytes are given back.
+	segment = 1 << 20
+	// window is how far a command may be ahead of the gateway, per output.
+	window = 4 << 20
+)
+
+// Stream is one output of one command.
+type Stream struct {
+	dir, name string
+	limit     int64
+	changed   func() // called without locks when there is more to read
+
+	pipe *os.File // the agent's reading end
+
+	mu    sync.Mutex
+	room  *sync.Cond // the window moved, or the stream is closed
+	base  int64      // start of the oldest segment that is kept
+	end   int64      // bytes kept so far
+	total int64      // bytes printed so far; more than end when some were dropped
+	acked int64
+	open  *os.File // the segment being written
+	read  *os.File // the segment being read, and where it starts
+	readP int64
+	quit  bool
+	done  chan struct{} // closed when Run has returned
+}
+
+// Open makes the stream called name in dir, or continues the one that is there.
+func Open(dir, name string, limit int64, changed func()) (*Stream, error) {
+	s := &Stream{dir: dir, name: name, limit: limit, changed: changed, done: make(chan struct{})}
+	s.room = sync.NewCond(&s.mu)
+	if err := s.recover(); err != nil {
+		return nil, err
+	}
+	if err := unix.Mkfifo(s.fifo(), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, &fs.PathError{Op: "mkfifo", Path: s.fifo(), Err: err}
+	}
+	var err error
+	s.pipe, err = os.OpenFile(s.fifo(), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	return s, err
+}
+
+func (s *Stream) fifo() string { return filepath.Join(s.dir, s.name) }
+
+func (s *Stream) segment(n int64) string {
+	return filepath.Join(s.dir, s.name+"."+strconv.FormatInt(n, 10))
+}
+
+// recover finds the positions from the segments that are there.
+func (s *Stream) recover() error {
+	names, err := filepath.Glob(filepath.Join(s.dir, s.name+".*"))
+	if err != nil {
+		return err
+	}
+	first, last := int64(-1), int64(-1)
+	for _, name := range names {
+		n, err := strconv.ParseInt(strings.TrimPrefix(filepath.Base(name), s.name+"."), 10, 64)
+		if err != nil {
+			continue
+		}
+		if first < 0 || n < first {
+			first = n
+		}
+		last = max(last, n)
+	}
+	if last < 0 {
+		return nil
+	}
+	info, err := os.Stat(s.segment(last))
+	if err != nil {
+		return err
+	}
+	s.base, s.end = first*segment, last*segment+info.Size()
+	s.total, s.acked = s.end, s.base
+	return nil
+}
+
+// Writer opens the end that a command's process is given.
+func (s *Stream) Writer() (*os.File, error) { return os.OpenFile(s.fifo(), os.O_RDWR, 0) }
+
+// Run moves what is printed until Finish, or until nobody can print any more.
+func (s *Stream) Run() error {
+	defer close(s.done)
+	raw, err := s.pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for {
+		var moved int
+		var failed error
+		n, ok := s.wait()
+		if !ok {
+			return nil
+		}
+		err := raw.Read(func(fd uintptr) bool {
+			moved, failed = s.move(int(fd), n)
+			return !errors.Is(failed, unix.EAGAIN)
+		})
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
+			return nil
+		case err != nil:
+			return err
+		case failed != nil:
+			return failed
+		case moved == 0:
+			return nil // the last writer has closed
+		}
+	}
+}
+
+// wait returns how many bytes may be moved now; false when the stream is to end.
+func (s *Stream) wait() (int, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.quit && s.end < s.limit && s.end-s.acked >= window {
+		s.room.Wait()
+	}
+	if s.end >= s.limit {
+		return segment, !s.quit // to be dropped
+	}
+	return int(min(s.limit-s.end, window-(s.end-s.acked))), !s.quit
+}
+
+// move moves up to n bytes out of the pipe; EAGAIN when there are none yet, 0 when there are none for ever.
+// Only one goroutine at a time calls it.
+func (s *Stream) move(fd, n int) (int, error) {
+	s.mu.Lock()
+	end, out := s.end, s.open
+	s.mu.Unlock()
+	if end >= s.limit {
+		return s.drop(fd, n)
+	}
+	at := end % segment
+	if out == nil {
+		// Looking first keeps a command that prints nothing from making a file.
+		if ready, err := readable(fd); !ready {
+			return 0, err
+		}
+		var err error
+		if out, err = os.OpenFile(s.segment(end/segment), os.O_WRONLY|os.O_CREATE|unix.O_CLOEXEC, 0o600); err != nil {
+			return 0, err
+		}
+	}
+	moved, err := splice(fd, int(out.Fd()), at, min(n, int(segment-at)))
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		out.Close()
+		s.mu.Lock()
+		s.limit, s.open = end, nil // the guest's disk is full: go on without keeping
+		s.mu.Unlock()
+		return s.drop(fd, n)
+	}
+	if end += int64(moved); end%segment == 0 && moved > 0 {
+		out.Close()
+		out = nil
+	}
+	s.mu.Lock()
+	s.end, s.open = end, out
+	s.total += int64(moved)
+	s.mu.Unlock()
+	if moved > 0 {
+		s.changed()
+	}
+	return moved, err
+}
+
+func (s *Stream) drop(fd, n int) (int, error) {
+	buf := make([]byte, min(n, 64<<10))
+	moved, err := unix.Read(fd, buf)
+	if moved > 0 {
+		s.mu.Lock()
+		s.total += int64(moved)
+		s.mu.Unlock()
+	}
+	return max(moved, 0), err
+}
+
+// readable reports whether the pipe has bytes; EAGAIN when it may get some, nil when it never will.
+func readable(fd int) (bool, error) {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(poll, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		switch {
+		case err != nil:
+			return false, err
+		case n == 0:
+			return false, unix.EAGAIN
+		}
+		return poll[0].Revents&unix.POLLIN != 0, nil
+	}
+}
+
+// splice moves bytes from a pipe to a file, or copies where the file system can not splice.
+func splice(from, to int, at int64, n int) (int, error) {
+	for {
+		moved, err := unix.Splice(from, nil, to, &at, n, unix.SPLICE_F_NONBLOCK|unix.SPLICE_F_MOVE)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EINVAL):
+			buf := make([]byte, min(n, 64<<10))
+			m, err := unix.Read(from, buf)
+			if m <= 0 {
+				return 0, err
+			}
+			return unix.Pwrite(to, buf[:m], at)
+		}
+		return int(max(moved, 0)), err
+	}
+}
+
+// Finish ends the stream after the command's own process has ended: what is in the pipe now is still
+// taken, what processes left behind print later is not. It waits for room, if there is none.
+func (s *Stream) Finish() error {
+	s.pipe.SetReadDeadline(unixEpoch)
+	<-s.done
+	raw, err := s.pipe.SyscallConn()
+	if err != nil {
+		return err
+	}
+	left := 0
+	raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	for left > 0 && err == nil {
+		n, ok := s.wait()
+		if !ok {
+			return nil
+		}
+		moved := 0
+		raw.Control(func(fd uintptr) { moved, err = s.move(int(fd), min(n, left)) })
+		if left -= moved; moved == 0 {
+			break
+		}
+	}
+	if err != nil && !errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("take the rest of %s: %w", s.name, err)
+	}
+	return nil
+}
+
+// Drain throws away what processes that a command left behind still print, so that they do not block.
+// It returns when the last of them is gone, or the stream is closed.
+func (s *Stream) Drain() {
+	s.pipe.SetReadDeadline(noDeadline)
+	io.Copy(io.Discard, s.pipe)
+}
+
+// ReadAt reads kept bytes from offset; at most to the end of a segment. Zero means that there are none yet.
+func (s *Stream) ReadAt(p []byte, offset int64) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if offset < s.base {
+		return 0, fmt.Errorf("%s before %d is gone", s.name, s.base)
+	}
+	if offset >= s.end {
+		return 0, nil
+	}
+	start := offset - offset%segment
+	if s.read == nil || s.readP != start {
+		if s.read != nil {
+			s.read.Close()
+			s.read = nil
+		}
+		f, err := os.Open(s.segment(start / segment))
+		if err != nil {
+			return 0, err
+		}
+		s.read, s.readP = f, start
+	}
+	n := min(int64(len(p)), s.end-offset, start+segment-offset)
+	m, err := s.read.ReadAt(p[:n], offset-start)
+	if m > 0 {
+		err = nil
+	}
+	return m, err
+}
+
+// Ack says that what is before offset need not be kept.
+func (s *Stream) Ack(offset int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if offset <= s.acked || offset > s.end {
+		return
+	}
+	s.acked = offset
+	// The segment that is being written stays: its name and size are the position.
+	for s.base+segment <= offset && s.base+segment < s.end {
+		os.Remove(s.segment(s.base / segment))
+		s.base += segment
+	}
+	s.room.Broadcast()
+}
+
+// Sizes returns how many bytes are kept (those acknowledged included) and how many were printed.
+func (s *Stream) Sizes() (kept, printed int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.end, s.total
+}
+
+// Base returns the oldest offset that can be read.
+func (s *Stream) Base() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.base
+}
+
+// Close releases the files; Run, Finish and Drain return. The stream can be opened again.
+func (s *Stream) Close() {
+	s.mu.Lock()
+	s.quit = true
+	if s.open != nil {
+		s.open.Close()
+		s.open = nil
+	}
+	if s.read != nil {
+		s.read.Close()
+		s.read = nil
+	}
+	s.room.Broadcast()
+	s.mu.Unlock()
+	s.pipe.Close()
+}
+
+var (
+	unixEpoch  = time.Unix(1, 0) // a deadline that has always passed
+	noDeadline time.Time
+)

@@ -1,0 +1,161 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+)
+
+const (
+	// pingEvery and silence find a peer that has vanished without a word: three pings may be lost.
+	pingEvery = 15 * time.Second
+	silence   = 50 * time.Second
+	// writeWait bounds how long a peer that does not read may hold up a writer.
+	writeWait = 10 * time.Second
+)
+
+// Conn carries frames. One goroutine may send while another receives.
+type Conn struct {
+	ws  *websocket.Conn
+	out []byte
+	in  [2][]byte // Receive uses them in turns
+	n   int
+	max int64
+}
+
+var pool sync.Pool // of write buffers: an idle connection holds none
+
+// Dial connects an agent to the gateway at url.
+func Dial(ctx context.Context, url string) (*Conn, error) {
+	d := websocket.Dialer{
+		NetDialContext:   (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		HandshakeTimeout: 5 * time.Second,
+		ReadBufferSize:   4096,
+		WriteBufferSize:  MaxData + 1024, // an Output frame leaves in one write
+	}
+	ws, resp, err := d.DialContext(ctx, url, nil)
+	if err != nil {
+		if resp != nil {
+			return nil, fmt.Errorf("connect to %s: %s", url, resp.Status)
+		}
+		return nil, fmt.Errorf("connect to %s: %w", url, err)
+	}
+	return newConn(ws, MaxToAgent), nil
+}
+
+var upgrader = websocket.Upgrader{
+	HandshakeTimeout: 5 * time.Second,
+	ReadBufferSize:   4096,
+	WriteBufferSize:  1024,
+	WriteBufferPool:  &pool,
+	// A browser in a guest has no business here, wherever its page came from.
+	CheckOrigin: func(r *http.Request) bool { return r.Header.Get("Origin") == "" },
+}
+
+// Upgrade turns an agent's HTTP request into a connection. On an error it has answered already.
+func Upgrade(w http.ResponseWriter, r *http.Request) (*Conn, error) {
+	ws, err := upgrader.Upgrade(w, r, nil)
+	if err != nil {
+		return nil, err
+	}
+	return newConn(ws, MaxToGateway), nil
+}
+
+func newConn(ws *websocket.Conn, max int64) *Conn {
+	c := &Conn{ws: ws, max: max}
+	ws.SetReadLimit(max)
+	ws.SetReadDeadline(time.Now().Add(silence))
+	alive := func() { ws.SetReadDeadline(time.Now().Add(silence)) }
+	ws.SetPongHandler(func(string) error { alive(); return nil })
+	ws.SetPingHandler(func(data string) error {
+		alive()
+		err := ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(writeWait))
+		if errors.Is(err, websocket.ErrCloseSent) {
+			return nil
+		}
+		return err
+	})
+	return c
+}
+
+// Ping keeps the connection known to be alive until ctx ends; one side does it. It closes the
+// connection when it can not.
+func (c *Conn) Ping(ctx context.Context) {
+	t := time.NewTicker(pingEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			if c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeWait)) != nil {
+				c.Close()
+				return
+			}
+		}
+	}
+}
+
+// Send writes one frame. After an error the connection is of no more use.
+func (c *Conn) Send(f Frame) error {
+	var err error
+	if c.out, err = Append(c.out[:0], f); err != nil {
+		return err
+	}
+	if err := c.ws.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
+		return err
+	}
+	if err := c.ws.WriteMessage(websocket.BinaryMessage, c.out); err != nil {
+		return err
+	}
+	if cap(c.out) > 4096 && len(c.out) < 4096 {
+		c.out = nil // do not hold a large buffer for an idle connection
+	}
+	return nil
+}
+
+// Receive returns the next frame. What it returned two calls ago is overwritten, so one frame may be
+// worked on while the next arrives.
+func (c *Conn) Receive() (Frame, error) {
+	kind, r, err := c.ws.NextReader()
+	if err != nil {
+		return nil, err
+	}
+	if kind != websocket.BinaryMessage {
+		return nil, errors.New("message is not binary")
+	}
+	c.n = 1 - c.n
+	buf := c.in[c.n][:0]
+	for {
+		if len(buf) == cap(buf) {
+			// 512 bytes hold every frame of a small command; output grows it to its largest at once.
+			grown := make([]byte, len(buf), min(max(512, cap(buf)*16), int(c.max)+1))
+			copy(grown, buf)
+			buf = grown
+		}
+		n, err := r.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if n > 0 && err == nil {
+			continue
+		}
+		if err != nil {
+			if err == io.EOF {
+				break
+			}
+			return nil, err
+		}
+	}
+	c.in[c.n] = buf
+	c.ws.SetReadDeadline(time.Now().Add(silence))
+	return Decode(buf)
+}
+
+// Close ends the connection at once; both Send and Receive then fail.
+func (c *Conn) Close() error { return c.ws.Close() }
