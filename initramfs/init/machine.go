@@ -1,0 +1,258 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ichiro-metal/ichiro/initramfs/lease"
+	"github.com/ichiro-metal/ichiro/initramfs/network"
+)
+
+const (
+	agent       = "/usr/bin/ichiro-runcmd"
+	agentState  = "/var/lib/ichiro-runcmd"
+	moduleList  = "/etc/ichiro/modules"
+	searchPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	settleAfter = 200 * time.Millisecond
+)
+
+// environment of every process that init starts.
+var environment = []string{searchPath, "HOME=/root", "SHELL=/bin/sh", "TERM=linux", "LANG=C.UTF-8"}
+
+// machine is the state of PID 1.
+type machine struct {
+	children *children
+	modules  []module
+	options  map[string]string
+	ending   sync.Mutex
+}
+
+func newMachine() *machine { return &machine{children: newChildren()} }
+
+// boot does everything that a boot is made of. It returns when nothing is left but to serve.
+func (m *machine) boot() {
+	must := func(err error) {
+		if err != nil {
+			complain(err)
+		}
+	}
+	go guard("children", m.children.run)
+	must(mountAll(early))
+	go guard("signals", m.hearSignals)
+	list, err := os.ReadFile(moduleList)
+	must(err)
+	m.modules = parseModules(string(list))
+	must(load(m.modules, func(when string) bool { return when == "network" }))
+	m.note("network modules loaded")
+
+	// The machine is made complete while the DHCP server thinks, and not before it is asked.
+	asked := make(chan struct{})
+	prepared := make(chan struct{})
+	go guard("preparation", func() {
+		defer close(prepared)
+		<-asked
+		must(m.prepare())
+	})
+	iface, err := m.connect(asked)
+	<-prepared
+	if m.has("shell") {
+		go guard("console shell", m.consoleShell)
+	}
+	if err != nil {
+		must(err)
+		m.settle()
+		return
+	}
+	// What is in no hurry waits for the script to end, but not for one that goes on.
+	settled := sync.OnceFunc(m.settle)
+	late := time.AfterFunc(settleAfter, func() { guard("settle", settled) })
+	m.become(context.Background())
+	late.Stop()
+	guard("settle", settled)
+	if iface.Name != "" {
+		go guard("lease", func() { m.renew(iface) })
+	}
+}
+
+// note says an event only to those who look for where the time goes: ichiro.trace.
+func (m *machine) note(what string) {
+	if m.has("trace") {
+		say("%s", what)
+	}
+}
+
+func (m *machine) has(option string) bool {
+	if m.options == nil {
+		text, err := os.ReadFile("/proc/cmdline")
+		if err != nil {
+			return false
+		}
+		m.options = options(string(text))
+	}
+	_, ok := m.options[option]
+	return ok
+}
+
+// prepare mounts the rest and loads the drivers of the devices that are here.
+func (m *machine) prepare() error {
+	err := mountAll(rest)
+	links()
+	types := virtioTypes()
+	return errors.Join(err, load(m.modules, func(when string) bool { return types[when] }))
+}
+
+// settle does what no launch waits for: all other modules, the power button, the agent.
+func (m *machine) settle() {
+	if _, err := os.Stat(agent); err == nil {
+		go guard("agent", m.keepAgent)
+	}
+	if err := load(m.modules, func(when string) bool { return when != "network" }); err != nil {
+		complain(err)
+	}
+	if err := m.hearButtons(); err != nil {
+		complain(err)
+	}
+	m.note("settled")
+}
+
+// connect brings the first interface up. It closes asked after the first question is out.
+func (m *machine) connect(asked chan struct{}) (network.Interface, error) {
+	release := sync.OnceFunc(func() { close(asked) })
+	defer release()
+	if err := network.Up(1, 0); err != nil { // the loopback is always number 1
+		complain(err)
+	}
+	i, err := network.First()
+	if err != nil {
+		return i, err
+	}
+	if err := network.Up(i.Index, 0); err != nil {
+		return i, err
+	}
+	a, err := network.Acquire(context.Background(), i, release)
+	if err != nil {
+		return i, err
+	}
+	if err := m.adopt(i, a); err != nil {
+		return i, err
+	}
+	say("network up %s %s", i.Name, a.Address)
+	return i, nil
+}
+
+// adopt makes a DHCP answer true.
+func (m *machine) adopt(i network.Interface, a lease.Answer) error {
+	if err := network.Configure(i, a); err != nil {
+		return err
+	}
+	var resolv strings.Builder
+	if a.Domain != "" {
+		fmt.Fprintf(&resolv, "search %s\n", a.Domain)
+	}
+	for _, s := range a.DNS {
+		fmt.Fprintf(&resolv, "nameserver %s\n", s)
+	}
+	if err := os.WriteFile("/etc/resolv.conf", []byte(resolv.String()), 0o644); err != nil {
+		complain(err)
+	}
+	if a.Hostname != "" {
+		unix.Sethostname([]byte(short(a.Hostname)))
+	}
+	return nil
+}
+
+func short(hostname string) string {
+	s, _, _ := strings.Cut(hostname, ".")
+	return s[:min(len(s), 64)]
+}
+
+// renew asks again at half of the lease's time, for ever: an address here is a wish that
+// the host repeats, so a question from the beginning is as good as a renewal.
+func (m *machine) renew(i network.Interface) {
+	for {
+		a, err := network.Acquire(context.Background(), i, func() {})
+		if err != nil {
+			complain(err)
+			a.Duration = time.Minute
+		} else if err := m.adopt(i, a); err != nil {
+			complain(err)
+		}
+		time.Sleep(max(a.Duration/2, 30*time.Second))
+	}
+}
+
+// keepAgent runs the Run Command agent and starts it again when it dies, at once when it had
+// lived, slower and slower when it had not.
+func (m *machine) keepAgent() {
+	const slowest = 5 * time.Second
+	wait := 50 * time.Millisecond
+	for {
+		log, err := os.OpenFile("/var/log/ichiro-runcmd.log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		if err != nil {
+			complain(err)
+			return
+		}
+		started := time.Now()
+		_, ended, err := m.children.start([]string{agent, "--journal", agentState}, &syscall.ProcAttr{
+			Dir: "/", Env: environment, Files: []uintptr{devNull(), log.Fd(), log.Fd()},
+			Sys: &syscall.SysProcAttr{Setsid: true},
+		})
+		log.Close()
+		if err != nil {
+			complain(err)
+		} else {
+			m.note("agent started")
+			status := <-ended
+			say("trouble: agent ended rc=%d", exitCode(status))
+		}
+		if time.Since(started) > 10*time.Second {
+			wait = 50 * time.Millisecond
+		}
+		time.Sleep(wait)
+		wait = min(2*wait, slowest)
+	}
+}
+
+// consoleShell runs a shell on the console for whoever holds it: ichiro.shell.
+func (m *machine) consoleShell() {
+	for {
+		name := "/dev/console"
+		if text, err := os.ReadFile("/sys/class/tty/console/active"); err == nil {
+			if f := strings.Fields(string(text)); len(f) > 0 {
+				name = "/dev/" + f[len(f)-1]
+			}
+		}
+		tty, err := os.OpenFile(name, os.O_RDWR|syscall.O_NOCTTY, 0)
+		if err != nil {
+			complain(err)
+			return
+		}
+		_, ended, err := m.children.start([]string{"/bin/sh", "-i"}, &syscall.ProcAttr{
+			Dir: "/root", Env: environment, Files: []uintptr{tty.Fd(), tty.Fd(), tty.Fd()},
+			Sys: &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0},
+		})
+		tty.Close()
+		if err != nil {
+			complain(err)
+			return
+		}
+		<-ended
+	}
+}
+
+// devNull is opened once; children get it as their input.
+var devNull = sync.OnceValue(func() uintptr {
+	fd, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0
+	}
+	return uintptr(fd)
+})
