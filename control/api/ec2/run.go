@@ -1,0 +1,518 @@
+package ec2
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"time"
+
+	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
+	"github.com/ichiro-metal/ichiro/control/ipam"
+	"github.com/ichiro-metal/ichiro/control/placement"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// userDataLimit is EC2's, of the raw bytes before base64.
+const userDataLimit = 16 << 10
+
+// tokenLife is how long a ClientToken is remembered; EC2 promises at least 24 hours.
+const tokenLife = 48 * time.Hour
+
+// launchLimit bounds one call; each instance takes four keys of a transaction, which etcd bounds.
+const launchLimit = 100
+
+// launch is a RunInstances request, checked.
+type launch struct {
+	in       *shape.RunInstancesInput
+	account  cloud.AccountID
+	min, max int
+	typ      cloud.InstanceType
+	userData []byte
+	tags     map[string]cloud.Tags
+	profile  *cloud.ProfileRef
+	digest   string // of the request, for the ClientToken
+}
+
+// remembered is what a ClientToken stands for.
+type remembered struct {
+	Digest      string
+	Reservation cloud.ReservationID
+}
+
+// RunInstances stores the wish for new instances with their network interfaces and addresses, all in one
+// transaction, and answers before any host knows of it.
+func (s *Service) RunInstances(ctx context.Context, in *shape.RunInstancesInput) (*shape.RunInstancesOutput, error) {
+	l, err := s.checkLaunch(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	tokens := store.NewKind[remembered](store.TokenPrefix(l.account, "RunInstances"))
+	var reservation cloud.ReservationID
+	err = s.commit(ctx, in.DryRun, func(snap *store.Snapshot, t *store.Txn) error {
+		reservation = newID[cloud.ReservationID](s, "r")
+		if in.ClientToken != "" {
+			had, err := store.Get(ctx, s.Store, tokens, in.ClientToken)
+			switch {
+			case err == nil && had.Value.Digest != l.digest:
+				return cloud.Errorf("IdempotentParameterMismatch", "The client token %s was used for a request with other parameters: use another token", in.ClientToken)
+			case err == nil:
+				reservation = had.Value.Reservation
+				return nil
+			case !errors.Is(err, store.ErrNotFound):
+				return err
+			}
+			store.CreateWithTTL(t, tokens, in.ClientToken, remembered{l.digest, reservation}, tokenLife)
+		}
+		return s.wish(snap, t, l, reservation)
+	})
+	if err != nil || yes(in.DryRun) {
+		return nil, err
+	}
+	w := s.look(s.Mirror.Snapshot())
+	all, err := w.reservations(l.account)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		if r.ReservationId == string(reservation) {
+			return &shape.RunInstancesOutput{Groups: r.Groups, Instances: r.Instances, OwnerId: r.OwnerId, ReservationId: r.ReservationId}, nil
+		}
+	}
+	return nil, cloud.Errorf("InvalidReservationID.NotFound", "The instances of client token %s are gone: use another token", in.ClientToken)
+}
+
+// checkLaunch applies the rules that need nothing but the request.
+func (s *Service) checkLaunch(ctx context.Context, in *shape.RunInstancesInput) (*launch, error) {
+	l := &launch{in: in, account: caller(ctx)}
+	if in.MinCount == nil || in.MaxCount == nil {
+		return nil, cloud.Errorf("MissingParameter", "The request must contain the parameters MinCount and MaxCount")
+	}
+	if *in.MinCount < 1 || *in.MaxCount < *in.MinCount {
+		return nil, cloud.Errorf("InvalidParameterValue", "MinCount %d and MaxCount %d: want 1 <= MinCount <= MaxCount", *in.MinCount, *in.MaxCount)
+	}
+	if *in.MaxCount > launchLimit {
+		return nil, cloud.Errorf("InstanceLimitExceeded", "MaxCount is %d and one request may launch %d instances: ask several times", *in.MaxCount, launchLimit)
+	}
+	l.min, l.max = int(*in.MinCount), int(*in.MaxCount)
+	name := in.InstanceType
+	if name == "" {
+		name = "t2.micro"
+	}
+	var err error
+	if l.typ, err = cloud.TypeNamed(s.Types, name); err != nil {
+		return nil, err
+	}
+	if in.ImageId == "" {
+		return nil, cloud.Errorf("MissingParameter", "The request must contain the parameter ImageId")
+	}
+	if l.userData, err = decodeUserData(in.UserData); err != nil {
+		return nil, err
+	}
+	if l.tags, err = specifiedTags(in.TagSpecifications, "instance", "network-interface", "volume", "spot-instances-request"); err != nil {
+		return nil, err
+	}
+	if p := in.IamInstanceProfile; p != nil {
+		if (p.Arn == "") == (p.Name == "") {
+			return nil, cloud.Errorf("InvalidParameterCombination", "IamInstanceProfile takes either Arn or Name")
+		}
+		ref, err := s.Profiles.ResolveProfile(ctx, p.Arn+p.Name)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.Profiles.MayPassRole(ctx, ref); err != nil {
+			return nil, err
+		}
+		l.profile = &ref
+	}
+	if err := unbuilt(in); err != nil {
+		return nil, err
+	}
+	if len(in.ClientToken) > 64 {
+		return nil, cloud.Errorf("InvalidParameterValue", "ClientToken may have 64 characters")
+	}
+	plain := *in
+	plain.ClientToken, plain.DryRun = "", nil
+	data, err := json.Marshal(plain)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(data)
+	l.digest = hex.EncodeToString(sum[:])
+	return l, nil
+}
+
+// unbuilt refuses what the request asks for and ichiro does not have yet: accepting it and doing something
+// else would be worse.
+func unbuilt(in *shape.RunInstancesInput) error {
+	for _, c := range []struct {
+		asked bool
+		what  string
+	}{
+		{len(in.BlockDeviceMappings) > 0, "BlockDeviceMapping: volumes"},
+		{in.LaunchTemplate != nil, "LaunchTemplate: launch templates"},
+		{in.InstanceMarketOptions != nil, "InstanceMarketOptions: spot instances"},
+		{len(in.Ipv6Addresses) > 0 || in.Ipv6AddressCount != nil, "Ipv6Address: IPv6"},
+		{in.HibernationOptions != nil && yes(in.HibernationOptions.Configured), "HibernationOptions: hibernation"},
+		{in.EnclaveOptions != nil && yes(in.EnclaveOptions.Enabled), "EnclaveOptions: enclaves"},
+		{len(in.NetworkInterfaces) > 1, "NetworkInterface.2: more than one network interface"},
+		{in.Placement != nil && (in.Placement.GroupName != "" || in.Placement.GroupId != ""), "Placement.GroupName: placement groups"},
+		{in.Placement != nil && in.Placement.Tenancy != "" && in.Placement.Tenancy != "default", "Placement.Tenancy: dedicated tenancy"},
+		{in.CpuOptions != nil, "CpuOptions: the number of cores is the type's, options for it"},
+		{len(in.ElasticGpuSpecification) > 0 || len(in.ElasticInferenceAccelerators) > 0, "ElasticGpuSpecification: accelerators"},
+	} {
+		if c.asked {
+			return cloud.Errorf("UnsupportedOperation", "%s are not there yet: leave the parameter out", c.what)
+		}
+	}
+	return nil
+}
+
+// wish fills the transaction with the instances of one launch.
+func (s *Service) wish(snap *store.Snapshot, t *store.Txn, l *launch, reservation cloud.ReservationID) error {
+	in := l.in
+	image, err := find(snap, store.Images, cloud.ImageID(in.ImageId), l.account, anImage)
+	if err != nil {
+		return err
+	}
+	if image.Value.Kind != cloud.ImageMachine {
+		return cloud.Errorf("InvalidParameterValue", "%s is a %s and cannot be launched: name a machine image", in.ImageId, image.Value.Kind)
+	}
+	kernel, ramdisk := image.Value.Kernel, image.Value.Ramdisk
+	if in.KernelId != "" {
+		kernel = cloud.ImageID(in.KernelId)
+	}
+	if in.RamdiskId != "" {
+		ramdisk = cloud.ImageID(in.RamdiskId)
+	}
+	for _, part := range []struct {
+		id   cloud.ImageID
+		kind cloud.ImageKind
+	}{{kernel, cloud.ImageKernel}, {ramdisk, cloud.ImageRamdisk}} {
+		o, err := find(snap, store.Images, part.id, l.account, anImage)
+		if err != nil {
+			return err
+		}
+		if o.Value.Kind != part.kind {
+			return cloud.Errorf("InvalidParameterValue", "%s is not a %s", part.id, part.kind)
+		}
+		store.Require(t, store.Images, part.id, o.Rev)
+	}
+	store.Require(t, store.Images, image.Value.ID, image.Rev)
+	if !l.typ.Supports(image.Value.Virtualization) {
+		return cloud.Errorf("InvalidParameterCombination", "Virtualization type '%s' of image %s is not supported by instance type %s: choose another type", image.Value.Virtualization, image.Value.ID, l.typ.Name)
+	}
+	if in.KeyName != "" {
+		k, err := keyNamed(snap, l.account, in.KeyName)
+		if err != nil {
+			return err
+		}
+		store.Require(t, store.KeyPairs, k.Value.ID, k.Rev)
+	}
+	subnet, groups, err := s.where(snap, t, l)
+	if err != nil {
+		return err
+	}
+	hosts, err := s.room(snap)
+	if err != nil {
+		return err
+	}
+	taken := s.taken(snap, subnet)
+	seed := rand.Uint64()
+	options, err := metadataOptions(in.MetadataOptions)
+	if err != nil {
+		return err
+	}
+	behavior := in.InstanceInitiatedShutdownBehavior
+	switch behavior {
+	case "":
+		behavior = "stop"
+	case "stop", "terminate":
+	default:
+		return cloud.Errorf("InvalidParameterValue", "InstanceInitiatedShutdownBehavior is stop or terminate, not %.40q", behavior)
+	}
+	wanted, err := l.address()
+	if err != nil {
+		return err
+	}
+	now := s.Now().UTC().Truncate(time.Second)
+	for index := range l.max {
+		if _, err := placement.Choose(hosts, l.typ, subnet.Zone); err != nil {
+			if index < l.min {
+				return err
+			}
+			break
+		}
+		charge(hosts, l.typ, subnet.Zone)
+		addr := wanted
+		if addr.IsValid() {
+			err = ipam.Check(subnet, addr, taken)
+		} else {
+			addr, err = ipam.Choose(subnet, seed, taken)
+		}
+		if err != nil {
+			if index < l.min {
+				return err
+			}
+			break
+		}
+		was := taken
+		taken = func(a netip.Addr) bool { return a == addr || was(a) }
+
+		n := cloud.NetworkInterface{
+			ID: newID[cloud.InterfaceID](s, "eni"), Generation: 1, Account: l.account,
+			VPC: subnet.VPC, Subnet: subnet.ID, Zone: subnet.Zone, Addresses: []netip.Addr{addr}, Groups: groups,
+			SourceDestCheck: true, DeleteOnTermination: true, AttachTime: now,
+			Attachment: newID[cloud.AttachmentID](s, "eni-attach"), Tags: l.tags["network-interface"],
+		}
+		if spec := l.spec(); spec != nil {
+			n.Description = spec.Description
+			n.DeleteOnTermination = spec.DeleteOnTermination == nil || *spec.DeleteOnTermination
+		}
+		n.MAC = ipam.MAC(n.ID)
+		i := cloud.Instance{
+			ID: newID[cloud.InstanceID](s, "i"), Generation: 1, Account: l.account,
+			Reservation: reservation, LaunchIndex: index, ClientToken: in.ClientToken,
+			Image: image.Value.ID, Kernel: kernel, Ramdisk: ramdisk,
+			Architecture: image.Value.Architecture, Virtualization: image.Value.Virtualization,
+			RootDeviceName: image.Value.RootDeviceName, RootDeviceType: image.Value.RootDeviceType,
+			Type: l.typ.Name, KeyName: in.KeyName, Profile: l.profile, Interfaces: []cloud.InterfaceID{n.ID},
+			HasUserData: len(l.userData) > 0, Zone: subnet.Zone, Power: cloud.PowerRunning, Boot: 1, Launched: now,
+			Metadata: options, ShutdownBehavior: behavior,
+			Protected: yes(in.DisableApiTermination), StopProtected: yes(in.DisableApiStop),
+			Monitoring: in.Monitoring != nil && yes(in.Monitoring.Enabled), Tags: l.tags["instance"],
+		}
+		n.Instance = i.ID
+		store.Create(t, store.Instances, i.ID, i)
+		store.Create(t, store.Interfaces, n.ID, n)
+		store.Create(t, addresses(subnet.ID), addr.String(), n.ID)
+		if i.HasUserData {
+			store.Create(t, store.UserData, i.ID, l.userData)
+		}
+	}
+	return nil
+}
+
+// addresses are the keys that make an address unique in its subnet.
+func addresses(id cloud.SubnetID) store.Kind[cloud.InterfaceID] {
+	return store.NewKind[cloud.InterfaceID](store.IPAMPrefix(id))
+}
+
+// taken tells which addresses of the subnet interfaces hold. The keys under ipam/ decide in the end; this
+// is for choosing.
+func (s *Service) taken(snap *store.Snapshot, subnet cloud.Subnet) func(netip.Addr) bool {
+	used := map[netip.Addr]bool{}
+	all, _ := store.Mirrored(snap, store.Interfaces)
+	for _, n := range all {
+		if n.Value.Subnet == subnet.ID {
+			for _, a := range n.Value.Addresses {
+				used[a] = true
+			}
+		}
+	}
+	return func(a netip.Addr) bool { return used[a] }
+}
+
+// spec returns the one network interface that a request may describe, or nil.
+func (l *launch) spec() *shape.InstanceNetworkInterfaceSpecification {
+	if len(l.in.NetworkInterfaces) == 0 {
+		return nil
+	}
+	return &l.in.NetworkInterfaces[0]
+}
+
+// address returns the private address that is asked for; the zero Addr asks for any.
+func (l *launch) address() (netip.Addr, error) {
+	text := l.in.PrivateIpAddress
+	if spec := l.spec(); spec != nil {
+		switch {
+		case text != "":
+			return netip.Addr{}, cloud.Errorf("InvalidParameterCombination", "Network interfaces and an instance-level private IP address may not be specified on the same request")
+		case spec.NetworkInterfaceId != "":
+			return netip.Addr{}, cloud.Errorf("UnsupportedOperation", "NetworkInterface.1.NetworkInterfaceId: launching with an existing network interface is not there yet")
+		case len(spec.PrivateIpAddresses) > 1 || spec.SecondaryPrivateIpAddressCount != nil:
+			return netip.Addr{}, cloud.Errorf("UnsupportedOperation", "NetworkInterface.1.PrivateIpAddresses: more than one private address is not there yet")
+		case spec.DeviceIndex == nil || *spec.DeviceIndex != 0:
+			return netip.Addr{}, cloud.Errorf("InvalidParameterValue", "NetworkInterface.1.DeviceIndex must be 0: it is the primary interface")
+		case len(spec.PrivateIpAddresses) == 1:
+			text = spec.PrivateIpAddresses[0].PrivateIpAddress
+		default:
+			text = spec.PrivateIpAddress
+		}
+	}
+	if text == "" {
+		return netip.Addr{}, nil
+	}
+	a, err := netip.ParseAddr(text)
+	if err != nil || !a.Is4() {
+		return netip.Addr{}, cloud.Errorf("InvalidParameterValue", "Value (%.40s) for parameter privateIpAddress is invalid: it is not an IPv4 address", text)
+	}
+	if l.max > 1 {
+		return netip.Addr{}, cloud.Errorf("InvalidParameterCombination", "A private address can be asked for one instance only, and MaxCount is %d", l.max)
+	}
+	return a, nil
+}
+
+// where returns the subnet and the groups of a launch, from the request or the default VPC.
+func (s *Service) where(snap *store.Snapshot, t *store.Txn, l *launch) (cloud.Subnet, []cloud.GroupID, error) {
+	id, groups := l.in.SubnetId, l.in.SecurityGroupIds
+	if spec := l.spec(); spec != nil {
+		if id != "" || len(groups) > 0 || len(l.in.SecurityGroups) > 0 {
+			return cloud.Subnet{}, nil, cloud.Errorf("InvalidParameterCombination", "Network interfaces and an instance-level subnet ID or security groups may not be specified on the same request")
+		}
+		id, groups = spec.SubnetId, spec.Groups
+	}
+	subnet, err := s.subnet(snap, l.account, id, l.in.Placement)
+	if err != nil {
+		return cloud.Subnet{}, nil, err
+	}
+	store.Require(t, store.Subnets, subnet.Value.ID, subnet.Rev)
+	all, err := store.Mirrored(snap, store.Groups)
+	if err != nil {
+		return cloud.Subnet{}, nil, err
+	}
+	inVPC := func(match func(cloud.SecurityGroup) bool) *store.Object[cloud.SecurityGroup] {
+		for _, g := range all {
+			if g.Value.VPC == subnet.Value.VPC && g.Value.Account == l.account && match(g.Value) {
+				return &g
+			}
+		}
+		return nil
+	}
+	var out []cloud.GroupID
+	add := func(g *store.Object[cloud.SecurityGroup], text string) error {
+		if g == nil {
+			return cloud.Errorf("InvalidGroup.NotFound", "The security group '%s' does not exist in VPC '%s'", text, subnet.Value.VPC)
+		}
+		store.Require(t, store.Groups, g.Value.ID, g.Rev)
+		out = append(out, g.Value.ID)
+		return nil
+	}
+	for _, text := range groups {
+		if err := add(inVPC(func(g cloud.SecurityGroup) bool { return string(g.ID) == text }), text); err != nil {
+			return cloud.Subnet{}, nil, err
+		}
+	}
+	for _, text := range l.in.SecurityGroups {
+		if err := add(inVPC(func(g cloud.SecurityGroup) bool { return g.Name == text }), text); err != nil {
+			return cloud.Subnet{}, nil, err
+		}
+	}
+	if len(out) == 0 {
+		if err := add(inVPC(func(g cloud.SecurityGroup) bool { return g.Name == "default" }), "default"); err != nil {
+			return cloud.Subnet{}, nil, err
+		}
+	}
+	return subnet.Value, out, nil
+}
+
+func (s *Service) subnet(snap *store.Snapshot, who cloud.AccountID, id string, p *shape.Placement) (store.Object[cloud.Subnet], error) {
+	zone := ""
+	if p != nil {
+		zone = p.AvailabilityZone
+	}
+	if zone != "" && zone != s.Zone {
+		return store.Object[cloud.Subnet]{}, cloud.Errorf("InvalidParameterValue", "Invalid availability zone: [%.40s]: see describe-availability-zones", zone)
+	}
+	if id != "" {
+		return find(snap, store.Subnets, cloud.SubnetID(id), who, aSubnet)
+	}
+	all, err := store.Mirrored(snap, store.Subnets)
+	if err != nil {
+		return store.Object[cloud.Subnet]{}, err
+	}
+	for _, o := range all {
+		if o.Value.Default && o.Value.Account == who && (zone == "" || o.Value.Zone == zone) {
+			return o, nil
+		}
+	}
+	return store.Object[cloud.Subnet]{}, cloud.Errorf("MissingInput", "No subnets found for the default VPC. Please specify a subnet.")
+}
+
+// room returns the hosts with what is given away on them.
+func (s *Service) room(snap *store.Snapshot) ([]placement.Candidate, error) {
+	hosts, err := store.Mirrored(snap, store.Hosts)
+	if err != nil {
+		return nil, err
+	}
+	all, err := store.Mirrored(snap, store.Instances)
+	if err != nil {
+		return nil, err
+	}
+	used := map[cloud.HostID]int{}
+	for _, o := range all {
+		if t, err := cloud.TypeNamed(s.Types, o.Value.Type); err == nil && o.Value.Power != cloud.PowerTerminated {
+			used[o.Value.Host] += t.MemoryMiB
+		}
+	}
+	out := make([]placement.Candidate, len(hosts))
+	for i, h := range hosts {
+		out[i] = placement.Candidate{Host: h.Value, UsedMiB: used[h.Value.ID]}
+	}
+	return out, nil
+}
+
+// charge counts one more instance of the type on the host that placement would choose.
+func charge(hosts []placement.Candidate, t cloud.InstanceType, zone string) {
+	id, err := placement.Choose(hosts, t, zone)
+	for i := range hosts {
+		if err == nil && hosts[i].ID == id {
+			hosts[i].UsedMiB += t.MemoryMiB
+		}
+	}
+}
+
+func decodeUserData(text string) ([]byte, error) {
+	if text == "" {
+		return nil, nil
+	}
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, cloud.Errorf("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.")
+	}
+	if len(raw) > userDataLimit {
+		return nil, cloud.Errorf("InvalidParameterValue", "User data is limited to %d bytes, and this has %d: put it somewhere and fetch it from a short script", userDataLimit, len(raw))
+	}
+	return raw, nil
+}
+
+func metadataOptions(in *shape.InstanceMetadataOptionsRequest) (cloud.MetadataOptions, error) {
+	o := cloud.DefaultMetadataOptions()
+	if in == nil {
+		return o, nil
+	}
+	choose := func(name, given string, into *string, allowed ...string) error {
+		if given == "" {
+			return nil
+		}
+		for _, a := range allowed {
+			if given == a {
+				*into = given
+				return nil
+			}
+		}
+		return cloud.Errorf("InvalidParameterValue", "MetadataOptions.%s is one of %v, not %.40q", name, allowed, given)
+	}
+	if err := errors.Join(
+		choose("HttpTokens", in.HttpTokens, &o.HTTPTokens, "optional", "required"),
+		choose("HttpEndpoint", in.HttpEndpoint, &o.HTTPEndpoint, "enabled", "disabled"),
+		choose("InstanceMetadataTags", in.InstanceMetadataTags, &o.InstanceTags, "enabled", "disabled"),
+	); err != nil {
+		return o, err
+	}
+	if in.HttpProtocolIpv6 == "enabled" {
+		return o, cloud.Errorf("UnsupportedOperation", "MetadataOptions.HttpProtocolIpv6: IPv6 is not there yet")
+	}
+	if h := in.HttpPutResponseHopLimit; h != nil {
+		if *h < 1 || *h > 64 {
+			return o, cloud.Errorf("InvalidParameterValue", "MetadataOptions.HttpPutResponseHopLimit is 1 to 64, not %d", *h)
+		}
+		o.HopLimit = int(*h)
+	}
+	return o, nil
+}

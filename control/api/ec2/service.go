@@ -1,0 +1,213 @@
+// Package ec2 answers the EC2 API: an action is short, it decodes a wish, asks the deciders, and encodes.
+//
+// Reading comes from a snapshot of the store's mirror, which is whole and of one revision; a page after
+// the first is read at the revision of the first. Writing is one transaction that compares what the
+// action relied on; when somebody else was faster the action is decided again on what is there now, and
+// its answer is given only when this process's own mirror shows it, so that a client reads what it wrote.
+// Nothing here starts, stops or touches a machine: the wish is stored, and the hosts make it true.
+package ec2
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/control/api"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// profiles finds an instance profile and asks whether the caller may hand its role to an instance.
+type profiles interface {
+	ResolveProfile(ctx context.Context, nameOrARN string) (cloud.ProfileRef, error)
+	MayPassRole(ctx context.Context, p cloud.ProfileRef) error
+}
+
+// door reads what a host keeps of an instance.
+type door interface {
+	Console(ctx context.Context, host cloud.Host, id cloud.InstanceID) (output []byte, at time.Time, err error)
+}
+
+// Config is what the service works with.
+type Config struct {
+	Store    *store.Client
+	Mirror   *store.Mirror // of spec/, status/ and host/
+	Profiles profiles
+	Door     door
+	Pager    *api.Pager
+	Region   string
+	Zone     string
+	Endpoint string // of this region, for DescribeRegions
+	Types    []cloud.InstanceType
+	Now      func() time.Time
+	Rand     io.Reader
+	Log      *slog.Logger
+}
+
+// Service answers the actions.
+type Service struct{ Config }
+
+// New returns the service as the front's table has it.
+func New(cfg Config) api.Service {
+	s := &Service{cfg}
+	ro := api.ReadOnly()
+	return api.Service{
+		Name: "ec2", Protocol: api.EC2Query, Version: "2016-11-15", XMLNS: "http://ec2.amazonaws.com/doc/2016-11-15/",
+		Actions: []api.Action{
+			api.Do("RunInstances", s.RunInstances),
+			api.Do("DescribeInstances", s.DescribeInstances, ro),
+			api.Do("DescribeInstanceStatus", s.DescribeInstanceStatus, ro),
+			api.Do("StartInstances", s.StartInstances),
+			api.Do("StopInstances", s.StopInstances),
+			api.Do("RebootInstances", s.RebootInstances),
+			api.Do("TerminateInstances", s.TerminateInstances),
+			api.Do("GetConsoleOutput", s.GetConsoleOutput, ro),
+			api.Do("DescribeInstanceAttribute", s.DescribeInstanceAttribute, ro),
+			api.Do("ModifyInstanceAttribute", s.ModifyInstanceAttribute),
+			api.Do("DescribeInstanceTypes", s.DescribeInstanceTypes, ro),
+			api.Do("DescribeInstanceTypeOfferings", s.DescribeInstanceTypeOfferings, ro),
+
+			api.Do("RegisterImage", s.RegisterImage),
+			api.Do("DescribeImages", s.DescribeImages, ro),
+			api.Do("DeregisterImage", s.DeregisterImage),
+
+			api.Do("CreateKeyPair", s.CreateKeyPair),
+			api.Do("ImportKeyPair", s.ImportKeyPair),
+			api.Do("DescribeKeyPairs", s.DescribeKeyPairs, ro),
+			api.Do("DeleteKeyPair", s.DeleteKeyPair),
+
+			api.Do("CreateTags", s.CreateTags),
+			api.Do("DeleteTags", s.DeleteTags),
+			api.Do("DescribeTags", s.DescribeTags, ro),
+
+			api.Do("DescribeVpcs", s.DescribeVpcs, ro),
+			api.Do("DescribeVpcAttribute", s.DescribeVpcAttribute, ro),
+			api.Do("DescribeSubnets", s.DescribeSubnets, ro),
+			api.Do("DescribeSecurityGroups", s.DescribeSecurityGroups, ro),
+			api.Do("DescribeSecurityGroupRules", s.DescribeSecurityGroupRules, ro),
+			api.Do("DescribeNetworkInterfaces", s.DescribeNetworkInterfaces, ro),
+			api.Do("DescribeInternetGateways", s.DescribeInternetGateways, ro),
+
+			api.Do("DescribeRegions", s.DescribeRegions, ro),
+			api.Do("DescribeAvailabilityZones", s.DescribeAvailabilityZones, ro),
+			api.Do("DescribeAccountAttributes", s.DescribeAccountAttributes, ro),
+		},
+	}
+}
+
+// caller returns the account that asks.
+func caller(ctx context.Context) cloud.AccountID {
+	return cloud.AccountID(api.CallerFrom(ctx).Account)
+}
+
+// attempts bounds how often an action is decided again. Each lost race means that somebody else won one.
+const attempts = 50
+
+// commit decides and writes until nobody else was faster. decide fills the transaction from a snapshot; with
+// dryRun nothing is written. The answer's revision is in this process's mirror when commit returns.
+func (s *Service) commit(ctx context.Context, dryRun *bool, decide func(snap *store.Snapshot, t *store.Txn) error) error {
+	for range attempts {
+		t := store.NewTxn()
+		if err := decide(s.Mirror.Snapshot(), t); err != nil || dryRun != nil && *dryRun || t.Len() == 0 {
+			return err
+		}
+		rev, err := s.Store.Commit(ctx, t)
+		if err == nil {
+			return s.Mirror.WaitRev(ctx, rev)
+		}
+		if !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+		if rev, err = s.Store.Head(ctx); err != nil {
+			return err
+		}
+		if err := s.Mirror.WaitRev(ctx, rev); err != nil {
+			return err
+		}
+	}
+	return cloud.Errorf("RequestLimitExceeded", "Too many requests change the same resource: try again")
+}
+
+// newID returns a new identifier.
+func newID[ID ~string](s *Service, prefix string) ID {
+	id, err := cloud.NewID[ID](s.Rand, prefix)
+	if err != nil {
+		panic(fmt.Sprintf("read random bytes: %v", err)) // crypto/rand never fails on Linux
+	}
+	return id
+}
+
+// find returns the object of the account that an identifier names, or EC2's error for its kind.
+func find[T any, ID ~string](snap *store.Snapshot, k store.Kind[T], id ID, who cloud.AccountID, n noun) (store.Object[T], error) {
+	var none store.Object[T]
+	if !cloud.WellFormed(id, n.prefixes...) {
+		return none, cloud.Malformed(n.code+".Malformed", id)
+	}
+	o, err := store.MirroredGet(snap, k, id)
+	if errors.Is(err, store.ErrNotFound) || err == nil && owner(o.Value) != who && owner(o.Value) != "" {
+		return none, cloud.NotFound(n.code+".NotFound", n.name, id)
+	}
+	return o, err
+}
+
+// noun is how EC2 speaks of a kind in errors.
+type noun struct {
+	name     string
+	code     string
+	prefixes []string
+}
+
+var (
+	anInstance  = noun{"instance ID", "InvalidInstanceID", []string{"i"}}
+	anImage     = noun{"image id", "InvalidAMIID", []string{"ami", "aki", "ari"}}
+	aVPC        = noun{"vpc ID", "InvalidVpcID", []string{"vpc"}}
+	aSubnet     = noun{"subnet ID", "InvalidSubnetID", []string{"subnet"}}
+	aGroup      = noun{"security group", "InvalidGroup", []string{"sg"}}
+	anInterface = noun{"networkInterface ID", "InvalidNetworkInterfaceID", []string{"eni"}}
+	aGateway    = noun{"internetGateway ID", "InvalidInternetGatewayID", []string{"igw"}}
+	aKeyPair    = noun{"key pair ID", "InvalidKeyPair", []string{"key"}}
+)
+
+// owner returns the account that a value belongs to.
+func owner(v any) cloud.AccountID {
+	switch v := v.(type) {
+	case cloud.Instance:
+		return v.Account
+	case cloud.Image:
+		return v.Account
+	case cloud.VPC:
+		return v.Account
+	case cloud.Subnet:
+		return v.Account
+	case cloud.SecurityGroup:
+		return v.Account
+	case cloud.NetworkInterface:
+		return v.Account
+	case cloud.InternetGateway:
+		return v.Account
+	case cloud.KeyPair:
+		return v.Account
+	}
+	return ""
+}
+
+// status returns what the instance's host last said of it, nil if nothing.
+func status(snap *store.Snapshot, i cloud.Instance) *cloud.InstanceStatus {
+	if i.Host == "" {
+		return nil
+	}
+	o, err := store.MirroredGet(snap, store.InstanceStatuses(i.Host), i.ID)
+	if err != nil {
+		return nil
+	}
+	return &o.Value
+}
+
+func yes(b *bool) bool { return b != nil && *b }
+
+func ptr[T any](v T) *T { return &v }
+
+func number(n int) *int64 { return ptr(int64(n)) }

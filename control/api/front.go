@@ -1,0 +1,398 @@
+package api
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ichiro-metal/ichiro/control/api/wire"
+	"github.com/ichiro-metal/ichiro/control/sigv4"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// maxBody holds the largest request: 16 KiB of user data is 22 KiB as base64 and 30 KiB escaped; an SSM
+// document 64 KiB; the rest is room for long lists.
+const maxBody = 1 << 20
+
+// patience is how long an action may take. Clients give up after 60 seconds.
+const patience = 50 * time.Second
+
+// A Config is what a Front is made of.
+type Config struct {
+	Region    string // the one that EC2 and SSM requests must be signed for; "" accepts any
+	Services  []Service
+	Authority Authority
+	Log       *slog.Logger
+	Audit     io.Writer             // one JSON line per changing call; nil for none
+	Registry  prometheus.Registerer // nil for none
+	Now       func() time.Time      // nil for the clock
+}
+
+// A Front serves the API. It is an http.Handler; Serve runs it on a listener.
+type Front struct {
+	cfg     Config
+	tables  map[string]*table // by Name
+	targets map[string]*table // by TargetPrefix
+	order   []*table
+	audit   *auditor
+	metrics *metrics
+}
+
+// New returns a front for the services. It refuses two of one name and two actions of one name.
+func New(cfg Config) (*Front, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	f := &Front{cfg: cfg, tables: map[string]*table{}, targets: map[string]*table{}, audit: &auditor{w: cfg.Audit}, metrics: newMetrics(cfg.Registry)}
+	for _, s := range cfg.Services {
+		t, err := newTable(s)
+		if err != nil {
+			return nil, err
+		}
+		if f.tables[s.Name] != nil {
+			return nil, fmt.Errorf("service %s is there twice", s.Name)
+		}
+		f.tables[s.Name] = t
+		f.order = append(f.order, t)
+		if s.TargetPrefix != "" {
+			f.targets[s.TargetPrefix] = t
+		}
+	}
+	return f, nil
+}
+
+// A call is one request on its way through the gates.
+type call struct {
+	front     *Front
+	r         *http.Request
+	id        string
+	start     time.Time
+	body      []byte
+	signed    sigv4.Request
+	claim     sigv4.Claim
+	unsigned  bool
+	reply     wire.Reply
+	table     *table
+	action    *Action
+	caller    Identity
+	resources []string
+	dryRun    bool
+	reached   bool // the action was known and its caller too: audit it
+}
+
+// ServeHTTP answers one request.
+func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{front: f, r: r, start: f.cfg.Now(), reply: wire.Reply{Protocol: guess(r)}}
+	var err error
+	if c.id, err = cloud.NewUUID(rand.Reader); err != nil {
+		c.id = "-"
+	}
+	c.reply.RequestID = c.id
+	if r.URL.Path != "/" && r.URL.Path != "" {
+		http.Error(w, "The API is at /", http.StatusNotFound)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+		w.Header().Set("Allow", "GET, POST")
+		http.Error(w, "The API takes GET and POST", http.StatusMethodNotAllowed)
+		return
+	}
+	out, err := c.guarded(w)
+	var bad fault
+	if err != nil {
+		bad = c.explain(err)
+	}
+	c.record(bad)
+	body, status := []byte(nil), http.StatusOK
+	if err == nil {
+		body = c.reply.Append(nil, out)
+	} else {
+		body, status = c.reply.AppendError(nil, bad.code, bad.message, bad.receiver()), bad.status
+	}
+	h := w.Header()
+	h.Set("Content-Type", c.reply.Protocol.ContentType())
+	h.Set("x-amzn-RequestId", c.id)
+	h.Set("Cache-Control", "no-cache, no-store")
+	h.Set("Content-Length", fmt.Sprint(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // a client that went away is its own affair
+}
+
+// errPanic stands for a panic, which is logged where it is caught.
+var errPanic = errors.New("panic")
+
+// guarded runs the gates and turns a panic into an error.
+func (c *call) guarded(w http.ResponseWriter) (out any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p)
+			}
+			c.front.cfg.Log.Error("an action panicked", "request", c.id, "action", c.name(), "panic", p, "stack", string(debug.Stack()))
+			out, err = nil, errPanic
+		}
+	}()
+	if err := c.read(w); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.WithValue(c.r.Context(), requestKey, c.id), patience)
+	defer cancel()
+	if err := c.authenticate(ctx); err != nil {
+		return nil, err
+	}
+	in, err := c.decode()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.authorize(ctx, in); err != nil {
+		return nil, err
+	}
+	out, err = c.action.call(context.WithValue(ctx, callerKey, c.caller), in)
+	if err == nil && c.dryRun {
+		return nil, cloud.Errorf("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
+	}
+	return out, err
+}
+
+// read takes the body, finds the claim and with it the service.
+func (c *call) read(w http.ResponseWriter) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, c.r.Body, maxBody))
+	if err != nil {
+		var big *http.MaxBytesError
+		if errors.As(err, &big) {
+			return cloud.Errorf("RequestEntityTooLarge", "The request is larger than %d bytes", maxBody)
+		}
+		return &wire.Error{Kind: wire.Malformed, Reason: "the body ended too early"}
+	}
+	c.body = body
+	c.signed = sigv4.Request{
+		Method: c.r.Method, Path: c.r.URL.EscapedPath(), RawQuery: c.r.URL.RawQuery,
+		Host: c.r.Host, Header: c.r.Header, Body: body,
+	}
+	claim, err := sigv4.Parse(c.signed)
+	c.claim, c.unsigned = claim, errors.Is(err, sigv4.ErrMissing)
+	c.table = c.service()
+	if c.table != nil {
+		c.reply.Protocol, c.reply.Namespace = c.table.Protocol, c.table.Namespace
+	}
+	switch {
+	case err != nil && !c.unsigned:
+		return err
+	case c.table == nil && c.unsigned:
+		return sigv4.ErrMissing
+	case c.table == nil:
+		return cloud.Errorf("InvalidAction", "The service %.60q is not served here", claim.Service)
+	}
+	target, _, _ := strings.Cut(c.r.Header.Get("X-Amz-Target"), ".")
+	if c.table.TargetPrefix != target {
+		return cloud.Errorf("InvalidAction", "The request is signed for %s but X-Amz-Target names another service", c.table.Name)
+	}
+	return nil
+}
+
+// service returns the table that the signature's scope names or, without one, that the request's form suggests.
+func (c *call) service() *table {
+	if c.claim.Service != "" {
+		return c.front.tables[c.claim.Service]
+	}
+	if target := c.r.Header.Get("X-Amz-Target"); target != "" {
+		prefix, _, _ := strings.Cut(target, ".")
+		return c.front.targets[prefix]
+	}
+	form := string(c.body) + "&" + c.r.URL.RawQuery
+	for _, t := range c.front.order {
+		if t.Version != "" && strings.Contains(form, "Version="+t.Version) {
+			return t
+		}
+	}
+	return nil
+}
+
+func (c *call) authenticate(ctx context.Context) error {
+	if c.unsigned {
+		return nil // decode knows whether the action allows it
+	}
+	if region := c.front.cfg.Region; region != "" && c.claim.Region != region && c.table.Protocol != wire.Query {
+		code := authCode(c.table.Protocol, sigv4.ErrMismatch)
+		return cloud.Errorf(code, "Credential should be scoped to the region %s, not %.60q: set the client's region", region, c.claim.Region)
+	}
+	id, key, err := c.front.cfg.Authority.Authenticate(ctx, Credential{
+		AccessKeyID: c.claim.AccessKeyID, SessionToken: c.claim.SessionToken,
+		Date: c.claim.Date, Region: c.claim.Region, Service: c.claim.Service,
+	})
+	if err != nil {
+		return err
+	}
+	if err := c.claim.Verify(c.signed, key, c.front.cfg.Now()); err != nil {
+		return err
+	}
+	c.caller = id
+	return nil
+}
+
+// decode finds the action and reads its parameters.
+func (c *call) decode() (any, error) {
+	var form *wire.Form
+	name := ""
+	if c.table.Protocol == wire.JSON {
+		_, name, _ = strings.Cut(c.r.Header.Get("X-Amz-Target"), ".")
+	} else {
+		var err error
+		if form, err = wire.ParseForm(string(c.body) + "&" + unsignedQuery(c.r.URL.RawQuery)); err != nil {
+			return nil, err
+		}
+		name = form.Get("Action")
+		if v := form.Get("Version"); v != "" && v != c.table.Version {
+			return nil, cloud.Errorf("NoSuchVersion", "The version %.40q is not served: use %s", v, c.table.Version)
+		}
+		form.Drop("Action", "Version")
+	}
+	c.action = c.table.actions[name]
+	switch {
+	case c.unsigned && (c.action == nil || !c.action.unsigned):
+		return nil, sigv4.ErrMissing
+	case name == "":
+		return nil, c.noAction("The request names no action")
+	case c.action == nil && c.table.known[name]:
+		return nil, c.noAction(fmt.Sprintf("The action %s is not built yet in this version of ichiro", name))
+	case c.action == nil:
+		return nil, c.noAction(fmt.Sprintf("The action %.80q is not valid for this web service.", name))
+	}
+	c.reply.Action = name
+	c.reached = true
+	in := c.action.newIn()
+	if form == nil {
+		return in, wire.DecodeJSON(c.body, in, c.table.Ignored[name])
+	}
+	err := form.Decode(c.table.Protocol, in, c.table.Ignored[name])
+	c.dryRun = err == nil && c.table.Protocol == wire.EC2 && dryRun(in)
+	return in, err
+}
+
+// noAction is an action that is not there: never a 5xx, which clients would repeat for minutes.
+func (c *call) noAction(message string) error {
+	if c.table.Protocol == wire.JSON {
+		return cloud.Error{Code: "UnknownOperationException", Message: message}
+	}
+	return cloud.Error{Code: "InvalidAction", Message: message}
+}
+
+func (c *call) authorize(ctx context.Context, in any) error {
+	if c.unsigned {
+		return nil
+	}
+	c.resources = c.action.resourcesOf(in, c.arn)
+	for _, resource := range c.resources {
+		err := c.front.cfg.Authority.Authorize(ctx, c.caller, c.table.Name+":"+c.action.Name, resource)
+		if errors.Is(err, ErrDenied) {
+			return cloud.Errorf(authCode(c.table.Protocol, ErrDenied), "User: %s is not authorized to perform: %s:%s on resource: %s",
+				c.caller.ARN, c.table.Name, c.action.Name, resource)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// arn completes the last part of a resource's name.
+func (c *call) arn(r string) string {
+	if r == "*" || strings.HasPrefix(r, "arn:") {
+		return r
+	}
+	region := c.front.cfg.Region
+	if c.table.Name == "iam" { // identities belong to no region
+		region = ""
+	}
+	return strings.Join([]string{"arn", "aws", c.table.Name, region, c.caller.Account, r}, ":")
+}
+
+// explain turns an error into what the client sees, and logs it if it is a defect of ours.
+func (c *call) explain(err error) fault {
+	p := c.reply.Protocol
+	if errors.Is(err, errPanic) {
+		return fault{"InternalFailure", defect(p).message, http.StatusInternalServerError}
+	}
+	f, ok := translate(p, err)
+	switch {
+	case ok:
+	case c.r.Context().Err() != nil: // the client went away
+	case errors.Is(err, context.DeadlineExceeded):
+		f = refuse(p, "Unavailable", "The request took too long. Try again")
+		c.front.cfg.Log.Warn("an action took too long", "request", c.id, "action", c.name())
+	default:
+		c.front.cfg.Log.Error("an action did not succeed", "request", c.id, "action", c.name(), "err", err)
+	}
+	if f.code == "RequestEntityTooLarge" {
+		f.status = http.StatusRequestEntityTooLarge
+	}
+	return f
+}
+
+// record counts the call and writes its audit line.
+func (c *call) record(bad fault) {
+	now := c.front.cfg.Now()
+	service, action := "unknown", "unknown"
+	if c.table != nil {
+		service = c.table.Name
+	}
+	if c.action != nil {
+		action = c.action.Name
+	}
+	c.front.metrics.observe(service, action, cmp.Or(bad.code, "OK"), now.Sub(c.start))
+	if !c.reached || c.action.readOnly {
+		return
+	}
+	source, _, err := net.SplitHostPort(c.r.RemoteAddr)
+	if err != nil {
+		source = c.r.RemoteAddr
+	}
+	err = c.front.audit.write(auditLine{
+		Time: c.start.UTC(), Request: c.id, Service: service, Action: action,
+		Account: c.caller.Account, Caller: c.caller.ARN, AccessKey: c.caller.AccessKeyID,
+		Source: source, Agent: c.r.UserAgent(), Resources: c.resources, DryRun: c.dryRun,
+		Code: bad.code, Milliseconds: now.Sub(c.start).Milliseconds(),
+	})
+	if err != nil {
+		c.front.cfg.Log.Error("the audit line could not be written", "request", c.id, "action", c.name(), "err", err)
+	}
+}
+
+func (c *call) name() string {
+	if c.table == nil || c.action == nil {
+		return "unknown"
+	}
+	return c.table.Name + ":" + c.action.Name
+}
+
+// guess is the protocol of an answer to a request whose service is not known.
+func guess(r *http.Request) wire.Protocol {
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-amz-json") || r.Header.Get("X-Amz-Target") != "" {
+		return wire.JSON
+	}
+	return wire.EC2
+}
+
+// unsignedQuery returns a query string without the parameters of a presigned signature.
+func unsignedQuery(raw string) string {
+	var keep []string
+	for p := range strings.SplitSeq(raw, "&") {
+		k, _, _ := strings.Cut(p, "=")
+		if name, err := url.QueryUnescape(k); err != nil || !strings.HasPrefix(name, "X-Amz-") {
+			keep = append(keep, p)
+		}
+	}
+	return strings.Join(keep, "&")
+}
