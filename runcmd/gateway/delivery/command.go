@@ -1,0 +1,295 @@
+package delivery
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+)
+
+// slack is what the agent may take beyond a command's own timeouts: its grace period, a reconnect.
+const slack = 30 * time.Second
+
+// command is an open command: one that was asked for and has not ended.
+type command struct {
+	id      cloud.CommandID
+	req     bundle.CommandRequest
+	root    *os.Root // its directory: the only place that its output can go to
+	inv     cloud.Invocation
+	sent    string // the boot that it was first sent to; "" before
+	sentAt  time.Time
+	told    bool // on the current connection
+	cancel  bool
+	expires time.Time
+	saveAt  time.Time // when a state that waits in memory is written
+
+	out  [wire.Streams]*os.File
+	have [wire.Streams]int64 // bytes received, or given up
+	full [wire.Streams]bool  // no more is kept: there is a gap, or a limit was met
+}
+
+// open reads the files of a command; nil if it has ended or is gone.
+func open(dir bundle.Dir, id cloud.CommandID) (*command, error) {
+	inv, err := dir.Invocation(id)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && inv.Status.Terminal() {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(dir.Path("commands", string(id)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	c := &command{id: id, root: root, inv: inv}
+	if err := c.load(); err != nil {
+		c.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *command) load() error {
+	data, err := c.root.ReadFile("request.json")
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, &c.req); err != nil {
+		return fmt.Errorf("decode the request: %v", err)
+	}
+	if c.req.Command != c.id || len(c.req.Steps) == 0 || len(c.req.Steps) > wire.MaxSteps {
+		return fmt.Errorf("request is of %q with %d steps", c.req.Command, len(c.req.Steps))
+	}
+	c.expires = c.req.DeliverBy.Add(slack)
+	for _, s := range c.req.Steps {
+		c.expires = c.expires.Add(time.Duration(s.TimeoutSeconds) * time.Second)
+	}
+	if data, err := c.root.ReadFile("sent"); err == nil {
+		c.sent = strings.TrimSpace(string(data))
+		if info, err := c.root.Stat("sent"); err == nil {
+			c.sentAt = info.ModTime()
+		}
+	}
+	for n := range wire.Streams {
+		if info, err := c.root.Stat(n.String()); err == nil {
+			c.have[n] = info.Size()
+		}
+	}
+	return nil
+}
+
+func (c *command) close() {
+	for _, f := range c.out {
+		if f != nil {
+			f.Close()
+		}
+	}
+	c.root.Close()
+}
+
+// removed reports whether the command's directory is gone.
+func (c *command) removed() bool {
+	_, err := c.root.Lstat("request.json")
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// markSent records the boot that a command is first sent to, before it is: who does not know whether a
+// command arrived must not send it to another boot, whose journal may be empty.
+func (c *command) markSent(boot string, now time.Time) error {
+	if c.sent != "" {
+		return nil
+	}
+	boot = printable(boot)
+	if strings.TrimSpace(boot) == "" {
+		boot = "unknown"
+	}
+	if err := c.root.WriteFile("sent", []byte(boot), 0o640); err != nil {
+		return err
+	}
+	c.sent, c.sentAt = boot, now
+	return nil
+}
+
+// request is the command as it goes to an agent.
+func (c *command) request(id cloud.InstanceID, boot string, limit int64) *wire.Request {
+	r := &wire.Request{
+		ID: c.id, Environment: map[string]string{}, Offsets: c.have, Limit: limit, Cancel: c.cancel,
+		Resume: c.sent != printable(boot),
+	}
+	for k, v := range c.req.Environment {
+		r.Environment[k] = v
+	}
+	r.Environment["AWS_SSM_INSTANCE_ID"] = string(id)
+	for _, s := range c.req.Steps {
+		r.Steps = append(r.Steps, wire.Step{
+			Name: s.Name, Script: s.Script, Directory: s.WorkingDirectory,
+			Timeout: time.Duration(s.TimeoutSeconds) * time.Second,
+		})
+	}
+	return r
+}
+
+// append adds a piece of output. It returns how many bytes are kept of it.
+func (c *command) append(f *wire.Output, limit, room int64) (int64, error) {
+	s := f.Stream
+	skip := c.have[s] - f.Offset
+	if skip >= int64(len(f.Data)) {
+		return 0, nil // sent twice
+	}
+	if skip < 0 {
+		c.full[s] = true // the guest has lost a part: what is kept stays a true beginning
+		skip = 0
+	}
+	data := f.Data[skip:]
+	c.have[s] = f.Offset + int64(len(f.Data))
+	if c.full[s] {
+		return 0, nil
+	}
+	if c.out[s] == nil {
+		var err error
+		if c.out[s], err = c.root.OpenFile(s.String(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640); err != nil {
+			return 0, fmt.Errorf("open %s of %s: %w", s, c.id, err)
+		}
+	}
+	start := c.have[s] - int64(len(data))
+	if most := min(limit-start, room); int64(len(data)) > most {
+		data, c.full[s] = data[:max(0, most)], true
+	}
+	n, err := c.out[s].Write(data)
+	if err != nil {
+		// The host's disk is full: keep a true beginning, and let the command go on.
+		c.full[s] = true
+	}
+	return int64(n), nil
+}
+
+// advance moves to a state that is not the last. It reports whether that changed anything.
+func (c *command) advance(s cloud.InvocationStatus, now time.Time) bool {
+	if c.inv.Status == s || !c.inv.Status.MayBecome(s) {
+		return false
+	}
+	c.inv.Status, c.inv.Details = s, string(s)
+	if s == cloud.InvocationInProgress && c.inv.Started.IsZero() {
+		c.inv.Started = now.UTC()
+	}
+	return true
+}
+
+// judge derives the state from what the agent says of the steps.
+func (c *command) judge(r *wire.Result) (cloud.InvocationStatus, string, error) {
+	if len(r.Steps) == 0 || len(r.Steps) > len(c.req.Steps) {
+		return "", "", fmt.Errorf("result has %d steps, the request %d", len(r.Steps), len(c.req.Steps))
+	}
+	worst, details := cloud.InvocationSuccess, string(cloud.InvocationSuccess)
+	for _, s := range r.Steps {
+		status, d, err := ended(s.Outcome)
+		if err != nil {
+			return "", "", err
+		}
+		if status != cloud.InvocationSuccess {
+			worst, details = status, d // only the last one can be other than Success or Failed
+		}
+	}
+	return worst, details, nil
+}
+
+// ended translates an outcome into Systems Manager's words. Interrupted is ours: the guest or its agent
+// went down, and whether the script has done its work nobody knows.
+func ended(o wire.Outcome) (cloud.InvocationStatus, string, error) {
+	switch o {
+	case wire.Success:
+		return cloud.InvocationSuccess, "Success", nil
+	case wire.Failed:
+		return cloud.InvocationFailed, "Failed", nil
+	case wire.Interrupted:
+		return cloud.InvocationFailed, "Interrupted", nil
+	case wire.TimedOut:
+		return cloud.InvocationTimedOut, "ExecutionTimedOut", nil
+	case wire.Cancelled:
+		return cloud.InvocationCancelled, "Cancelled", nil
+	}
+	return "", "", errors.New("step has an unknown outcome")
+}
+
+// end moves to a terminal state. r is nil when the agent has no part in it.
+func (c *command) end(s cloud.InvocationStatus, details string, r *wire.Result, now time.Time) {
+	c.inv.Status, c.inv.Details = s, details
+	c.inv.Ended = now.UTC()
+	c.inv.StdoutBytes, c.inv.StderrBytes = c.have[wire.Stdout], c.have[wire.Stderr]
+	if r == nil {
+		return
+	}
+	c.inv.StdoutBytes, c.inv.StderrBytes = r.Outputs[wire.Stdout], r.Outputs[wire.Stderr]
+	c.inv.Steps = nil
+	// The guest's clock only tells how long ago something was, and never before we sent the command.
+	when := func(t time.Duration) time.Time {
+		at := now.Add(t - r.Now)
+		if at.After(now) {
+			at = now
+		}
+		if at.Before(c.sentAt) {
+			at = c.sentAt
+		}
+		return at.UTC()
+	}
+	for n, step := range r.Steps {
+		status, details, _ := ended(step.Outcome)
+		asked := c.req.Steps[n]
+		c.inv.Steps = append(c.inv.Steps, cloud.StepResult{
+			Name: asked.Name, Action: asked.Action, Status: status, Details: details,
+			ResponseCode: code(step), Started: when(step.Started), Ended: when(step.Ended),
+		})
+	}
+	last := c.inv.Steps[len(c.inv.Steps)-1]
+	c.inv.Started, c.inv.Ended, c.inv.ResponseCode = c.inv.Steps[0].Started, last.Ended, last.ResponseCode
+	if s == cloud.InvocationFailed && last.Status == cloud.InvocationSuccess {
+		for _, step := range c.inv.Steps {
+			if step.Status == cloud.InvocationFailed {
+				c.inv.ResponseCode = step.ResponseCode
+			}
+		}
+	}
+}
+
+// code keeps a guest's number within what an exit code can be.
+func code(s wire.StepResult) int { return min(max(s.Code, -1), 255) }
+
+// reopen undoes end when its result could not be written.
+func (c *command) reopen() { c.inv.Status = cloud.InvocationInProgress }
+
+func (c *command) save(dir bundle.Dir) error {
+	return bundle.Write(dir.Path("commands", string(c.id)+".json"), c.inv, 0o640)
+}
+
+// next returns when the command needs attention by itself.
+func (c *command) next() time.Time {
+	at := c.expires
+	if c.sent == "" && c.req.DeliverBy.Before(at) {
+		at = c.req.DeliverBy
+	}
+	if !c.saveAt.IsZero() && c.saveAt.Before(at) {
+		at = c.saveAt
+	}
+	return at
+}
+
+// kept returns how many bytes of output lie in a command's directory.
+func kept(dir bundle.Dir, id cloud.CommandID) int64 {
+	var sum int64
+	for n := range wire.Streams {
+		if info, err := os.Lstat(dir.CommandOutput(id, n.String())); err == nil {
+			sum += info.Size()
+		}
+	}
+	return sum
+}

@@ -1,0 +1,209 @@
+// Package delivery takes commands from files to the agents in guests, and what they answer into files.
+//
+// An instance has one goroutine that owns all that is known of its commands and at most one
+// connection: the newest, which fences the others. What it knows it could read again at any time: its
+// state is the directory. A command is open until its state file says that it has ended:
+//
+//	request.json --------> send (first writes `sent`) --> accepted, output ... result --> ID.json
+//	ID.cancel -----------> never sent: Cancelled        sent: tell the agent, wait for the result
+//	nobody to send to ---> DeliverBy passes: TimedOut/DeliveryTimedOut
+//
+// The guest is hostile. It is who its address says, whatever it says itself. It can only add to the
+// outputs of open commands that were sent to it, within their limit and its quota, and end them once;
+// no byte of it becomes a file name, and none reaches a log.
+package delivery
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+)
+
+// Limits bound what guests can take from the host.
+type Limits struct {
+	Output int64 // bytes kept of each output of a command
+	Quota  int64 // bytes kept of all outputs of an instance
+}
+
+// finder tells whose an address is.
+type finder interface {
+	Find(vpc cloud.VPCID, addr netip.Addr) (bundle.Found, error)
+}
+
+// Gateway is the host's side of Run Command.
+type Gateway struct {
+	root   bundle.Root
+	find   finder
+	limits Limits
+	log    *slog.Logger
+	ready  chan struct{}
+
+	mu        sync.Mutex
+	ctx       context.Context // of Run; nil before it
+	instances map[cloud.InstanceID]*instance
+	wg        sync.WaitGroup
+}
+
+// New returns a gateway for the instances below a run directory.
+func New(root bundle.Root, find finder, limits Limits, log *slog.Logger) *Gateway {
+	return &Gateway{
+		root: root, find: find, limits: limits, log: log, ready: make(chan struct{}),
+		instances: map[cloud.InstanceID]*instance{},
+	}
+}
+
+// Ready is closed when requests are seen.
+func (g *Gateway) Ready() <-chan struct{} { return g.ready }
+
+func (g *Gateway) String() string { return "delivery" }
+
+// Run follows the files until ctx ends.
+func (g *Gateway) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer g.wg.Wait()
+	defer cancel()
+	g.mu.Lock()
+	g.ctx = ctx
+	g.mu.Unlock()
+	// The run directory itself, because instances/ may not be there yet.
+	w, err := bundle.NewWatcher(string(g.root), 4)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	g.wg.Go(func() { failed <- w.Run(ctx) })
+	close(g.ready)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case path := <-w.C():
+			g.changed(path)
+		}
+	}
+}
+
+// changed looks at a path that was made, written or removed. The empty path stands for all.
+func (g *Gateway) changed(path string) {
+	if path == "" {
+		ids, err := g.root.List()
+		if err != nil {
+			g.log.Error("list instances", "err", err)
+		}
+		for _, id := range ids {
+			if i := g.instance(id); i != nil {
+				i.look("")
+			}
+		}
+		return
+	}
+	rel, ok := strings.CutPrefix(path, g.root.Instances()+string(filepath.Separator))
+	if !ok {
+		return
+	}
+	elem := strings.Split(rel, string(filepath.Separator))
+	id := cloud.InstanceID(elem[0])
+	if !cloud.WellFormed(id, "i") {
+		return
+	}
+	switch {
+	case len(elem) == 1:
+		if _, err := os.Lstat(path); err != nil {
+			g.retire(id)
+		}
+	case len(elem) == 3 && elem[1] == "commands":
+		cmd, kind := bundle.ParseCommandFile(elem[2])
+		if kind != bundle.CommandAsked && kind != bundle.CommandCancel {
+			return
+		}
+		if i := g.instance(id); i != nil {
+			i.look(cmd)
+		}
+	}
+}
+
+// instance returns the goroutine of an instance, started if need be; nil when the gateway has ended.
+func (g *Gateway) instance(id cloud.InstanceID) *instance {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.ctx == nil || g.ctx.Err() != nil {
+		return nil
+	}
+	i := g.instances[id]
+	if i == nil {
+		i = newInstance(g.root.Instance(id), g.limits, g.log.With("instance", id))
+		g.instances[id] = i
+		ctx, cancel := context.WithCancel(g.ctx)
+		i.retire = cancel
+		g.wg.Go(func() { i.run(ctx) })
+	}
+	return i
+}
+
+// retire ends the goroutine of an instance whose directory is gone.
+func (g *Gateway) retire(id cloud.InstanceID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if i := g.instances[id]; i != nil {
+		i.retire()
+		delete(g.instances, id)
+	}
+}
+
+// Serve accepts the agents of a VPC until l is closed.
+func (g *Gateway) Serve(vpc cloud.VPCID, l net.Listener) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+wire.Path, func(w http.ResponseWriter, r *http.Request) { g.accept(vpc, w, r) })
+	srv := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       5 * time.Second,
+		MaxHeaderBytes:    4096,
+		ErrorLog:          slog.NewLogLogger(discard{}, slog.LevelDebug), // it would quote what guests send
+	}
+	return srv.Serve(newDoor(l))
+}
+
+// discard is a log handler for what must not be logged.
+type discard struct{ slog.Handler }
+
+func (discard) Enabled(context.Context, slog.Level) bool { return false }
+
+// accept makes a connection of an agent's request. Who it is only its address tells.
+func (g *Gateway) accept(vpc cloud.VPCID, w http.ResponseWriter, r *http.Request) {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		http.Error(w, "who are you?", http.StatusForbidden)
+		return
+	}
+	found, err := g.find.Find(vpc, from.Addr().Unmap())
+	if err != nil {
+		g.log.Debug("agent is of no instance", "vpc", vpc, "addr", from.Addr(), "err", err)
+		http.Error(w, "no instance has this address", http.StatusForbidden)
+		return
+	}
+	i := g.instance(found.ID)
+	if i == nil {
+		http.Error(w, "the gateway is ending", http.StatusServiceUnavailable)
+		return
+	}
+	conn, err := wire.Upgrade(w, r)
+	if err != nil {
+		return // answered
+	}
+	// Not in this goroutine: its stack has grown with net/http's frames and would stay so.
+	go i.serve(conn, from.Addr().Unmap())
+}

@@ -1,0 +1,435 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+)
+
+const (
+	// helloWait is how long a connection may take to say who it is.
+	helloWait = 10 * time.Second
+	// seenEvery is how often agent.json is renewed while the agent is connected.
+	seenEvery = time.Minute
+	// quiet is how long a command may run before its state is written: most have ended by then.
+	quiet = 20 * time.Millisecond
+)
+
+// instance is the one who owns what is known of an instance's commands.
+type instance struct {
+	dir    bundle.Dir
+	limits Limits
+	log    *slog.Logger
+	retire context.CancelFunc
+	gone   chan struct{} // closed when run has returned
+	joins  chan *link
+
+	mu    sync.Mutex
+	dirty map[cloud.CommandID]bool // to be looked at; "" stands for all
+	wake  chan struct{}
+
+	// The rest belongs to run.
+	now      *link // nil when the agent is away
+	epoch    uint64
+	commands map[cloud.CommandID]*command // the open ones
+	used     int64                        // bytes of output kept, those of commands that have ended included
+	ping     cloud.AgentPing
+	pinged   time.Time // when agent.json is due
+}
+
+// link is one connection of the agent.
+type link struct {
+	conn   *wire.Conn
+	hello  wire.Hello
+	addr   netip.Addr
+	frames chan wire.Frame // closed by the receiver
+	fenced chan struct{}   // closed when the connection is not the current one any more
+}
+
+func newInstance(dir bundle.Dir, limits Limits, log *slog.Logger) *instance {
+	return &instance{
+		dir: dir, limits: limits, log: log,
+		gone: make(chan struct{}), joins: make(chan *link),
+		dirty: map[cloud.CommandID]bool{"": true}, wake: make(chan struct{}, 1),
+		commands: map[cloud.CommandID]*command{},
+	}
+}
+
+// look makes the instance look at a command's files, or at all for "". It never blocks.
+func (i *instance) look(id cloud.CommandID) {
+	i.mu.Lock()
+	i.dirty[id] = true
+	i.mu.Unlock()
+	select {
+	case i.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (i *instance) takeDirty() map[cloud.CommandID]bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	d := i.dirty
+	i.dirty = map[cloud.CommandID]bool{}
+	return d
+}
+
+// serve receives from a connection until it breaks.
+func (i *instance) serve(conn *wire.Conn, addr netip.Addr) {
+	defer conn.Close()
+	l := &link{conn: conn, addr: addr, frames: make(chan wire.Frame), fenced: make(chan struct{})}
+	defer close(l.frames)
+	hurry := time.AfterFunc(helloWait, func() { conn.Close() })
+	f, err := conn.Receive()
+	hurry.Stop()
+	if err != nil {
+		return
+	}
+	hello, ok := f.(*wire.Hello)
+	if !ok || hello.Version != wire.Version {
+		i.log.Debug("agent speaks another version")
+		return
+	}
+	l.hello = *hello
+	select {
+	case i.joins <- l:
+	case <-i.gone:
+		return
+	}
+	for {
+		f, err := conn.Receive()
+		if err != nil {
+			return
+		}
+		// Unbuffered: when the next frame is taken, this one has been dealt with, which is what
+		// Receive's two buffers allow.
+		select {
+		case l.frames <- f:
+		case <-l.fenced:
+			return
+		}
+	}
+}
+
+// run serves the instance until ctx ends.
+func (i *instance) run(ctx context.Context) {
+	defer close(i.gone)
+	defer func() {
+		i.hangUp(nil)
+		for _, c := range i.commands {
+			c.close()
+		}
+	}()
+	i.welcomeBack()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(time.Until(i.next(time.Now())))
+		var frames chan wire.Frame
+		if i.now != nil {
+			frames = i.now.frames
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-i.wake:
+			for id := range i.takeDirty() {
+				i.read(id)
+			}
+		case l := <-i.joins:
+			i.join(l)
+		case f, ok := <-frames:
+			if !ok {
+				i.hangUp(nil)
+			} else if err := i.handle(f); err != nil {
+				i.hangUp(err)
+			}
+		case <-timer.C:
+			i.tick(time.Now())
+		}
+	}
+}
+
+// welcomeBack reads what an earlier gateway left.
+func (i *instance) welcomeBack() {
+	if p, err := i.dir.Agent(); err == nil {
+		i.ping = p
+		if p.Connected {
+			i.ping.Connected = false
+			// Its agent connects again within moments; if not, that is worth a file.
+			i.pinged = time.Now().Add(5 * time.Second)
+		}
+	}
+	for id := range i.takeDirty() {
+		i.read(id)
+	}
+}
+
+// join makes a connection the current one. Frames of an older one are never looked at again.
+func (i *instance) join(l *link) {
+	i.hangUp(nil)
+	i.epoch = max(i.epoch+1, uint64(time.Now().UnixMicro())) // grows over restarts, too
+	i.now = l
+	i.ping = cloud.AgentPing{
+		Instance: i.dir.ID(), Connected: true,
+		Version: printable(l.hello.Agent), PlatformType: printable(l.hello.PlatformType),
+		PlatformName: printable(l.hello.PlatformName), PlatformVer: printable(l.hello.PlatformVer),
+		ComputerName: printable(l.hello.ComputerName), Address: l.addr.String(),
+	}
+	i.log.Info("agent connected", "epoch", i.epoch)
+	i.send(&wire.Welcome{Version: wire.Version, Epoch: i.epoch, Instance: i.dir.ID()})
+	for _, id := range l.hello.Commands {
+		if i.commands[id] == nil {
+			i.send(&wire.Done{ID: id}) // it has ended here, or was removed
+		}
+	}
+	for _, c := range i.commands {
+		i.deliver(c)
+	}
+	i.pinged = time.Now() // the files of commands come first: they are waited for
+}
+
+// printable returns what may be shown of a word that a guest chose.
+func printable(s string) string {
+	const most = 128
+	out := make([]rune, 0, len(s))
+	for _, r := range s {
+		if len(out) == most {
+			break
+		}
+		if r < ' ' || r > '~' {
+			r = '?'
+		}
+		out = append(out, r)
+	}
+	return string(out)
+}
+
+// hangUp ends the current connection, if there is one.
+func (i *instance) hangUp(err error) {
+	if i.now == nil {
+		return
+	}
+	close(i.now.fenced)
+	i.now.conn.Close()
+	i.now = nil
+	i.ping.Connected, i.ping.LastSeen = false, time.Now().UTC()
+	i.pinged = time.Now()
+	if err != nil {
+		i.log.Warn("agent was disconnected", "err", err)
+	} else {
+		i.log.Info("agent disconnected")
+	}
+	for _, c := range i.commands {
+		c.told = false
+	}
+}
+
+// send sends a frame to the agent, if it is there. A guest that does not read is hung up on.
+func (i *instance) send(f wire.Frame) {
+	if i.now == nil {
+		return
+	}
+	if err := i.now.conn.Send(f); err != nil {
+		i.hangUp(nil)
+	}
+}
+
+// read looks at the files of a command, or of all for "".
+func (i *instance) read(id cloud.CommandID) {
+	if id == "" {
+		entries, err := os.ReadDir(i.dir.Commands())
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			i.log.Error("list commands", "err", err)
+		}
+		i.used = 0
+		for _, e := range entries {
+			if id, kind := bundle.ParseCommandFile(e.Name()); kind == bundle.CommandAsked {
+				i.used += kept(i.dir, id)
+				i.read(id)
+			}
+		}
+		return
+	}
+	c := i.commands[id]
+	if c == nil {
+		var err error
+		if c, err = open(i.dir, id); err != nil {
+			i.log.Error("read a command", "command", id, "err", err)
+			return
+		}
+		if c == nil {
+			return // it has ended, or is gone
+		}
+		i.commands[id] = c
+	} else if c.removed() {
+		i.close(c)
+		return
+	}
+	_, err := os.Lstat(i.dir.Path("commands", string(id)+".cancel"))
+	cancel := err == nil && !c.cancel
+	c.cancel = c.cancel || cancel
+	if c.told {
+		if cancel {
+			i.send(&wire.Cancel{ID: id})
+			i.advance(c, cloud.InvocationCancelling)
+		}
+		return
+	}
+	i.deliver(c)
+}
+
+// close forgets an open command here and in the guest.
+func (i *instance) close(c *command) {
+	delete(i.commands, c.id)
+	c.close()
+	i.send(&wire.Done{ID: c.id})
+}
+
+// deliver gives a command to the agent, if that is there and it is time.
+func (i *instance) deliver(c *command) {
+	now := time.Now()
+	switch {
+	case c.sent == "" && c.cancel:
+		i.end(c, cloud.InvocationCancelled, string(cloud.InvocationCancelled), nil)
+		return
+	case c.sent == "" && !now.Before(c.req.DeliverBy):
+		i.end(c, cloud.InvocationTimedOut, "DeliveryTimedOut", nil)
+		return
+	case i.now == nil:
+		return
+	}
+	if err := c.markSent(i.now.hello.Boot, now); err != nil {
+		i.log.Error("record a delivery", "command", c.id, "err", err)
+		return
+	}
+	c.told = true
+	i.send(c.request(i.dir.ID(), i.now.hello.Boot, min(i.limits.Output, max(0, i.limits.Quota-i.used))))
+	if c.cancel {
+		i.advance(c, cloud.InvocationCancelling)
+	}
+}
+
+// advance moves a command to a state that is not its last, and writes it.
+func (i *instance) advance(c *command, s cloud.InvocationStatus) {
+	if c.advance(s, time.Now()) {
+		i.save(c)
+	}
+}
+
+func (i *instance) save(c *command) {
+	c.saveAt = time.Time{}
+	if err := c.save(i.dir); err != nil {
+		i.log.Error("write the state of a command", "command", c.id, "err", err)
+	}
+}
+
+// end ends a command: from now on nothing that the guest says about it counts.
+func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *wire.Result) {
+	c.end(s, details, r, time.Now())
+	if err := c.save(i.dir); err != nil {
+		// It stays open: the agent keeps the result and offers it again on its next connection.
+		i.log.Error("write the result of a command", "command", c.id, "err", err)
+		i.hangUp(nil)
+		c.reopen()
+		return
+	}
+	i.close(c)
+	i.log.Debug("command ended", "command", c.id, "status", s)
+}
+
+var errNotAsked = errors.New("agent speaks of a command that it was not sent")
+
+// handle acts on a frame of the agent. An error ends the connection.
+func (i *instance) handle(f wire.Frame) error {
+	switch f := f.(type) {
+	case *wire.Accepted:
+		if c := i.told(f.ID); c != nil {
+			i.advance(c, cloud.InvocationInProgress)
+		}
+	case *wire.Output:
+		c := i.told(f.ID)
+		if c == nil {
+			return nil // ended meanwhile: it has been told Done
+		}
+		if c.inv.Status == cloud.InvocationPending {
+			c.advance(cloud.InvocationInProgress, time.Now())
+			c.saveAt = time.Now().Add(quiet)
+		}
+		n, err := c.append(f, i.limits.Output, i.limits.Quota-i.used)
+		i.used += n
+		if err != nil {
+			return err
+		}
+		i.send(&wire.Ack{ID: f.ID, Stream: f.Stream, Offset: c.have[f.Stream]})
+	case *wire.Result:
+		c := i.told(f.ID)
+		if c == nil {
+			return nil
+		}
+		s, details, err := c.judge(f)
+		if err != nil {
+			return err
+		}
+		i.end(c, s, details, f)
+	default:
+		return errNotAsked
+	}
+	return nil
+}
+
+// told returns an open command that was sent on the current connection.
+func (i *instance) told(id cloud.CommandID) *command {
+	if c := i.commands[id]; c != nil && c.told {
+		return c
+	}
+	return nil
+}
+
+// next returns when there is something to do that nobody will wake us for.
+func (i *instance) next(now time.Time) time.Time {
+	at := now.Add(time.Hour)
+	if !i.pinged.IsZero() && i.pinged.Before(at) {
+		at = i.pinged
+	}
+	for _, c := range i.commands {
+		if t := c.next(); t.Before(at) {
+			at = t
+		}
+	}
+	return at
+}
+
+func (i *instance) tick(now time.Time) {
+	for _, c := range i.commands {
+		switch {
+		case !now.Before(c.expires):
+			i.end(c, cloud.InvocationTimedOut, "DeliveryTimedOut", nil)
+		case c.sent == "" && !now.Before(c.req.DeliverBy):
+			i.end(c, cloud.InvocationTimedOut, "DeliveryTimedOut", nil)
+		case !c.saveAt.IsZero() && !now.Before(c.saveAt):
+			i.save(c)
+		}
+	}
+	if i.pinged.IsZero() || now.Before(i.pinged) {
+		return
+	}
+	i.pinged = time.Time{}
+	if i.now != nil {
+		i.ping.LastSeen = now.UTC()
+		i.pinged = now.Add(seenEvery)
+	}
+	err := bundle.Write(i.dir.Path("commands", "agent.json"), i.ping, 0o640)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		i.log.Error("write agent.json", "err", err)
+	}
+}
