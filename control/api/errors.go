@@ -93,7 +93,7 @@ func translate(p wire.Protocol, err error) (f fault, ok bool) {
 	var unread *wire.Error
 	switch {
 	case errors.As(err, &known):
-		return refuse(p, known.Code, known.Message), true
+		return refuse(p, dialect(p, known.Code), known.Message), true
 	case errors.As(err, &unread):
 		return refuse(p, unreadCode(p, unread.Kind), unread.Error()), true
 	}
@@ -101,6 +101,17 @@ func translate(p wire.Protocol, err error) (f fault, ok bool) {
 		return refuse(p, code, sentence(err)), true
 	}
 	return defect(p), false
+}
+
+// dialect turns EC2's codes for bad parameters, which shared helpers use, into what the other protocols say.
+func dialect(p wire.Protocol, code string) string {
+	switch code {
+	case "InvalidParameterValue", "MissingParameter", "InvalidParameterCombination":
+		return map[wire.Protocol]string{wire.EC2: code, wire.Query: "ValidationError", wire.JSON: "ValidationException"}[p]
+	case "InvalidNextToken":
+		return map[wire.Protocol]string{wire.EC2: code, wire.Query: "ValidationError", wire.JSON: code}[p]
+	}
+	return code
 }
 
 func unreadCode(p wire.Protocol, k wire.Kind) string {

@@ -87,3 +87,17 @@ func (s *service) listInstanceProfileTags(_ context.Context, _ *engine.Principal
 	list, more, next, err := page(sorted(p.Tags), tagKey, in.Marker, in.MaxItems)
 	return &shape.ListInstanceProfileTagsOutput{Tags: ofTags(list), IsTruncated: more, Marker: next}, err
 }
+
+// listAccountAliases answers that there are none; the account has its number.
+func (s *service) listAccountAliases(context.Context, *engine.Principal, *shape.ListAccountAliasesInput) (*shape.ListAccountAliasesOutput, error) {
+	return &shape.ListAccountAliasesOutput{AccountAliases: []string{}, IsTruncated: new(bool)}, nil
+}
+
+func (s *service) getAccountSummary(context.Context, *engine.Principal, *shape.GetAccountSummaryInput) (*shape.GetAccountSummaryOutput, error) {
+	return &shape.GetAccountSummaryOutput{SummaryMap: map[string]int64{
+		"Users": int64(len(s.engine.Users(""))), "Roles": int64(len(s.engine.Roles(""))), "Groups": 0,
+		"Policies": int64(len(s.engine.Policies(""))), "InstanceProfiles": int64(len(s.engine.Profiles(""))),
+		"AccessKeysPerUserQuota": 2, "AttachedPoliciesPerRoleQuota": 10, "AttachedPoliciesPerUserQuota": 10, "VersionsPerPolicyQuota": 5,
+		"PolicySizeQuota": 6144, "UserPolicySizeQuota": 2048, "RolePolicySizeQuota": 10240, "AssumeRolePolicySizeQuota": 2048,
+	}}, nil
+}
