@@ -1,8 +1,8 @@
 package iam
 
 import (
-	"context"
 	"encoding/json"
+	"errors"
 	"strconv"
 	"time"
 
@@ -32,6 +32,9 @@ func (p *Principal) Root() bool { return p.root }
 // UserName is the user's name, or "" for root and for roles.
 func (p *Principal) UserName() string { return p.userName }
 
+// RoleName is the name of the role whose session this is, or "".
+func (p *Principal) RoleName() string { return p.roleName }
+
 // names are the ARNs by which a trust policy may name the caller.
 func (p *Principal) names() []string {
 	if p.roleARN != "" {
@@ -40,13 +43,15 @@ func (p *Principal) names() []string {
 	return []string{p.ARN}
 }
 
-// Codes of refused credentials. The front turns them into each protocol's own.
-const (
-	CodeUnknownKey   = "InvalidClientTokenId"
-	CodeExpiredToken = "ExpiredToken"
+// Why credentials are refused. A front tells strangers less.
+var (
+	ErrUnknownKey = errors.New("access key is unknown or not active")
+	ErrBadToken   = errors.New("session token does not belong to the access key, or its role or user is gone")
+	ErrExpired    = errors.New("session has expired")
 )
 
-var errUnknownKey = cloud.Error{Code: CodeUnknownKey, Message: "The security token included in the request is invalid."}
+// EC2 is the service for which instances take roles.
+const EC2 = "ec2.amazonaws.com"
 
 // Lookup returns who owns an access key, and the secret that a request by them
 // is signed with. It says nothing about the request: the front verifies that.
@@ -57,13 +62,13 @@ func (e *Engine) Lookup(accessKeyID, token string) (*Principal, string, error) {
 		return nil, "", cloud.Errorf("ServiceUnavailable", "the control plane has not seen its store yet: try again")
 	case accessKeyID == e.root.AccessKeyId:
 		if token != "" {
-			return nil, "", errUnknownKey
+			return nil, "", ErrBadToken
 		}
 		return e.rootPrincipal(accessKeyID), e.root.SecretAccessKey, nil
 	case isTemporary(accessKeyID):
 		return e.lookupSession(accessKeyID, token)
 	case token != "":
-		return nil, "", errUnknownKey // a long-term key has no token
+		return nil, "", ErrBadToken // a long-term key has no token
 	default:
 		return e.lookupKey(accessKeyID)
 	}
@@ -76,11 +81,11 @@ func (e *Engine) rootPrincipal(accessKeyID string) *Principal {
 func (e *Engine) lookupKey(id string) (*Principal, string, error) {
 	k := keys.look(e, id)
 	if k == nil || !k.Active {
-		return nil, "", errUnknownKey
+		return nil, "", ErrUnknownKey
 	}
 	u := users.look(e, k.User)
 	if u == nil || u.ID != k.UserID {
-		return nil, "", errUnknownKey
+		return nil, "", ErrUnknownKey
 	}
 	secret, err := e.vault.open("access-key/"+id, k.Sealed)
 	if err != nil {
@@ -92,10 +97,10 @@ func (e *Engine) lookupKey(id string) (*Principal, string, error) {
 func (e *Engine) lookupSession(id, token string) (*Principal, string, error) {
 	c, ok := e.vault.readToken(id, token)
 	if !ok {
-		return nil, "", errUnknownKey
+		return nil, "", ErrBadToken
 	}
 	if !e.now().Before(time.Unix(c.Expires, 0)) {
-		return nil, "", cloud.Error{Code: CodeExpiredToken, Message: "The security token included in the request is expired"}
+		return nil, "", ErrExpired
 	}
 	secret := e.vault.sessionSecret(id)
 	if c.RoleID == "" && c.UserName == "" {
@@ -106,14 +111,14 @@ func (e *Engine) lookupSession(id, token string) (*Principal, string, error) {
 	if c.RoleID == "" {
 		u := users.look(e, c.UserName)
 		if u == nil || u.ID != c.UserID {
-			return nil, "", errUnknownKey
+			return nil, "", ErrBadToken
 		}
 		return &Principal{Account: e.account, ARN: u.ARN, UserID: u.ID, AccessKeyID: id, userName: u.Name, userID: u.ID, session: true}, secret, nil
 	}
 	// A role made anew under the same name has another id: the old one's sessions stay dead.
 	r := roles.look(e, c.RoleName)
 	if r == nil || r.ID != c.RoleID {
-		return nil, "", errUnknownKey
+		return nil, "", ErrBadToken
 	}
 	return &Principal{
 		Account: e.account, ARN: e.assumedARN(r.Name, c.Name), UserID: r.ID + ":" + c.Name, AccessKeyID: id,
@@ -237,11 +242,6 @@ func joinPolicies(documents []string) (string, error) {
 	}
 	text, err := json.Marshal(joined)
 	return string(text), err
-}
-
-// Authenticate is Lookup in the form that the front's contract has.
-func (e *Engine) Authenticate(_ context.Context, accessKeyID, token string) (*Principal, string, error) {
-	return e.Lookup(accessKeyID, token)
 }
 
 // under reports whether an IAM path lies below prefix.

@@ -21,6 +21,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"regexp"
 	"time"
 
@@ -42,6 +44,7 @@ type Engine struct {
 	mirror  *store.Mirror
 	account string
 	root    RootKey
+	since   time.Time // when the root key was made
 	vault   *vault
 	log     *slog.Logger
 	clock   func() time.Time
@@ -58,13 +61,17 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	made, err := os.Stat(filepath.Join(cfg.KeyDir, rootFile))
+	if err != nil {
+		return nil, fmt.Errorf("root key: %w", err)
+	}
 	v, err := loadVault(cfg.KeyDir)
 	if err != nil {
 		return nil, err
 	}
 	e := &Engine{
 		client: client, mirror: store.NewMirror(client, store.All("iam")),
-		account: cfg.Account, root: root, vault: v, log: cfg.Log, clock: cfg.Now,
+		account: cfg.Account, root: root, since: made.ModTime().UTC(), vault: v, log: cfg.Log, clock: cfg.Now,
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
@@ -110,6 +117,9 @@ func (e *Engine) Account() string { return e.account }
 
 // RootKey returns the root's key, for those who run the host.
 func (e *Engine) RootKey() RootKey { return e.root }
+
+// Since returns when the account began: when its root key was made.
+func (e *Engine) Since() time.Time { return e.since }
 
 // now is the clock in UTC and whole seconds, which is what answers carry.
 func (e *Engine) now() time.Time { return e.clock().UTC().Truncate(time.Second) }

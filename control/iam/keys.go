@@ -15,6 +15,12 @@ import (
 	"path/filepath"
 )
 
+// Files in the key directory.
+const (
+	rootFile = "root"
+	sealFile = "seal"
+)
+
 // RootKey is the credential of the account's root, made at the first start.
 type RootKey struct {
 	AccessKeyId     string
@@ -29,16 +35,16 @@ func LoadRoot(dir string) (RootKey, error) {
 	if err != nil {
 		return RootKey{}, fmt.Errorf("encode root key: %v", err)
 	}
-	text, err = keepFile(filepath.Join(dir, "root"), append(text, '\n'))
+	text, err = keepFile(filepath.Join(dir, rootFile), append(text, '\n'))
 	if err != nil {
 		return RootKey{}, fmt.Errorf("root key: %w", err)
 	}
 	var key RootKey
 	if err := json.Unmarshal(text, &key); err != nil {
-		return RootKey{}, fmt.Errorf("read root key %s: %v", filepath.Join(dir, "root"), err)
+		return RootKey{}, fmt.Errorf("read root key %s: %v", filepath.Join(dir, rootFile), err)
 	}
 	if key.AccessKeyId == "" || key.SecretAccessKey == "" {
-		return RootKey{}, fmt.Errorf("root key %s lacks AccessKeyId or SecretAccessKey", filepath.Join(dir, "root"))
+		return RootKey{}, fmt.Errorf("root key %s lacks AccessKeyId or SecretAccessKey", filepath.Join(dir, rootFile))
 	}
 	return key, nil
 }
@@ -81,7 +87,7 @@ const sealKeyLen = 32 + 32
 func loadVault(dir string) (*vault, error) {
 	raw := make([]byte, sealKeyLen)
 	rand.Read(raw)
-	path := filepath.Join(dir, "seal")
+	path := filepath.Join(dir, sealFile)
 	text, err := keepFile(path, []byte(base64.StdEncoding.EncodeToString(raw)+"\n"))
 	if err != nil {
 		return nil, fmt.Errorf("seal key: %w", err)

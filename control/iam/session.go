@@ -125,7 +125,7 @@ func (e *Engine) MintForInstance(ctx context.Context, profile string, instance c
 		return Credentials{}, err
 	}
 	q := question{action: "sts:AssumeRole", facts: e.clockFacts()}
-	if d, _ := trusts(r.Trust, caller{service: "ec2.amazonaws.com"}, q); d != Allowed {
+	if d, _ := trusts(r.Trust, caller{service: EC2}, q); d != Allowed {
 		return Credentials{}, cloud.Errorf("AssumeRoleUnauthorizedAccess", "EC2 cannot assume the role %s: its trust policy must allow the service ec2.amazonaws.com", r.Name)
 	}
 	if life == 0 {

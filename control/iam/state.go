@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,8 @@ func (tb table[T]) list(e *Engine, keep func(*T) bool) []T {
 	if err != nil {
 		return nil
 	}
+	// Keys sort by their escaped form, names do not.
+	all = slices.SortedFunc(slices.Values(all), func(a, b store.Object[T]) int { return strings.Compare(a.ID, b.ID) })
 	var list []T
 	for i := range all {
 		if keep(&all[i].Value) {

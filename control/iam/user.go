@@ -211,3 +211,65 @@ func needKey(t *tx, user, id string) (*AccessKey, error) {
 	}
 	return k, err
 }
+
+// UpdateUser gives a user another path or name, where not empty. The id and the
+// keys stay; policies that name the old ARN no longer speak of the user.
+func (e *Engine) UpdateUser(ctx context.Context, name, newPath, newName string) error {
+	return e.change(ctx, func(t *tx) error {
+		u, err := needUser(t, name)
+		if err != nil {
+			return err
+		}
+		if newPath != "" {
+			if u.Path, err = checkPath(newPath); err != nil {
+				return err
+			}
+		}
+		if newName != "" && newName != name {
+			if err := moveUser(t, u, newName); err != nil {
+				return err
+			}
+		}
+		u.ARN = e.arn("user" + u.Path + u.Name)
+		return users.put(t, u.Name, u)
+	})
+}
+
+func moveUser(t *tx, u *User, to string) error {
+	if err := checkName("newUserName", to, maxName); err != nil {
+		return err
+	}
+	if fold(to) != fold(u.Name) {
+		taken, err := users.get(t, to)
+		if err != nil {
+			return err
+		}
+		if taken != nil {
+			return exists("User", to)
+		}
+		if err := users.drop(t, u.Name); err != nil {
+			return err
+		}
+	}
+	u.Name = to
+	for _, id := range u.Keys {
+		k, err := keys.get(t, id)
+		if err != nil {
+			return err
+		}
+		if k == nil {
+			continue
+		}
+		k.User = to
+		if err := keys.put(t, id, k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Issued reports whether an access key is one of ours: a user's, a session's that
+// is still recorded, or the root's.
+func (e *Engine) Issued(id string) bool {
+	return id == e.root.AccessKeyId || keys.look(e, id) != nil || sessions.look(e, id) != nil
+}
