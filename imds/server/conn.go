@@ -1,0 +1,106 @@
+package server
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// caller is who is at the other end: an address in a VPC.
+type caller struct {
+	vpc  cloud.VPCID
+	addr netip.Addr
+}
+
+// callers counts the connections of each.
+type callers struct {
+	mu   sync.Mutex
+	open map[caller]int
+}
+
+func (c *callers) enter(who caller) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open[who] >= maxConnections {
+		return false
+	}
+	c.open[who]++
+	return true
+}
+
+func (c *callers) leave(who caller) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open[who]--; c.open[who] == 0 {
+		delete(c.open, who)
+	}
+}
+
+// listener accepts the connections of one VPC, and drops those of a caller that has too many.
+type listener struct {
+	net.Listener
+	vpc    cloud.VPCID
+	server *Server
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		tcp, ok := c.(*net.TCPConn)
+		if !ok {
+			c.Close()
+			return nil, errors.New("the listener is not one of TCP")
+		}
+		remote, _ := tcp.RemoteAddr().(*net.TCPAddr)
+		who := caller{l.vpc, remote.AddrPort().Addr().Unmap()}
+		if !l.server.callers.enter(who) {
+			l.server.metrics.refused.Inc()
+			tcp.SetLinger(0) // a reset: it holds nothing here
+			tcp.Close()
+			continue
+		}
+		l.server.metrics.open.Inc()
+		return &conn{TCPConn: tcp, caller: who, server: l.server}, nil
+	}
+}
+
+type connKey struct{}
+
+// conn is a connection of a known caller.
+type conn struct {
+	*net.TCPConn
+	caller caller
+	server *Server
+	once   sync.Once
+}
+
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		c.server.callers.leave(c.caller)
+		c.server.metrics.open.Dec()
+	})
+	return c.TCPConn.Close()
+}
+
+// setHops limits how many routers what is sent from now on may pass, plus one. The guest is the first hop: the
+// host's end of a tap sends, and does not forward.
+func (c *conn) setHops(n int) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	level, option := syscall.IPPROTO_IP, syscall.IP_TTL
+	if c.caller.addr.Is6() {
+		level, option = syscall.IPPROTO_IPV6, syscall.IPV6_UNICAST_HOPS
+	}
+	var inner error
+	err = raw.Control(func(fd uintptr) { inner = syscall.SetsockoptInt(int(fd), level, option, n) })
+	return errors.Join(err, inner)
+}

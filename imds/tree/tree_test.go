@@ -1,0 +1,280 @@
+package tree
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// small is what the small guest has.
+func small() Instance {
+	launched := time.Date(2026, 11, 23, 18, 0, 5, 0, time.UTC)
+	return Instance{Metadata: &bundle.Metadata{
+		Instance: "i-0123456789abcdef0", Account: "123456789012", Reservation: "r-0aaaaaaaaaaaaaaaa", Launched: launched,
+		Image: "ami-0bbbbbbbbbbbbbbbb", Kernel: "aki-0cccccccccccccccc", Type: "t3.micro", Virtualization: "paravirtual",
+		LifeCycle: "on-demand", Action: "none",
+		Hostname: "ip-172-31-0-10.ichiro-1.compute.internal",
+		Interfaces: []bundle.MetadataInterface{{
+			ID: "eni-0dddddddddddddddd", MAC: "02:12:34:56:78:9a", Owner: "123456789012",
+			VPC: "vpc-0eeeeeeeeeeeeeeee", VPCPrefixes: []netip.Prefix{netip.MustParsePrefix("172.31.0.0/16")},
+			Subnet: "subnet-0ffffffffffffffff", SubnetPrefix: netip.MustParsePrefix("172.31.0.0/20"),
+			Addresses: []netip.Addr{netip.MustParseAddr("172.31.0.10")},
+			Hostname:  "ip-172-31-0-10.ichiro-1.compute.internal",
+			Groups:    []bundle.MetadataGroup{{ID: "sg-01111111111111111", Name: "default"}},
+		}},
+		Placement:    bundle.MetadataPlacement{Region: "ichiro-1", Zone: "ichiro-1a", ZoneID: "ichiro1-az1"},
+		BlockDevices: map[string]string{"ami": "/dev/sda1", "root": "/dev/sda1"},
+		Options:      cloud.DefaultMetadataOptions(),
+		Identity:     cloud.IdentityDocument{Document: "{\n  \"document\" : true\n}", Signature: "c2lnbmF0dXJl", RSA2048: "cnNhMjA0OA==", PKCS7: "cGtjczc="},
+		Domain:       "amazonaws.com", Partition: "aws",
+	}}
+}
+
+// full has two of everything that can be there.
+func full() Instance {
+	i := small()
+	i.PublicKey, i.KeyName = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI my-key", "my-key"
+	i.UserData = []byte("#!/bin/sh\necho hello\n\x00\xff")
+	i.Profile = &cloud.ProfileRef{ARN: "arn:aws:iam::123456789012:instance-profile/demo", ID: "AIPAEXAMPLE", Name: "demo", RoleName: "demo-role"}
+	i.Credentials = &bundle.Credentials{
+		Role: "demo-role", Code: "Success", LastUpdated: time.Date(2026, 11, 23, 18, 0, 0, 123, time.UTC),
+		AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "se/cr+et<&>", Token: "to+ken/==", Expiration: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC),
+	}
+	i.Tags = cloud.Tags{"Name": "web", "empty": "", "has space": "hidden", "a/b": "hidden", "..": "hidden", "team:owner@x": "ops"}
+	i.Ramdisk, i.AncestorImages = "ari-02222222222222222", []cloud.ImageID{"ami-03333333333333333", "ami-04444444444444444"}
+	i.PublicHostname = "ec2-203-0-113-7.compute.ichiro-1"
+	i.Monitoring = true
+	i.Placement.GroupName, i.Placement.Partition, i.Placement.Host = "spread", 2, "h-01234567"
+	i.Interfaces[0].PublicAddress = []bundle.PublicAddress{{Public: netip.MustParseAddr("203.0.113.7"), Private: netip.MustParseAddr("172.31.0.10")}}
+	i.Interfaces[0].Addresses = append(i.Interfaces[0].Addresses, netip.MustParseAddr("172.31.0.11"))
+	i.Interfaces[0].Groups = append(i.Interfaces[0].Groups, bundle.MetadataGroup{ID: "sg-05555555555555555", Name: "web servers"})
+	second := i.Interfaces[0]
+	second.ID, second.MAC, second.DeviceNumber = "eni-06666666666666666", "02:00:00:00:00:01", 1
+	second.Addresses, second.PublicAddress = []netip.Addr{netip.MustParseAddr("172.31.16.9")}, nil
+	second.Hostname = "ip-172-31-16-9.ichiro-1.compute.internal"
+	i.Interfaces = append(i.Interfaces, second)
+	return i
+}
+
+func get(t *testing.T, i Instance, path string) (string, bool) {
+	t.Helper()
+	segments, err := Split(path)
+	if err != nil {
+		t.Fatalf("Split(%q): %v", path, err)
+	}
+	a, ok := EC2().Get(i, segments)
+	return a.Body, ok
+}
+
+// crawl walks the listings as a client does and writes each path with what it holds.
+func crawl(t *testing.T, b *strings.Builder, i Instance, path string) {
+	body, ok := get(t, i, path)
+	if !ok {
+		t.Errorf("%s is listed and not there", path)
+	}
+	fmt.Fprintf(b, "%s\n", path)
+	top := strings.Count(strings.Trim(path, "/"), "/") == 0
+	for line := range strings.SplitSeq(body, "\n") {
+		index, key, isKey := strings.Cut(line, "=")
+		switch {
+		case isKey && strings.HasSuffix(path, "/public-keys/"):
+			fmt.Fprintf(b, "  lists %s=%s\n", index, key)
+			crawl(t, b, i, path+index+"/")
+		case top && line != "user-data":
+			crawl(t, b, i, path+line+"/")
+		case strings.HasSuffix(line, "/"):
+			crawl(t, b, i, path+line)
+		default:
+			value, ok := get(t, i, path+line)
+			if !ok {
+				t.Errorf("%s is listed and not there", path+line)
+			}
+			fmt.Fprintf(b, "%s %q\n", path+line, value)
+		}
+	}
+}
+
+func TestTheWholeTree(t *testing.T) {
+	for _, c := range []struct {
+		name, version string
+		instance      Instance
+	}{
+		{"small-latest", "latest", small()},
+		{"full-latest", "latest", full()},
+		{"full-2009-04-04", "2009-04-04", full()},
+		{"full-1.0", "1.0", full()},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var b strings.Builder
+			// public-keys ends its listing's only line without a slash; the walk knows, as cloud-init does.
+			crawl(t, &b, c.instance, "/"+c.version+"/")
+			golden(t, c.name+".txt", b.String())
+		})
+	}
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs; go test -update and look at the difference. Got:\n%s", path, got)
+	}
+}
+
+func TestPaths(t *testing.T) {
+	i := full()
+	bare := small()
+	bare.Kernel = ""
+	for _, c := range []struct {
+		name     string
+		instance Instance
+		path     string
+		want     string
+		found    bool
+	}{
+		{"the root lists versions without a last line feed", i, "/", strings.Join(versions, "\n"), true},
+		{"a version lists without slashes", i, "/latest", "dynamic\nmeta-data\nuser-data", true},
+		{"with a slash it is the same", i, "/latest/", "dynamic\nmeta-data\nuser-data", true},
+		{"without user data its name is not listed", bare, "/latest/", "dynamic\nmeta-data", true},
+		{"no user data is no page", bare, "/latest/user-data", "", false},
+		{"user data is byte for byte", i, "/latest/user-data", "#!/bin/sh\necho hello\n\x00\xff", true},
+		{"a leaf", i, "/latest/meta-data/instance-id", "i-0123456789abcdef0", true},
+		{"a leaf with a slash", i, "/latest/meta-data/instance-id/", "i-0123456789abcdef0", true},
+		{"double slashes", i, "//latest//meta-data///instance-id", "i-0123456789abcdef0", true},
+		{"below a leaf there is nothing", i, "/latest/meta-data/instance-id/x", "", false},
+		{"dots mean nothing", i, "/latest/meta-data/../user-data", "", false},
+		{"an unknown version", i, "/2009-04-05/meta-data/", "", false},
+		{"an unknown name", i, "/latest/meta-data/nonsense", "", false},
+		{"a prefix of a name", i, "/latest/meta-data/instance", "", false},
+		{"keys are listed with their names", i, "/latest/meta-data/public-keys", "0=my-key", true},
+		{"a key lists its formats", i, "/latest/meta-data/public-keys/0", "openssh-key", true},
+		{"a key ends with a line feed", i, "/latest/meta-data/public-keys/0/openssh-key", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI my-key\n", true},
+		{"there is only one key", i, "/latest/meta-data/public-keys/1/openssh-key", "", false},
+		{"no key, no directory", bare, "/latest/meta-data/public-keys/", "", false},
+		{"macs as the agent asks for them", i, "/latest/meta-data/network/interfaces/macs//02:12:34:56:78:9a//vpc-ipv4-cidr-block", "172.31.0.0/16", true},
+		{"macs are in order", i, "/latest/meta-data/network/interfaces/macs", "02:00:00:00:00:01/\n02:12:34:56:78:9a/", true},
+		{"macs in upper case are others", i, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9A/mac", "", false},
+		{"several addresses", i, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/local-ipv4s", "172.31.0.10\n172.31.0.11", true},
+		{"an association", i, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/ipv4-associations/203.0.113.7", "172.31.0.10", true},
+		{"no prefix is delegated", i, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/ipv4-prefix", "", false},
+		{"one role, no line feed", i, "/latest/meta-data/iam/security-credentials/", "demo-role", true},
+		{"no role", bare, "/latest/meta-data/iam/security-credentials/", "", false},
+		{"no profile", bare, "/latest/meta-data/iam/info", "", false},
+		{"another role", i, "/latest/meta-data/iam/security-credentials/other", "", false},
+		{"the older version hides what is newer", i, "/2009-04-04/meta-data/iam/info", "", false},
+		{"and knows what is older", i, "/2009-04-04/meta-data/ami-id", "ami-0bbbbbbbbbbbbbbbb", true},
+		{"the old dynamic tree has the identity only", i, "/2009-04-04/dynamic", "instance-identity/", true},
+		{"before that there was none", i, "/2009-04-03/dynamic", "", false},
+		{"without monitoring", bare, "/latest/dynamic/fws/instance-monitoring", "disabled", true},
+		{"tags by name", i, "/latest/meta-data/tags/instance", "Name\nempty\nteam:owner@x", true},
+		{"an empty tag", i, "/latest/meta-data/tags/instance/empty", "", true},
+		{"an escaped tag", i, "/latest/meta-data/tags/instance/team%3Aowner%40x", "ops", true},
+		{"a key that cannot be shown", i, "/latest/meta-data/tags/instance/has%20space", "", false},
+		{"no slash comes in by escape", i, "/latest/meta-data/tags/instance/a%2Fb", "", false},
+		{"hidden tags", bare, "/latest/meta-data/tags", "", false},
+		{"hidden tags are an empty list", bare, "/latest/meta-data/tags/instance", "", true},
+		{"not in old versions", bare, "/2021-01-03/meta-data/tags/instance", "", false},
+		{"no spot", i, "/latest/meta-data/spot/instance-action", "", false},
+		{"no kernel of ours", bare, "/latest/meta-data/kernel-id", "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got, found := get(t, c.instance, c.path); got != c.want || found != c.found {
+				t.Errorf("%s = %q, %t; want %q, %t", c.path, got, found, c.want, c.found)
+			}
+		})
+	}
+}
+
+// The list that a real instance gives, printed in cloud-init's issue 5711.
+func TestTheOldTreeIsThatOfEC2(t *testing.T) {
+	i := full()
+	i.Kernel, i.Ramdisk, i.AncestorImages = "", "", nil
+	i.Interfaces = i.Interfaces[:1]
+	got, _ := get(t, i, "/2009-04-04/meta-data/")
+	want := strings.ReplaceAll("ami-id ami-launch-index ami-manifest-path block-device-mapping/ hostname instance-action instance-id "+
+		"instance-type local-hostname local-ipv4 placement/ profile public-hostname public-ipv4 public-keys/ reservation-id security-groups", " ", "\n")
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestCredentialsAreWrittenAsEC2WritesThem(t *testing.T) {
+	i := full()
+	got, _ := get(t, i, "/latest/meta-data/iam/security-credentials/demo-role")
+	want := "{\n  \"Code\" : \"Success\",\n  \"LastUpdated\" : \"2026-11-23T18:00:00Z\",\n  \"Type\" : \"AWS-HMAC\",\n" +
+		"  \"AccessKeyId\" : \"ASIAEXAMPLE\",\n  \"SecretAccessKey\" : \"se/cr+et<&>\",\n  \"Token\" : \"to+ken/==\",\n" +
+		"  \"Expiration\" : \"2026-11-24T00:00:00Z\"\n}"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	i.Credentials = &bundle.Credentials{Role: "demo-role", Code: "AssumeRoleUnauthorizedAccess", Message: "EC2 cannot assume the role demo-role."}
+	got, found := get(t, i, "/latest/meta-data/iam/security-credentials/demo-role")
+	if !found || !strings.Contains(got, `"Code" : "AssumeRoleUnauthorizedAccess"`) || strings.Contains(got, "AccessKeyId") {
+		t.Errorf("without keys: %t\n%s", found, got)
+	}
+}
+
+func TestVersionsAreInOrder(t *testing.T) {
+	if !slices.IsSorted(versions) {
+		t.Error("versions are not in order, and comparing them as text would be wrong")
+	}
+}
+
+func FuzzPath(f *testing.F) {
+	for _, s := range []string{"/", "//latest", "/latest/meta-data/public-keys/0/openssh-key", "/latest/%2e%2e/", "/%", "/latest/meta-data/tags/instance/%00"} {
+		f.Add(s)
+	}
+	tree, i := EC2(), full()
+	f.Fuzz(func(t *testing.T, path string) {
+		segments, err := Split(path)
+		if err != nil {
+			return
+		}
+		a, found := tree.Get(i, segments)
+		doubled, _ := tree.Get(i, slices.DeleteFunc(mustSplit(t, strings.ReplaceAll(path, "/", "//")+"/"), func(s string) bool { return s == "" }))
+		if found && a != doubled {
+			t.Errorf("%q answers %q, and with more slashes %q", path, a.Body, doubled.Body)
+		}
+		if !found && a != (Answer{}) {
+			t.Errorf("%q is not there and has content", path)
+		}
+	})
+}
+
+func mustSplit(t *testing.T, path string) []string {
+	s, err := Split(path)
+	if err != nil {
+		t.Fatalf("Split(%q): %v", path, err)
+	}
+	return s
+}
+
+func BenchmarkLeaf(b *testing.B) {
+	tree, i := EC2(), full()
+	for b.Loop() {
+		path, _ := Split("/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/local-ipv4s")
+		if _, ok := tree.Get(i, path); !ok {
+			b.Fatal("not there")
+		}
+	}
+}

@@ -1,0 +1,198 @@
+package tree
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+)
+
+// some is a value that is there unless it is empty.
+func some(s string) (string, bool) { return s, s != "" }
+
+// text is a leaf of the whole instance.
+func text(value func(Instance) string) content {
+	return func(i Instance, _ []string) (string, bool) { return some(value(i)) }
+}
+
+// each is a leaf of one network interface.
+func each(value func(bundle.MetadataInterface) string) content {
+	return func(i Instance, at []string) (string, bool) { return some(value(interfaceOf(i, at))) }
+}
+
+// interfaceOf returns the interface of the MAC that is the first name in the path.
+func interfaceOf(i Instance, at []string) bundle.MetadataInterface {
+	for _, n := range i.Interfaces {
+		if n.MAC == at[0] {
+			return n
+		}
+	}
+	return bundle.MetadataInterface{}
+}
+
+// Several values are one to a line, and no line feed ends the last.
+
+func lines[S ~string](list []S) string {
+	s := make([]string, len(list))
+	for i, v := range list {
+		s[i] = string(v)
+	}
+	return strings.Join(s, "\n")
+}
+
+func joined[A fmt.Stringer](list []A) string {
+	s := make([]string, len(list))
+	for i, v := range list {
+		s[i] = v.String()
+	}
+	return strings.Join(s, "\n")
+}
+
+// first returns the first valid address or prefix, or "".
+func first[A interface {
+	IsValid() bool
+	String() string
+}](list []A) string {
+	if len(list) == 0 || !list[0].IsValid() {
+		return ""
+	}
+	return list[0].String()
+}
+
+func prefixed(prefix, s string) string {
+	if s == "" {
+		return ""
+	}
+	return prefix + s
+}
+
+func manifestPath(i Instance) string {
+	if i.ManifestPath == "" {
+		return "(unknown)"
+	}
+	return i.ManifestPath
+}
+
+func noEvents(Instance) string { return "[]" }
+
+func monitoring(i Instance) string {
+	if i.Monitoring {
+		return "enabled"
+	}
+	return "disabled"
+}
+
+func partition(i Instance) string {
+	if i.Placement.Partition == 0 {
+		return ""
+	}
+	return strconv.Itoa(i.Placement.Partition)
+}
+
+func publicAddress(i Instance) string {
+	if p := i.Primary().PublicAddress; len(p) > 0 {
+		return p[0].Public.String()
+	}
+	return ""
+}
+
+func publicAddresses(n bundle.MetadataInterface) string {
+	var list []netip.Addr
+	for _, p := range n.PublicAddress {
+		list = append(list, p.Public)
+	}
+	return joined(list)
+}
+
+// association is the private address behind the public one that is the second name in the path.
+func association(i Instance, at []string) (string, bool) {
+	for _, p := range interfaceOf(i, at).PublicAddress {
+		if p.Public.String() == at[1] {
+			return p.Private.String(), true
+		}
+	}
+	return "", false
+}
+
+func groupNames(n bundle.MetadataInterface) string {
+	var list []string
+	for _, g := range n.Groups {
+		list = append(list, g.Name)
+	}
+	return lines(list)
+}
+
+func groupIDs(n bundle.MetadataInterface) string {
+	var list []string
+	for _, g := range n.Groups {
+		list = append(list, string(g.ID))
+	}
+	return lines(list)
+}
+
+func profileInfo(i Instance, _ []string) (string, bool) {
+	if i.Profile == nil {
+		return "", false
+	}
+	updated := i.Launched
+	if i.Credentials != nil {
+		updated = i.Credentials.LastUpdated
+	}
+	return object(
+		"Code", "Success",
+		"LastUpdated", stamp(updated),
+		"InstanceProfileArn", i.Profile.ARN,
+		"InstanceProfileId", i.Profile.ID,
+	), true
+}
+
+// credentials is the JSON of a role. While there are no keys the answer is still 200, with the reason.
+func credentials(i Instance, _ []string) (string, bool) {
+	c := i.Credentials
+	if c == nil {
+		return "", false
+	}
+	if c.Code != "Success" {
+		return object("Code", c.Code, "Message", c.Message, "LastUpdated", stamp(c.LastUpdated)), true
+	}
+	return object(
+		"Code", c.Code,
+		"LastUpdated", stamp(c.LastUpdated),
+		"Type", "AWS-HMAC",
+		"AccessKeyId", c.AccessKeyID,
+		"SecretAccessKey", c.SecretAccessKey,
+		"Token", c.Token,
+		"Expiration", stamp(c.Expiration),
+	), true
+}
+
+// stamp has no fraction of a second: botocore throws credentials away whose Expiration has one.
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
+
+// object writes a JSON object of strings the way EC2 does: two spaces, a space on both sides of the colon, no
+// line feed at the end.
+func object(pairs ...string) string {
+	var b strings.Builder
+	b.WriteString("{")
+	for k := 0; k < len(pairs); k += 2 {
+		if k > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString("\n  " + quoted(pairs[k]) + " : " + quoted(pairs[k+1]))
+	}
+	b.WriteString("\n}")
+	return b.String()
+}
+
+func quoted(s string) string {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // tokens are full of + and =, which HTML has no claim on
+	enc.Encode(s)            // a string and a buffer: there is no error
+	return strings.TrimSuffix(b.String(), "\n")
+}
