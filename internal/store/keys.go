@@ -24,7 +24,7 @@ const namespace = "/ichiro/v1/"
 //	cluster/<kind>/<id>                     settings and keys of the whole
 //
 // A host's own keys lie below wish/<host>/ and status/<host>/ alone: etcd's access control
-// can confine it there (HostRole).
+// can confine it there (ConfineHost).
 type Prefix string
 
 // SpecPrefix is where the wishes of a kind begin.
