@@ -1,0 +1,173 @@
+package document
+
+import (
+	"encoding/json"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// Parameter declares what a caller may give.
+type Parameter struct {
+	Type           string `json:"type"`
+	Description    string `json:"description,omitempty"`
+	Default        *Value `json:"default,omitempty"`
+	AllowedValues  []Text `json:"allowedValues,omitempty"`
+	AllowedPattern string `json:"allowedPattern,omitempty"`
+	MinItems       *int   `json:"minItems,omitempty"`
+	MaxItems       *int   `json:"maxItems,omitempty"`
+	MinChars       *int   `json:"minChars,omitempty"`
+	MaxChars       *int   `json:"maxChars,omitempty"`
+	DisplayType    string `json:"displayType,omitempty"` // for consoles
+}
+
+// Value is a parameter's value: one string, or a list.
+type Value struct {
+	Items []string
+	List  bool
+}
+
+// UnmarshalJSON accepts a string, a number, a truth value or a list of strings.
+func (v *Value) UnmarshalJSON(data []byte) error {
+	if len(data) > 0 && data[0] == '[' {
+		v.List = true
+		return json.Unmarshal(data, &v.Items)
+	}
+	var t Text
+	err := t.UnmarshalJSON(data)
+	v.Items = []string{string(t)}
+	return err
+}
+
+// MarshalJSON is the reverse of UnmarshalJSON, with numbers and truth values as strings.
+func (v Value) MarshalJSON() ([]byte, error) {
+	if v.List {
+		return json.Marshal(v.Items)
+	}
+	return json.Marshal(v.Items[0])
+}
+
+// text is the value inside a longer text: a list shows as JSON.
+func (v Value) text() string {
+	if !v.List {
+		return v.Items[0]
+	}
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // <, > and & are for the shell, not for a browser
+	enc.Encode(v.Items)      // strings always encode
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// The types of parameters that are supported.
+const (
+	typeString  = "String"
+	typeList    = "StringList"
+	typeInteger = "Integer"
+	typeBoolean = "Boolean"
+)
+
+var paramName = regexp.MustCompile(`^[A-Za-z0-9]{1,128}$`)
+
+func (p Parameter) validate(name string) error {
+	switch p.Type {
+	case typeString, typeList, typeInteger, typeBoolean:
+	default:
+		return invalid("parameter %s has the type %.40q: String, StringList, Integer and Boolean are supported", name, p.Type)
+	}
+	if _, err := p.pattern(); err != nil {
+		return invalid("allowedPattern of parameter %s is not a regular expression: %v", name, err)
+	}
+	if p.Default == nil {
+		return nil
+	}
+	if p.Default.List != (p.Type == typeList) {
+		return invalid("the default of parameter %s is not a %s", name, p.Type)
+	}
+	if why := p.refuse(p.Default.Items); why != "" {
+		return invalid("the default of parameter %s %s", name, why)
+	}
+	return nil
+}
+
+// pattern returns what a whole value must match.
+func (p Parameter) pattern() (*regexp.Regexp, error) {
+	return regexp.Compile(`^(?:` + p.AllowedPattern + `)$`)
+}
+
+// refuse says why the items are not a value of the parameter; "" if they are.
+func (p Parameter) refuse(items []string) string {
+	if p.Type != typeList && len(items) != 1 {
+		return "takes one value, and " + strconv.Itoa(len(items)) + " are given"
+	}
+	switch {
+	case p.MinItems != nil && len(items) < *p.MinItems:
+		return "needs at least " + strconv.Itoa(*p.MinItems) + " items"
+	case p.MaxItems != nil && len(items) > *p.MaxItems:
+		return "takes at most " + strconv.Itoa(*p.MaxItems) + " items"
+	}
+	pattern, err := p.pattern()
+	if err != nil {
+		return "can not be checked: " + err.Error()
+	}
+	for _, v := range items {
+		if why := p.refuseItem(pattern, v); why != "" {
+			return why
+		}
+	}
+	return ""
+}
+
+func (p Parameter) refuseItem(pattern *regexp.Regexp, v string) string {
+	chars := len([]rune(v))
+	switch {
+	case p.MinChars != nil && chars < *p.MinChars:
+		return "needs at least " + strconv.Itoa(*p.MinChars) + " characters"
+	case p.MaxChars != nil && chars > *p.MaxChars:
+		return "takes at most " + strconv.Itoa(*p.MaxChars) + " characters"
+	case strings.ContainsRune(v, 0):
+		return "holds a NUL character"
+	case len(p.AllowedValues) > 0 && !slices.Contains(p.AllowedValues, Text(v)):
+		return "is none of the allowed values"
+	case p.AllowedPattern != "" && !pattern.MatchString(v):
+		return "does not match the pattern " + p.AllowedPattern
+	case p.Type == typeBoolean && v != "true" && v != "false":
+		return "is neither true nor false"
+	}
+	if p.Type == typeInteger {
+		if _, err := strconv.ParseInt(v, 10, 64); err != nil {
+			return "is not an integer"
+		}
+	}
+	return ""
+}
+
+// values checks what a caller gives and adds the defaults.
+func (d Document) values(given map[string][]string) (map[string]Value, error) {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if _, ok := d.Parameters[name]; !ok {
+			return nil, cloud.Errorf("InvalidParameters", "The document has no parameter %.80q", name)
+		}
+	}
+	values := map[string]Value{}
+	for _, name := range slices.Sorted(maps.Keys(d.Parameters)) {
+		p := d.Parameters[name]
+		items, ok := given[name]
+		switch {
+		case ok:
+			if why := p.refuse(items); why != "" {
+				return nil, cloud.Errorf("InvalidParameters", "Parameter %s %s", name, why)
+			}
+			values[name] = Value{Items: items, List: p.Type == typeList}
+		case p.Default != nil:
+			values[name] = *p.Default
+		default:
+			return nil, cloud.Errorf("InvalidParameters", "Parameter %s has no default: give a value", name)
+		}
+	}
+	return values, nil
+}
