@@ -139,8 +139,8 @@ func (s *Service) DescribeInstances(ctx context.Context, in *shape.DescribeInsta
 		return nil, cloud.Errorf("InvalidParameterCombination", "The parameter instancesSet cannot be used with the parameter maxResults: leave one out")
 	}
 	q := query[shape.Instance]{
-		filters: in.Filters, fields: instanceFields, tags: func(i shape.Instance) []shape.Tag { return i.Tags },
-		max: in.MaxResults, token: in.NextToken, id: func(i shape.Instance) string { return i.InstanceId },
+		in: in, filters: in.Filters, fields: instanceFields, tags: func(i shape.Instance) []shape.Tag { return i.Tags },
+		id: func(i shape.Instance) string { return i.InstanceId },
 	}
 	// Filters on the reservation are taken out and applied to the spec, which names it.
 	var reservations, owners []string
@@ -216,7 +216,7 @@ const hostSilence = 30 * time.Second
 // as whether the guest answers, is said to lack data rather than to be well.
 func (s *Service) DescribeInstanceStatus(ctx context.Context, in *shape.DescribeInstanceStatusInput) (*shape.DescribeInstanceStatusOutput, error) {
 	q := query[shape.InstanceStatus]{
-		filters: in.Filters, fields: statusFields, max: in.MaxResults, token: in.NextToken,
+		in: in, filters: in.Filters, fields: statusFields,
 		id: func(i shape.InstanceStatus) string { return i.InstanceId },
 	}
 	page, next, err := ask(ctx, s, q, func(snap *store.Snapshot) ([]shape.InstanceStatus, error) {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/control/api"
+	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
+	"github.com/ichiro-metal/ichiro/control/api/wire"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
@@ -55,7 +57,7 @@ func New(cfg Config) api.Service {
 	s := &Service{cfg}
 	ro := api.ReadOnly()
 	return api.Service{
-		Name: "ec2", Protocol: api.EC2Query, Version: "2016-11-15", XMLNS: "http://ec2.amazonaws.com/doc/2016-11-15/",
+		Name: "ec2", Protocol: wire.EC2Query, Version: "2016-11-15", Namespace: "http://ec2.amazonaws.com/doc/2016-11-15/", Known: shape.Operations,
 		Actions: []api.Action{
 			api.Do("RunInstances", s.RunInstances),
 			api.Do("DescribeInstances", s.DescribeInstances, ro),

@@ -38,11 +38,9 @@ func (r Reply) Append(b []byte, out any) []byte {
 		}
 		b = e.structure(b, t, v, true)
 	} else {
-		if len(t.fields) > 0 {
-			b = open(b, r.Action+"Result")
-			b = e.structure(b, t, v, true)
-			b = shut(b, r.Action+"Result")
-		}
+		b = open(b, r.Action+"Result") // even when empty: clients of UpdateRole insist
+		b = e.structure(b, t, v, true)
+		b = shut(b, r.Action+"Result")
 		b = open(b, "ResponseMetadata")
 		b = text(b, "RequestId", r.RequestID)
 		b = shut(b, "ResponseMetadata")

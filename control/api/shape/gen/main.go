@@ -63,7 +63,7 @@ func run(root string, check bool) error {
 			files[filepath.Join("control/api/shape", svc.pkg, name)] = src
 		}
 	}
-	files["control/api/wire/zz_table_test.go"] = table(all)
+	files["control/api/zz_table_test.go"] = table(all)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		src, err := format.Source(files[name])
 		if err != nil {

@@ -248,7 +248,7 @@ func (w *writer) service() []byte {
 // table writes the list of all generated requests and responses, for the codecs' tests only.
 func table(all []*writer) []byte {
 	var b bytes.Buffer
-	b.WriteString(header + "package wire_test\n\nimport (\n")
+	b.WriteString(header + "package api\n\nimport (\n")
 	for _, w := range all {
 		fmt.Fprintf(&b, "\"github.com/ichiro-metal/ichiro/control/api/shape/%s\"\n", w.svc.pkg)
 	}

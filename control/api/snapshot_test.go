@@ -1,4 +1,4 @@
-package wire_test
+package api
 
 import (
 	"errors"
@@ -16,8 +16,8 @@ import (
 	"github.com/ichiro-metal/ichiro/control/api/wire"
 )
 
-// A dialect is what a test needs to know of a service.
-type dialect struct {
+// A tongue is what a test needs to know of a service.
+type tongue struct {
 	protocol  wire.Protocol
 	namespace string
 	version   string
@@ -25,7 +25,7 @@ type dialect struct {
 	ignored   map[string][]string
 }
 
-var dialects = map[string]dialect{
+var tongues = map[string]tongue{
 	"ec2": {wire.EC2, ec2.Namespace, ec2.Version, ec2.TargetPrefix, ec2.Ignored},
 	"iam": {wire.Query, iam.Namespace, iam.Version, iam.TargetPrefix, iam.Ignored},
 	"sts": {wire.Query, sts.Namespace, sts.Version, sts.TargetPrefix, sts.Ignored},
@@ -53,7 +53,7 @@ func TestSnapshotsOfRequestsAreUnderstood(t *testing.T) {
 					t.Fatal(err)
 				}
 				in := reflect.New(reflect.TypeOf(io[0]).Elem()).Interface()
-				if err := decodeSnapshot(dialects[svc], op, string(raw), in); err != nil {
+				if err := decodeSnapshot(tongues[svc], op, string(raw), in); err != nil {
 					t.Error(err)
 				}
 			})
@@ -61,7 +61,7 @@ func TestSnapshotsOfRequestsAreUnderstood(t *testing.T) {
 	}
 }
 
-func decodeSnapshot(d dialect, op, raw string, in any) error {
+func decodeSnapshot(d tongue, op, raw string, in any) error {
 	parts := strings.SplitN(raw, "\n\n", 3) // request line, headers, body
 	if len(parts) != 3 {
 		return errors.New("the snapshot has not three parts")
