@@ -1,0 +1,74 @@
+// Package eni makes the network interfaces of this host's guests real: devices, rules, DHCP, in that order.
+//
+// Compile (pure) turns the wish, a Config with everything that this host should have, into the configurations of
+// agent/link, agent/firewall and agent/dhcp. Manager.Apply carries a Config out. It can be called at any time
+// and any number of times: each engine reads what the kernel has and changes only the difference, so a
+// second Apply changes nothing and a new agent adopts what an old one has left, without losing a packet.
+//
+//	take away: DHCP answers -> routes, neighbours, taps -> rules -> tracked connections
+//	add:       namespace -> rules -> taps, neighbours, routes -> DHCP answers
+//
+// At no time is there a tap whose packets the rules do not check. Every name in the root namespace starts with
+// the host's prefix (Prefix), so several hosts live on one machine and Remove needs no memory of what was made.
+// agent/host calls this package; nothing else on the host changes links, rules or routes of guests.
+package eni
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"net/netip"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// DefaultPool is where the uplinks' addresses come from unless configured: shared address space (RFC 6598).
+var DefaultPool = netip.MustParsePrefix("100.64.0.0/10")
+
+// DefaultMTU is the guests' MTU where nothing else is known of the way out.
+const DefaultMTU = 1500
+
+// Services are the link-local TCP services that every VPC has: metadata and the Run Command gateway.
+var (
+	Metadata = netip.MustParseAddrPort("169.254.169.254:80")
+	Gateway  = netip.MustParseAddrPort("169.254.169.254:8774")
+)
+
+// Config is the whole wish: all that this host should have.
+type Config struct {
+	Prefix     string       // names of this host in the root namespace, see Prefix
+	Uplink     string       // link of the root namespace that leads out; empty: the default route's
+	Pool       netip.Prefix // for the uplinks' addresses; zero: DefaultPool
+	Domain     string       // DHCP option 15, such as ichiro-1.compute.internal
+	Resolvers  []netip.Addr // DHCP option 6; none: the option is not given
+	VPCs       []VPC
+	Interfaces []Interface
+	Groups     []cloud.HostGroup // those that interfaces are in, and those that their rules name
+}
+
+// VPC is a network that has an interface here.
+type VPC struct {
+	ID       cloud.VPCID
+	Prefixes []netip.Prefix
+	Internet bool // it has a gateway: its guests are masqueraded out
+}
+
+// Interface is one network interface of an instance on this host.
+type Interface struct {
+	cloud.NetworkInterface
+	Network  cloud.Subnet
+	Hostname string // DHCP option 12
+	MTU      int    // zero: DefaultMTU
+	Owner    uint32 // the uid that QEMU runs under
+}
+
+// Prefix derives a host's prefix from a path or name that is its own, such as the run directory: "ic" and
+// six hexadecimal digits.
+func Prefix(unique string) string { return "ic" + digest(unique, 3) }
+
+// TapName is the name of an interface's tap, in the namespace of its VPC: 13 of the 15 bytes that Linux allows.
+func TapName(id cloud.InterfaceID) string { return "t" + digest(string(id), 6) }
+
+func digest(s string, n int) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:n])
+}

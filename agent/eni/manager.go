@@ -1,0 +1,318 @@
+package eni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/agent/dhcp"
+	"github.com/ichiro-metal/ichiro/agent/firewall"
+	"github.com/ichiro-metal/ichiro/agent/link"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// Manager carries out Configs. One process has one, for one host.
+type Manager struct {
+	prefix string
+	log    *slog.Logger
+	links  *link.Links
+	dhcp   *dhcp.Server
+	stale  chan struct{} // somebody else has changed our rules
+	moved  chan struct{} // an Apply may have made or dropped namespaces
+
+	one sync.Mutex // one Apply at a time: it guards the kernel, not memory, and so is held over I/O
+
+	mu   sync.Mutex
+	last *Config
+	taps map[cloud.InterfaceID]tapOf
+}
+
+type tapOf struct{ network, name string }
+
+// New returns the manager of the host with this prefix. It changes nothing yet.
+func New(prefix string, log *slog.Logger) (*Manager, error) {
+	links, err := link.New(prefix, log)
+	if err != nil {
+		return nil, err
+	}
+	return &Manager{
+		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), taps: map[cloud.InterfaceID]tapOf{},
+		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+	}, nil
+}
+
+// Close lets go of sockets and namespaces. Guests keep their network; only DHCP is silent until a successor comes.
+func (m *Manager) Close() {
+	m.dhcp.Close()
+	m.links.Close()
+}
+
+// Apply makes the wish true. An error means that some of it is not; the rest is done, and calling again repeats only
+// what is missing. It never opens a way that the wish does not allow, whatever fails.
+func (m *Manager) Apply(ctx context.Context, want Config) error {
+	if want.Prefix != m.prefix {
+		return fmt.Errorf("apply interfaces: prefix %q is not %q", want.Prefix, m.prefix)
+	}
+	plan, err := Compile(want)
+	if err != nil {
+		return err
+	}
+	m.one.Lock()
+	defer m.one.Unlock()
+	m.mu.Lock()
+	m.last = &want
+	m.mu.Unlock()
+	defer signal(m.moved)
+	return m.apply(ctx, plan, want)
+}
+
+func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
+	released, err := m.links.Prune(plan.Link)
+	if err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := m.drop(plan); err != nil {
+		return err
+	}
+	ranges, err := m.links.Ensure(plan.Link)
+	if err != nil {
+		return err
+	}
+	if err := m.filter(plan, ranges); err != nil {
+		return err
+	}
+	for network, addrs := range released {
+		if _, ok := plan.Firewall[network]; !ok {
+			continue // gone with its namespace
+		}
+		s, err := m.links.Space(network)
+		if err == nil {
+			err = s.Forget(addrs)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	indexes, err := m.links.Attach(plan.Link)
+	m.remember(want)
+	return errors.Join(err, m.lease(plan, indexes))
+}
+
+// drop deletes the networks that are not wished any more.
+func (m *Manager) drop(plan Plan) error {
+	have, err := m.links.Networks()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, n := range have {
+		if _, ok := plan.Firewall[n]; ok {
+			continue
+		}
+		errs = append(errs, m.links.Drop(n))
+	}
+	return errors.Join(errs...)
+}
+
+// filter sets the rules of every namespace and of the host.
+func (m *Manager) filter(plan Plan, ranges []link.Range) error {
+	host := firewall.Host{Table: m.prefix}
+	for _, r := range ranges {
+		host.Uplinks = append(host.Uplinks, r.Veth)
+		host.Ranges = append(host.Ranges, r.Prefix)
+	}
+	var errs []error
+	if len(ranges) > 0 {
+		_, err := firewall.ApplyHost(host)
+		errs = append(errs, err)
+	} else {
+		errs = append(errs, firewall.RemoveHost(m.prefix))
+	}
+	for network, cfg := range plan.Firewall {
+		s, err := m.links.Space(network)
+		if err == nil {
+			_, err = firewall.Apply(s.FD(), cfg)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("filter %s: %w", network, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lease gives the DHCP server the taps that are there now.
+func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
+	var networks []dhcp.Network
+	for _, l := range plan.DHCP {
+		s, err := m.links.Space(l.Network)
+		if err != nil {
+			return err
+		}
+		n := dhcp.Network{Name: l.Network, Enter: s.Do}
+		for i, h := range l.Hosts {
+			if h.Index = indexes[l.Network][l.Taps[i]]; h.Index > 0 {
+				n.Hosts = append(n.Hosts, h)
+			}
+		}
+		networks = append(networks, n)
+	}
+	return m.dhcp.Apply(networks)
+}
+
+func (m *Manager) remember(want Config) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	clear(m.taps)
+	for _, i := range want.Interfaces {
+		m.taps[i.ID] = tapOf{string(i.VPC), TapName(i.ID)}
+	}
+}
+
+// Tap opens the queue of an interface's tap for QEMU (-netdev tap,fd=N,vhost=off; frames have a virtio-net header of
+// 10 bytes until QEMU asks for another size). The tap has one queue: while a QEMU holds it the answer wraps EBUSY.
+func (m *Manager) Tap(id cloud.InterfaceID) (*os.File, error) {
+	m.mu.Lock()
+	t, ok := m.taps[id]
+	m.mu.Unlock()
+	if !ok {
+		return nil, fmt.Errorf("open tap of %s: it has not been applied", id)
+	}
+	s, err := m.links.Space(t.network)
+	if err != nil {
+		return nil, err
+	}
+	return s.Tap(t.name)
+}
+
+// Listen opens a listening TCP socket inside a VPC's namespace, such as Metadata or Gateway. The rules let guests
+// reach only those two.
+func (m *Manager) Listen(vpc cloud.VPCID, at netip.AddrPort) (*os.File, error) {
+	s, err := m.links.Space(string(vpc))
+	if err != nil {
+		return nil, err
+	}
+	return s.Listen(at)
+}
+
+// Run answers DHCP and repairs rules that others have changed, until ctx ends.
+func (m *Manager) Run(ctx context.Context) error {
+	var group sync.WaitGroup
+	defer group.Wait()
+	group.Go(func() { _ = m.dhcp.Run(ctx) })
+	watched := map[*link.Space]context.CancelFunc{} // nil: the root namespace
+	again := time.NewTimer(0)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.moved:
+			m.watch(ctx, watched, &group)
+			continue
+		case <-m.stale:
+		case <-again.C:
+		}
+		m.mu.Lock()
+		last := m.last
+		m.mu.Unlock()
+		if last == nil {
+			continue
+		}
+		if err := m.Apply(ctx, *last); err != nil && ctx.Err() == nil {
+			m.log.Error("network not repaired", "err", err)
+			again.Reset(time.Second)
+		}
+	}
+}
+
+// watch follows the rules of all namespaces that there are now, and of the root namespace.
+func (m *Manager) watch(ctx context.Context, watched map[*link.Space]context.CancelFunc, group *sync.WaitGroup) {
+	now := map[*link.Space]string{nil: "the root namespace"}
+	networks, err := m.links.Networks()
+	if err != nil {
+		m.log.Error("rules not watched", "err", err)
+	}
+	for _, n := range networks {
+		if s, err := m.links.Space(n); err == nil {
+			now[s] = n
+		}
+	}
+	for s, stop := range watched {
+		if _, ok := now[s]; !ok {
+			stop()
+			delete(watched, s)
+		}
+	}
+	for s, name := range now {
+		if watched[s] != nil {
+			continue
+		}
+		fd := 0
+		if s != nil {
+			fd = s.FD()
+		}
+		w, err := firewall.NewWatch(fd)
+		if err != nil {
+			m.log.Error("rules not watched", "network", name, "err", err)
+			continue
+		}
+		one, stop := context.WithCancel(ctx)
+		watched[s] = stop
+		group.Go(func() {
+			w.Run(one, func(who string, pid int) {
+				m.log.Warn("rules changed by another process", "network", name, "by", who, "pid", pid)
+				signal(m.stale)
+			})
+		})
+	}
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Counters returns what DHCP and the rules have counted, names like dhcp_acks and VPC/spoof.
+func (m *Manager) Counters() map[string]uint64 {
+	out := map[string]uint64{}
+	for k, v := range m.dhcp.Counters.Map() {
+		out["dhcp_"+k] = v
+	}
+	m.mu.Lock()
+	var networks []string
+	for _, t := range m.taps {
+		networks = append(networks, t.network)
+	}
+	m.mu.Unlock()
+	slices.Sort(networks)
+	for _, n := range slices.Compact(networks) {
+		s, err := m.links.Space(n)
+		if err != nil {
+			continue
+		}
+		counts, _ := firewall.Counters(s.FD())
+		for k, v := range counts {
+			out[n+"/"+k] = v
+		}
+	}
+	return out
+}
+
+// Remove deletes everything that a host with this prefix has made on the machine, whether its agent lives or not.
+func Remove(_ context.Context, prefix string) error {
+	return errors.Join(link.Remove(prefix), firewall.RemoveHost(prefix))
+}

@@ -1,0 +1,199 @@
+package link
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+const spaceDir = "/run/netns" // where ip(8) looks
+
+// Space is one network namespace, held open.
+type Space struct {
+	name string
+	file *os.File
+	h    *netlink.Handle
+}
+
+// FD returns the namespace's descriptor, for libraries that open sockets in it.
+func (s *Space) FD() int { return int(s.file.Fd()) }
+
+// Do runs f on a thread inside the namespace. f must not start goroutines that rely on being there.
+func (s *Space) Do(f func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		// A thread that cannot be brought back is not unlocked, and ends with this goroutine.
+		runtime.LockOSThread()
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
+		defer home.Close()
+		if err := unix.Setns(s.FD(), unix.CLONE_NEWNET); err != nil {
+			runtime.UnlockOSThread()
+			done <- fmt.Errorf("enter namespace %s: %w", s.name, err)
+			return
+		}
+		err = f()
+		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+func (s *Space) close() {
+	s.h.Close()
+	s.file.Close()
+}
+
+// createSpace makes a namespace under spaceDir unless there is one already.
+func createSpace(name string) error {
+	path := filepath.Join(spaceDir, name)
+	if isSpace(path) {
+		return nil
+	}
+	if err := os.MkdirAll(spaceDir, 0o755); err != nil {
+		return fmt.Errorf("make namespace %s: %w", name, err)
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o444)
+	if err != nil {
+		return fmt.Errorf("make namespace %s: %w", name, err)
+	}
+	f.Close()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread is in the new namespace and ends here
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			done <- err
+			return
+		}
+		done <- unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, "")
+	}()
+	if err := <-done; err != nil {
+		os.Remove(path)
+		return fmt.Errorf("make namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// isSpace tells a mounted namespace from the empty file that a crash may have left.
+func isSpace(path string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && st.Type == unix.NSFS_MAGIC
+}
+
+func openSpace(name string) (*Space, error) {
+	path := filepath.Join(spaceDir, name)
+	if !isSpace(path) {
+		return nil, fmt.Errorf("open namespace %s: %w", name, fs.ErrNotExist)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open namespace %s: %w", name, err)
+	}
+	h, err := netlink.NewHandleAt(netns.NsHandle(f.Fd()), unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open netlink of namespace %s: %w", name, err)
+	}
+	// A conntrack dump of a busy VPC does not fit into the default buffer.
+	if err := h.SetSocketReceiveBufferSize(4<<20, true); err != nil {
+		f.Close()
+		h.Close()
+		return nil, fmt.Errorf("size netlink buffer of namespace %s: %w", name, err)
+	}
+	return &Space{name: name, file: f, h: h}, nil
+}
+
+func deleteSpace(name string) error {
+	path := filepath.Join(spaceDir, name)
+	for isSpace(path) { // mounted twice if two agents raced
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("delete namespace %s: %w", name, err)
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("delete namespace %s: %w", name, err)
+	}
+	return nil
+}
+
+// listSpaces returns the names, without prefix, of a host's namespaces, also of half-made ones.
+func listSpaces(prefix string) ([]string, error) {
+	entries, err := os.ReadDir(spaceDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list namespaces: %w", err)
+	}
+	var names []string
+	for _, e := range entries {
+		if n, ok := strings.CutPrefix(e.Name(), prefix+"-"); ok {
+			names = append(names, n)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// sysctl writes a value below /proc/sys/net of the calling thread's namespace unless it is there already.
+func sysctl(key, value string) error {
+	path := "/proc/sys/net/" + key
+	have, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if strings.TrimSpace(string(have)) == value {
+		return nil
+	}
+	if err := os.WriteFile(path, []byte(value), 0); err != nil {
+		return fmt.Errorf("set %s to %s: %w", path, value, err)
+	}
+	return nil
+}
+
+func sysctls(values [][2]string) error {
+	for _, v := range values {
+		if err := sysctl(v[0], v[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dump repeats a dump that the kernel marks as torn by a concurrent change.
+func dump[T any](list func() ([]T, error)) ([]T, error) {
+	for range 20 {
+		got, err := list()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) {
+			return got, err
+		}
+	}
+	return nil, netlink.ErrDumpInterrupted
+}
+
+func listLinks(h *netlink.Handle) ([]netlink.Link, error) { return dump(h.LinkList) }
+
+func deleteLink(h *netlink.Handle, name string) error {
+	link, err := h.LinkByName(name)
+	if err == nil {
+		err = h.LinkDel(link)
+	}
+	var none netlink.LinkNotFoundError
+	if err == nil || errors.As(err, &none) || errors.Is(err, syscall.ENODEV) {
+		return nil
+	}
+	return fmt.Errorf("delete link %s: %w", name, err)
+}
