@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
@@ -47,7 +48,7 @@ type Server struct {
 	quota  int64
 
 	embedded *embed.Etcd // nil for an external cluster
-	grpc     *grpc.Server
+	grpc     atomic.Pointer[grpc.Server] // set when it begins to serve
 	lock     *os.File
 	close    sync.Once
 
@@ -116,7 +117,7 @@ func (s *Server) config(cfg Config) *embed.Config {
 	c.ListenClientUrls = []url.URL{{Scheme: "unix", Path: cfg.Socket}}
 	c.AdvertiseClientUrls = []url.URL{{Scheme: "unix", Host: "etcd.sock"}} // etcd wants one; nobody asks for it
 	c.EnableGRPCGateway = false
-	c.ServiceRegister = func(g *grpc.Server) { s.grpc = g }
+	c.ServiceRegister = func(g *grpc.Server) { s.grpc.Store(g) }
 
 	// Alone, a member elects itself after one election timeout. Ticks cost a wake-up each.
 	c.TickMs, c.ElectionMs = 50, 250
@@ -168,8 +169,8 @@ func (s *Server) Close() {
 		if s.client != nil {
 			s.client.Close()
 		}
-		if s.grpc != nil {
-			s.grpc.Stop() // etcd would wait 5 s for watchers to leave; they watch for ever
+		if g := s.grpc.Load(); g != nil {
+			g.Stop() // etcd would wait 5 s for watchers to leave; they watch for ever
 		}
 		if s.embedded != nil {
 			s.embedded.Close()

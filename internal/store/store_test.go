@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
 
 	"github.com/ichiro-metal/ichiro/internal/store"
 	"github.com/ichiro-metal/ichiro/internal/storetest"
@@ -156,7 +157,7 @@ func TestMistakesInATransactionAreErrors(t *testing.T) {
 			}
 		}, "commit 1025 changes that rely on 0 keys: the store takes fewer at once: split it, or run etcd with --max-txn-ops=1024"},
 		{"too many bytes", func(tx *store.Txn) { store.Put(tx, big, "a", strings.Repeat("x", 2<<20)) },
-			"commit 1 changes: together they are larger than the store takes (1572864 bytes)"},
+			"commit 1 changes: they are 2097164 bytes together, and the store takes 1572864"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tx := store.NewTxn()
@@ -380,7 +381,7 @@ func TestAHostIsConfinedToItsOwnKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	raw, err := clientv3.New(clientv3.Config{Endpoints: []string{srv.Endpoint}, Username: "in", Password: "p"})
+	raw, err := clientv3.New(clientv3.Config{Logger: zap.NewNop(), Endpoints: []string{srv.Endpoint}, Username: "in", Password: "p"})
 	if err != nil {
 		t.Fatal(err)
 	}

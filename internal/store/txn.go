@@ -134,6 +134,13 @@ func (c *Client) Commit(ctx context.Context, t *Txn) (rev int64, err error) {
 	if t.err != nil {
 		return 0, t.err
 	}
+	size := 0
+	for _, ch := range t.changes {
+		size += len(ch.key) + len(ch.value)
+	}
+	if size > MaxBytes {
+		return 0, fmt.Errorf("commit %d changes: they are %d bytes together, and the store takes %d", len(t.changes), size, int(MaxBytes))
+	}
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
 	leases, err := c.lease(ctx, t)
@@ -149,7 +156,7 @@ func (c *Client) Commit(ctx context.Context, t *Txn) (rev int64, err error) {
 		return 0, fmt.Errorf("commit %d changes that rely on %d keys: the store takes fewer at once: split it, or run etcd with --max-txn-ops=%d",
 			len(t.changes), len(t.relies), MaxTxnOps)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge):
-		return 0, fmt.Errorf("commit %d changes: together they are larger than the store takes (%d bytes)", len(t.changes), int(MaxBytes))
+		return 0, fmt.Errorf("commit %d changes: they are %d bytes together, and the store takes less", len(t.changes), size)
 	case err != nil:
 		return 0, fmt.Errorf("commit: %w", known(err))
 	case !resp.Succeeded:

@@ -10,9 +10,11 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
@@ -27,6 +29,7 @@ type Server struct {
 	Endpoint string
 	dir      string
 	etcd     *embed.Etcd
+	grpc     atomic.Pointer[grpc.Server] // set when it begins to serve
 }
 
 // Start starts a new, empty store.
@@ -58,6 +61,7 @@ func (s *Server) Restart(t testing.TB) {
 	cfg.TickMs, cfg.ElectionMs = 10, 100 // alone, it elects itself
 	cfg.UnsafeNoFsync = true             // a test's data need not outlive a power cut
 	cfg.MaxTxnOps = store.MaxTxnOps
+	cfg.ServiceRegister = func(g *grpc.Server) { s.grpc.Store(g) }
 	etcd, err := embed.StartEtcd(cfg)
 	if err != nil {
 		t.Fatalf("start etcd: %v", err)
@@ -75,6 +79,9 @@ func (s *Server) Restart(t testing.TB) {
 // Stop stops the server; its data stay. Stopping it twice is fine.
 func (s *Server) Stop() {
 	if s.etcd != nil {
+		if g := s.grpc.Load(); g != nil {
+			g.Stop() // etcd would wait 5 s for watchers to leave
+		}
 		s.etcd.Close()
 		s.etcd = nil
 	}
