@@ -5,8 +5,8 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/ichiro-metal/ichiro/control/cluster"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
+	"github.com/ichiro-metal/ichiro/control/cluster"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )

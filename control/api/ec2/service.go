@@ -57,7 +57,7 @@ func New(cfg Config) api.Service {
 	s := &Service{cfg}
 	ro := api.ReadOnly()
 	return api.Service{
-		Name: "ec2", Protocol: wire.EC2Query, Version: "2016-11-15", Namespace: "http://ec2.amazonaws.com/doc/2016-11-15/", Known: shape.Operations,
+		Name: "ec2", Protocol: wire.EC2, Version: shape.Version, Namespace: shape.Namespace, Known: shape.Operations, Ignored: shape.Ignored,
 		Actions: []api.Action{
 			api.Do("RunInstances", s.RunInstances),
 			api.Do("DescribeInstances", s.DescribeInstances, ro),

@@ -1,0 +1,150 @@
+package ec2
+
+import (
+	"context"
+	"maps"
+	"strings"
+
+	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// taggable is a kind of resource that has tags: how to find one by ID, all of them, and change its tags.
+type taggable struct {
+	prefixes []string
+	name     string // EC2's resource type
+	change   func(snap *store.Snapshot, t *store.Txn, id string, who cloud.AccountID, f func(cloud.Tags) cloud.Tags) error
+	each     func(snap *store.Snapshot, who cloud.AccountID, f func(id string, tags cloud.Tags)) error
+}
+
+func taggableKind[T any, ID ~string](name string, k store.Kind[T], n noun, id func(T) ID, field func(*T) *cloud.Tags) taggable {
+	return taggable{
+		prefixes: n.prefixes, name: name,
+		change: func(snap *store.Snapshot, t *store.Txn, given string, who cloud.AccountID, f func(cloud.Tags) cloud.Tags) error {
+			o, err := find(snap, k, ID(given), who, n)
+			if err != nil {
+				return err
+			}
+			next := o.Value
+			tags := field(&next)
+			*tags = f(maps.Clone(*tags))
+			if err := tags.Validate(); err != nil {
+				return err
+			}
+			store.Update(t, k, o, next)
+			return nil
+		},
+		each: func(snap *store.Snapshot, who cloud.AccountID, f func(string, cloud.Tags)) error {
+			all, err := store.Mirrored(snap, k)
+			for _, o := range all {
+				if owner(o.Value) == who {
+					f(string(id(o.Value)), *field(&o.Value))
+				}
+			}
+			return err
+		},
+	}
+}
+
+// taggables returns all kinds that have tags.
+func taggables() []taggable {
+	return []taggable{
+		taggableKind("instance", store.Instances, anInstance, func(v cloud.Instance) cloud.InstanceID { return v.ID }, func(v *cloud.Instance) *cloud.Tags { v.Generation++; return &v.Tags }),
+		taggableKind("image", store.Images, anImage, func(v cloud.Image) cloud.ImageID { return v.ID }, func(v *cloud.Image) *cloud.Tags { return &v.Tags }),
+		taggableKind("key-pair", store.KeyPairs, aKeyPair, func(v cloud.KeyPair) cloud.KeyPairID { return v.ID }, func(v *cloud.KeyPair) *cloud.Tags { return &v.Tags }),
+		taggableKind("network-interface", store.Interfaces, anInterface, func(v cloud.NetworkInterface) cloud.InterfaceID { return v.ID }, func(v *cloud.NetworkInterface) *cloud.Tags { return &v.Tags }),
+		taggableKind("vpc", store.VPCs, aVPC, func(v cloud.VPC) cloud.VPCID { return v.ID }, func(v *cloud.VPC) *cloud.Tags { return &v.Tags }),
+		taggableKind("subnet", store.Subnets, aSubnet, func(v cloud.Subnet) cloud.SubnetID { return v.ID }, func(v *cloud.Subnet) *cloud.Tags { return &v.Tags }),
+		taggableKind("security-group", store.Groups, aGroup, func(v cloud.SecurityGroup) cloud.GroupID { return v.ID }, func(v *cloud.SecurityGroup) *cloud.Tags { return &v.Tags }),
+		taggableKind("internet-gateway", store.Gateways, aGateway, func(v cloud.InternetGateway) cloud.GatewayID { return v.ID }, func(v *cloud.InternetGateway) *cloud.Tags { return &v.Tags }),
+	}
+}
+
+// retag changes the tags of all named resources, or of none.
+func (s *Service) retag(ctx context.Context, ids []string, dryRun *bool, f func(cloud.Tags) cloud.Tags) error {
+	kinds := taggables()
+	return s.commit(ctx, dryRun, func(snap *store.Snapshot, t *store.Txn) error {
+		seen := map[string]bool{}
+	next:
+		for _, id := range ids {
+			if seen[id] {
+				continue
+			}
+			seen[id] = true
+			for _, k := range kinds {
+				for _, p := range k.prefixes {
+					if strings.HasPrefix(id, p+"-") {
+						if err := k.change(snap, t, id, caller(ctx), f); err != nil {
+							return err
+						}
+						continue next
+					}
+				}
+			}
+			return cloud.Errorf("InvalidID", "The ID '%.80s' is not valid, or resources of its kind have no tags", id)
+		}
+		return nil
+	})
+}
+
+// CreateTags adds tags to resources, or overwrites their values.
+func (s *Service) CreateTags(ctx context.Context, in *shape.CreateTagsInput) (*shape.CreateTagsOutput, error) {
+	given := cloud.Tags{}
+	for _, t := range in.Tags {
+		given[t.Key] = t.Value
+	}
+	if err := given.Validate(); err != nil {
+		return nil, err
+	}
+	err := s.retag(ctx, in.Resources, in.DryRun, func(had cloud.Tags) cloud.Tags {
+		if had == nil {
+			had = cloud.Tags{}
+		}
+		maps.Copy(had, given)
+		return had
+	})
+	return &shape.CreateTagsOutput{}, err
+}
+
+// DeleteTags removes tags: by key, by key and value, or all when none is named.
+func (s *Service) DeleteTags(ctx context.Context, in *shape.DeleteTagsInput) (*shape.DeleteTagsOutput, error) {
+	err := s.retag(ctx, in.Resources, in.DryRun, func(had cloud.Tags) cloud.Tags {
+		if len(in.Tags) == 0 {
+			return nil
+		}
+		for _, t := range in.Tags {
+			if t.Value == nil || had[t.Key] == *t.Value {
+				delete(had, t.Key)
+			}
+		}
+		return had
+	})
+	return &shape.DeleteTagsOutput{}, err
+}
+
+// DescribeTags shows the tags of all resources.
+func (s *Service) DescribeTags(ctx context.Context, in *shape.DescribeTagsInput) (*shape.DescribeTagsOutput, error) {
+	type tag = shape.TagDescription
+	q := query[tag]{in: in, filters: in.Filters, id: func(t tag) string { return t.ResourceId + "\x00" + t.Key }, fields: fields[tag]{
+		"key":           func(t tag) []string { return one(t.Key) },
+		"value":         func(t tag) []string { return []string{t.Value} },
+		"resource-id":   func(t tag) []string { return one(t.ResourceId) },
+		"resource-type": func(t tag) []string { return one(t.ResourceType) },
+	}}
+	page, next, err := ask(ctx, s, q, func(snap *store.Snapshot) ([]tag, error) {
+		var out []tag
+		for _, k := range taggables() {
+			err := k.each(snap, caller(ctx), func(id string, tags cloud.Tags) {
+				for key, value := range tags {
+					out = append(out, tag{ResourceId: id, ResourceType: k.name, Key: key, Value: value})
+				}
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	})
+	return &shape.DescribeTagsOutput{Tags: page, NextToken: next}, err
+}
