@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
+	"github.com/ichiro-metal/ichiro/runcmd/keeper"
 	"github.com/ichiro-metal/ichiro/runcmd/link"
 	"github.com/ichiro-metal/ichiro/runcmd/runner"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
@@ -49,7 +50,21 @@ func run(ctx context.Context, args []string) error {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	j, err := journal.Open(filepath.Join(*state, "commands"))
+	kept := keeper.Connect()
+	if kept == nil {
+		return keeper.New([]string{wire.Stdout.String(), wire.Stderr.String()}, log).Run(ctx)
+	}
+	return work(ctx, kept, config{*gateway, *state, *grace}, log)
+}
+
+type config struct {
+	gateway, state string
+	grace          time.Duration
+}
+
+// work is the agent proper. Its keeper starts it again when it dies.
+func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger) error {
+	j, err := journal.Open(filepath.Join(cfg.state, "commands"))
 	if err != nil {
 		return err
 	}
@@ -57,10 +72,12 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	go kept.Run(ctx) // ends with the process
 	hello := hello(string(bytes.TrimSpace(boot)))
-	l := link.New(*gateway, hello, log)
+	l := link.New(cfg.gateway, hello, log)
 	r := runner.New(runner.Config{
-		Journal: j, Boot: hello.Boot, Environment: environment(hello), Grace: *grace, Changed: l.Changed, Log: log,
+		Journal: j, Boot: hello.Boot, Environment: environment(hello), Grace: cfg.grace,
+		Changed: l.Changed, Keep: kept.Keep, Release: kept.Release, Exit: kept.Exit, Log: log,
 	})
 	l.Attach(r)
 	if err := r.Adopt(ctx); err != nil {

@@ -150,7 +150,7 @@ func (j *Job) resume(ctx context.Context, e journal.Entry) {
 			j.steps(ctx, &last, p)
 			return
 		}
-		if code, ok := j.r.cfg.Exit(last.Process.PID); ok && last.Process.PID != 0 {
+		if code, ok := j.r.cfg.Exit(last.Process.PID, last.Process.Start); ok && last.Process.PID != 0 {
 			p := &process{Process: last.Process, group: group, ended: make(chan struct{}), code: code, reap: func() {}}
 			close(p.ended)
 			j.steps(ctx, &last, p)

@@ -95,7 +95,7 @@ func await(pid int) int {
 }
 
 // adopt waits for a process that an earlier agent started. exits tells what became of it, if anybody knows.
-func adopt(p journal.Process, group *cgroup, exits func(int) (int, bool)) (*process, error) {
+func adopt(p journal.Process, group *cgroup, exits func(int, uint64) (int, bool)) (*process, error) {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
 		return nil, err
@@ -115,7 +115,7 @@ func adopt(p journal.Process, group *cgroup, exits func(int) (int, bool)) (*proc
 			}
 		}
 		a.code = unknownCode
-		if code, ok := exits(p.PID); ok {
+		if code, ok := exits(p.PID, p.Start); ok {
 			a.code = code
 		}
 	}()

@@ -34,7 +34,7 @@ type Config struct {
 	// Keep and Release tell whoever outlives this process which outputs to hold open; Exit asks it how a
 	// process ended that this one is not the parent of. Any may be nil.
 	Keep, Release func(dir string)
-	Exit          func(pid int) (code int, known bool)
+	Exit          func(pid int, start uint64) (code int, known bool)
 	Log           *slog.Logger
 }
 
@@ -51,7 +51,7 @@ type Runner struct {
 // New returns a runner; Adopt before the first Request.
 func New(cfg Config) *Runner {
 	if cfg.Exit == nil {
-		cfg.Exit = func(int) (int, bool) { return 0, false }
+		cfg.Exit = func(int, uint64) (int, bool) { return 0, false }
 	}
 	for _, f := range []*func(string){&cfg.Keep, &cfg.Release} {
 		if *f == nil {
