@@ -70,8 +70,8 @@ func New(client *store.Client, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		client: client, mirror: store.NewMirror(client, store.All("iam")),
-		account: cfg.Account, root: root, since: made.ModTime().UTC(), vault: v, log: cfg.Log, clock: cfg.Now,
+		client: client, mirror: store.NewMirror(client, store.IAMPrefix(entities)),
+		account: cfg.Account, root: root, since: made.ModTime().UTC().Truncate(time.Second), vault: v, log: cfg.Log, clock: cfg.Now,
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)

@@ -6,10 +6,12 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
 // Credentials are a temporary key with its token.
@@ -57,7 +59,7 @@ func (v *vault) mintToken(c claims) (string, error) {
 
 func (v *vault) readToken(accessKeyID, token string) (claims, bool) {
 	sealed, err := base64.StdEncoding.DecodeString(token)
-	if err != nil {
+	if err != nil || base64.StdEncoding.EncodeToString(sealed) != token { // the decoder skips line ends
 		return claims{}, false
 	}
 	plain, err := v.open(tokenPurpose, sealed)
@@ -101,7 +103,7 @@ func (e *Engine) keepSession(ctx context.Context, c claims, now time.Time, requi
 		ID: c.ID, RoleName: c.RoleName, RoleID: c.RoleID, RoleARN: c.RoleARN, UserName: c.UserName, UserID: c.UserID,
 		Name: c.Name, Token: token, Policy: c.Policy, Created: now, Expires: time.Unix(c.Expires, 0).UTC(),
 	}
-	err = e.change(ctx, func(t *tx) error {
+	_, err = e.commit(ctx, func(t *tx) error {
 		if err := require(t); err != nil {
 			return err
 		}
@@ -238,23 +240,31 @@ func (e *Engine) UserSession(ctx context.Context, who *Principal, life time.Dura
 	})
 }
 
+// sweepBatch is within what etcd takes in one transaction unless told otherwise (128).
+const sweepBatch = 100
+
 // Sweep removes the records of sessions that are over and returns how many.
 func (e *Engine) Sweep(ctx context.Context) (int, error) {
-	now, n := e.now(), 0
-	list, err := e.storedSessions(ctx)
+	list, err := store.List(ctx, e.client, sessions.kind, store.Range{})
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("list sessions: %w", err)
 	}
-	for _, s := range list {
-		if now.Before(s.Expires) {
-			continue
+	var over []string
+	for _, o := range list.Objects {
+		if !e.now().Before(o.Value.Expires) {
+			over = append(over, o.ID)
 		}
-		if err := e.change(ctx, func(t *tx) error { return sessions.drop(t, s.ID) }); err != nil {
-			return n, err
-		}
-		n++
 	}
-	return n, nil
+	for batch := range slices.Chunk(over, sweepBatch) {
+		t := store.NewTxn()
+		for _, id := range batch {
+			store.Remove(t, sessions.kind, id) // a record never changes, so nothing can be lost
+		}
+		if _, err := e.client.Commit(ctx, t); err != nil {
+			return 0, fmt.Errorf("sweep sessions: %w", err)
+		}
+	}
+	return len(over), nil
 }
 
 func (e *Engine) assumedARN(role, session string) string {

@@ -3,7 +3,6 @@ package iam
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -15,8 +14,12 @@ import (
 // table is one kind of record. Names are unique whatever their case, as in IAM.
 type table[T any] struct{ kind store.Kind[T] }
 
+// entities are what decisions need: all of it is mirrored, and what one change
+// did appears at once. Sessions are many and say all in their tokens, so they are not.
+const entities = "entity"
+
 func newTable[T any](name string) table[T] {
-	return table[T]{store.NewKind[T](store.IAMPrefix(name))}
+	return table[T]{store.NewKind[T](store.IAMPrefix(entities, name))}
 }
 
 var (
@@ -25,7 +28,7 @@ var (
 	roles    = newTable[Role]("role")
 	policies = newTable[Policy]("policy")
 	profiles = newTable[Profile]("profile")
-	sessions = newTable[Session]("session")
+	sessions = table[Session]{store.NewKind[Session](store.IAMPrefix("session"))}
 )
 
 func fold(name string) string { return strings.ToLower(name) }
@@ -121,7 +124,7 @@ func (tb table[T]) drop(t *tx, name string) error {
 	return err
 }
 
-// Tries bounds how often a change begins anew because somebody else was faster;
+// tries bounds how often a change begins anew because somebody else was faster;
 // of n writers on one record one wins each round.
 const tries = 32
 
@@ -132,36 +135,29 @@ const showWithin = 2 * time.Second
 // change runs f until what it wrote is committed with all that it read unchanged,
 // and until this process's own readers see it.
 func (e *Engine) change(ctx context.Context, f func(*tx) error) error {
+	rev, err := e.commit(ctx, f)
+	if err != nil {
+		return err
+	}
+	show, cancel := context.WithTimeout(ctx, showWithin)
+	defer cancel()
+	_ = e.mirror.WaitRev(show, rev)
+	return nil
+}
+
+// commit is change for what readers do not see.
+func (e *Engine) commit(ctx context.Context, f func(*tx) error) (int64, error) {
 	for range tries {
 		t := &tx{ctx: ctx, client: e.client, txn: store.NewTxn(), read: map[string]any{}}
 		if err := f(t); err != nil {
-			return err
+			return 0, err
 		}
 		rev, err := e.client.Commit(ctx, t.txn)
-		if errors.Is(err, store.ErrConflict) {
-			continue
+		if !errors.Is(err, store.ErrConflict) {
+			return rev, unavailable(err)
 		}
-		if err != nil {
-			return unavailable(err)
-		}
-		show, cancel := context.WithTimeout(ctx, showWithin)
-		defer cancel()
-		_ = e.mirror.WaitRev(show, rev)
-		return nil
 	}
-	return cloud.Errorf("ConcurrentModification", "the request was not processed because others change the same entity all the time: try again")
-}
-
-func (e *Engine) storedSessions(ctx context.Context) ([]Session, error) {
-	l, err := store.List(ctx, e.client, sessions.kind, store.Range{})
-	if err != nil {
-		return nil, fmt.Errorf("list sessions: %w", err)
-	}
-	list := make([]Session, len(l.Objects))
-	for i := range l.Objects {
-		list[i] = l.Objects[i].Value
-	}
-	return list, nil
+	return 0, cloud.Errorf("ConcurrentModification", "the request was not processed because others change the same entity all the time: try again")
 }
 
 func unavailable(err error) error {

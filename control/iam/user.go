@@ -2,9 +2,11 @@ package iam
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
 // maxKeys is IAM's quota of access keys for one user.
@@ -270,6 +272,16 @@ func moveUser(t *tx, u *User, to string) error {
 
 // Issued reports whether an access key is one of ours: a user's, a session's that
 // is still recorded, or the root's.
-func (e *Engine) Issued(id string) bool {
-	return id == e.root.AccessKeyId || keys.look(e, id) != nil || sessions.look(e, id) != nil
+func (e *Engine) Issued(ctx context.Context, id string) (bool, error) {
+	if id == e.root.AccessKeyId || keys.look(e, id) != nil {
+		return true, nil
+	}
+	if !isTemporary(id) {
+		return false, nil
+	}
+	_, err := store.Get(ctx, e.client, sessions.kind, fold(id))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, unavailable(err)
 }

@@ -119,7 +119,7 @@ func (a *account) user(name string) keys {
 // answer is the error's code, "" for success.
 func (a *account) ask(k keys, service, version, action string, spoil func(*http.Request), when time.Time) string {
 	a.t.Helper()
-	body := url.Values{"Action": {action}, "Version": {version}}.Encode()
+	body := "Action=" + action + "&Version=" + version
 	r, err := http.NewRequestWithContext(a.t.Context(), http.MethodPost, a.url+"/", strings.NewReader(body))
 	if err != nil {
 		a.t.Fatal(err)

@@ -93,8 +93,12 @@ func (s *service) getSessionToken(ctx context.Context, in *shape.GetSessionToken
 	return &shape.GetSessionTokenOutput{Credentials: ofCredentials(c)}, nil
 }
 
-func (s *service) getAccessKeyInfo(_ context.Context, in *shape.GetAccessKeyInfoInput) (*shape.GetAccessKeyInfoOutput, error) {
-	if !s.engine.Issued(in.AccessKeyId) {
+func (s *service) getAccessKeyInfo(ctx context.Context, in *shape.GetAccessKeyInfoInput) (*shape.GetAccessKeyInfoOutput, error) {
+	issued, err := s.engine.Issued(ctx, in.AccessKeyId)
+	if err != nil {
+		return nil, err
+	}
+	if !issued {
 		return nil, cloud.Errorf("ValidationError", "access key %.32q is not one of this account's", in.AccessKeyId)
 	}
 	return &shape.GetAccessKeyInfoOutput{Account: s.engine.Account()}, nil
