@@ -227,9 +227,10 @@ func absent(v reflect.Value, t *typ) bool {
 	}
 }
 
-// parseTime accepts what clients send: ISO 8601 with or without fraction and zone, a date alone, or epoch seconds.
+// parseTime accepts what clients send: ISO 8601 with or without fraction and zone, a date alone, a date as in HTTP,
+// or epoch seconds.
 func parseTime(s string) (time.Time, bool) {
-	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04Z07:00", "2006-01-02"} {
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02T15:04Z07:00", "2006-01-02", "Mon, 02 Jan 2006 15:04:05 GMT"} {
 		if t, err := time.Parse(layout, s); err == nil {
 			return t.UTC(), inYears(t)
 		}

@@ -116,7 +116,7 @@ func (m *Model) Tag(s *Shape, member string) string {
 		if ref.QueryName != "" {
 			in = ref.QueryName
 		}
-		if t.Type == "list" && item == "" {
+		if t.Type == "list" && item == "" && !flat {
 			item = "member"
 		}
 		if item == "item" {

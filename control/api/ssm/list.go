@@ -1,0 +1,373 @@
+package ssm
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ichiro-metal/ichiro/control/api"
+	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// How many characters of output an answer holds: Systems Manager's limits.
+const (
+	stdoutShown = 24000
+	stderrShown = 8000
+	pluginShown = 2500
+	truncated   = "\n--output truncated--"
+)
+
+// shape is a command in Systems Manager's shape.
+func (s *Service) shape(snap *store.Snapshot, c cloud.Command) *shape.Command {
+	invocations := make([]cloud.Invocation, len(c.Instances))
+	for k, id := range c.Instances {
+		invocations[k] = s.invocation(snap, c, id)
+	}
+	sum := cloud.Summarize(invocations)
+	out := &shape.Command{
+		CommandId: string(c.ID), DocumentName: c.DocumentName, DocumentVersion: c.DocumentVersion, Comment: c.Comment, Parameters: c.Parameters,
+		RequestedDateTime: &c.Requested, ExpiresAfter: &c.Expires, TimeoutSeconds: number(c.TimeoutSeconds),
+		MaxConcurrency: c.MaxConcurrency, MaxErrors: c.MaxErrors, Status: sum.Status, StatusDetails: sum.Details,
+		TargetCount: number(sum.Targets), CompletedCount: number(sum.Completed), ErrorCount: number(sum.Errors), DeliveryTimedOutCount: number(sum.TimedOut),
+		InstanceIds: []string{}, Targets: []shape.Target{},
+	}
+	if len(c.Instances) == 0 {
+		out.Status, out.StatusDetails = "Success", "NoInstancesInTag"
+	}
+	for _, id := range c.AskedInstances {
+		out.InstanceIds = append(out.InstanceIds, string(id))
+	}
+	for _, t := range c.Targets {
+		out.Targets = append(out.Targets, shape.Target{Key: t.Key, Values: t.Values})
+	}
+	return out
+}
+
+// commands returns the caller's commands that match, the newest first.
+func (s *Service) commands(ctx context.Context, snap *store.Snapshot, id, instance string, filters []shape.CommandFilter) ([]cloud.Command, error) {
+	if id != "" {
+		o, err := s.command(ctx, snap, id)
+		if err != nil {
+			return nil, err
+		}
+		return []cloud.Command{o.Value}, nil
+	}
+	all, err := store.Mirrored(snap, store.Commands)
+	if err != nil {
+		return nil, err
+	}
+	var out []cloud.Command
+	for _, o := range all {
+		c := o.Value
+		if c.Account != caller(ctx) || instance != "" && !slices.Contains(c.Instances, cloud.InstanceID(instance)) {
+			continue
+		}
+		keep := true
+		for _, f := range filters {
+			ok, err := passes(c, f)
+			if err != nil {
+				return nil, err
+			}
+			keep = keep && ok
+		}
+		if keep {
+			out = append(out, c)
+		}
+	}
+	return out, nil
+}
+
+// passes applies the filters that go by the command; Status and ExecutionStage go by the summary, later.
+func passes(c cloud.Command, f shape.CommandFilter) (bool, error) {
+	switch f.Key {
+	case "InvokedAfter", "InvokedBefore":
+		at, err := time.Parse(time.RFC3339, f.Value)
+		if err != nil {
+			return false, cloud.Errorf("InvalidFilterKey", "%s takes a time such as 2026-11-23T10:00:00Z", f.Key)
+		}
+		return c.Requested.After(at) == (f.Key == "InvokedAfter"), nil
+	case "DocumentName":
+		return c.DocumentName == f.Value, nil
+	case "Status", "ExecutionStage":
+		return true, nil
+	}
+	return false, cloud.Errorf("InvalidFilterKey", "Filter key %.40q is not known", f.Key)
+}
+
+// newestFirst is a key that sorts commands by time, the newest first.
+func newestFirst(at *time.Time, id string) string {
+	return fmt.Sprintf("%020d%s", uint64(1<<62)-uint64(at.UnixNano()), id)
+}
+
+// ListCommands shows commands, the newest first.
+func (s *Service) ListCommands(ctx context.Context, in *shape.ListCommandsInput) (*shape.ListCommandsOutput, error) {
+	page, snap, err := s.page(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.commands(ctx, snap, in.CommandId, in.InstanceId, in.Filters)
+	if err != nil {
+		return nil, err
+	}
+	var out []shape.Command
+	for _, c := range all {
+		v := s.shape(snap, c)
+		stage := "Executing"
+		if *v.CompletedCount == *v.TargetCount {
+			stage = "Complete"
+		}
+		keep := true
+		for _, f := range in.Filters {
+			keep = keep && (f.Key != "Status" || f.Value == v.Status) && (f.Key != "ExecutionStage" || f.Value == stage)
+		}
+		if keep {
+			out = append(out, *v)
+		}
+	}
+	cut, next := api.Cut(page, snap.Rev(), out, func(c shape.Command) string { return newestFirst(c.RequestedDateTime, c.CommandId) })
+	return &shape.ListCommandsOutput{Commands: cut, NextToken: next}, nil
+}
+
+// page opens the request's token and returns the snapshot that it speaks of.
+func (s *Service) page(ctx context.Context, in any) (*api.Page, *store.Snapshot, error) {
+	page, err := s.Pager.Page(ctx, in, api.Bounds{Default: 50, Min: 1, Max: 50})
+	if err != nil {
+		return nil, nil, err
+	}
+	snap := s.Mirror.Snapshot()
+	if page.Revision != 0 && page.Revision != snap.Rev() {
+		if snap, err = store.SnapshotAt(ctx, s.Store, page.Revision, store.All("spec"), store.All("status"), store.All("wish"), store.All("host")); err != nil {
+			return nil, nil, cloud.Errorf("InvalidNextToken", "The token has expired: start again without one")
+		}
+	}
+	return page, snap, nil
+}
+
+// ListCommandInvocations shows commands instance by instance.
+func (s *Service) ListCommandInvocations(ctx context.Context, in *shape.ListCommandInvocationsInput) (*shape.ListCommandInvocationsOutput, error) {
+	page, snap, err := s.page(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	all, err := s.commands(ctx, snap, in.CommandId, in.InstanceId, in.Filters)
+	if err != nil {
+		return nil, err
+	}
+	var out []shape.CommandInvocation
+	for _, c := range all {
+		for _, id := range c.Instances {
+			v := s.invocation(snap, c, id)
+			if in.InstanceId != "" && string(id) != in.InstanceId {
+				continue
+			}
+			keep := true
+			for _, f := range in.Filters {
+				keep = keep && (f.Key != "Status" || f.Value == string(v.Status))
+			}
+			if keep {
+				out = append(out, shape.CommandInvocation{
+					CommandId: string(c.ID), InstanceId: string(id), Comment: c.Comment, DocumentName: c.DocumentName, DocumentVersion: c.DocumentVersion,
+					RequestedDateTime: &c.Requested, Status: string(v.Status), StatusDetails: v.Details, CommandPlugins: []shape.CommandPlugin{},
+					InstanceName: s.name(snap, id),
+				})
+			}
+		}
+	}
+	cut, next := api.Cut(page, snap.Rev(), out, func(v shape.CommandInvocation) string {
+		return newestFirst(v.RequestedDateTime, v.CommandId+v.InstanceId)
+	})
+	if in.Details != nil && *in.Details {
+		for k := range cut {
+			if err := s.details(ctx, snap, &cut[k]); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return &shape.ListCommandInvocationsOutput{CommandInvocations: cut, NextToken: next}, nil
+}
+
+func (s *Service) name(snap *store.Snapshot, id cloud.InstanceID) string {
+	o, err := store.MirroredGet(snap, store.Instances, id)
+	if err != nil {
+		return ""
+	}
+	return o.Value.Tags["Name"]
+}
+
+// details fills in the steps of an invocation with the beginning of their output.
+func (s *Service) details(ctx context.Context, snap *store.Snapshot, v *shape.CommandInvocation) error {
+	o, err := s.command(ctx, snap, v.CommandId)
+	if err != nil {
+		return err
+	}
+	inv := s.invocation(snap, o.Value, cloud.InstanceID(v.InstanceId))
+	for _, step := range inv.Steps {
+		p := shape.CommandPlugin{Name: step.Name, Status: string(step.Status), StatusDetails: step.Details, ResponseCode: number(step.ResponseCode)}
+		if !step.Started.IsZero() {
+			p.ResponseStartDateTime = &step.Started
+		}
+		if !step.Ended.IsZero() {
+			p.ResponseFinishDateTime = &step.Ended
+		}
+		v.CommandPlugins = append(v.CommandPlugins, p)
+	}
+	if len(v.CommandPlugins) > 0 && inv.Status.Terminal() {
+		text, err := s.output(ctx, snap, o.Value, inv, "stdout", pluginShown)
+		if err != nil {
+			return err
+		}
+		v.CommandPlugins[0].Output = text
+	}
+	return nil
+}
+
+// output returns the beginning of a stream, cut at a character and with a word that it is cut.
+func (s *Service) output(ctx context.Context, snap *store.Snapshot, c cloud.Command, inv cloud.Invocation, stream string, limit int) (string, error) {
+	total := inv.StdoutBytes
+	if stream == "stderr" {
+		total = inv.StderrBytes
+	}
+	if total == 0 {
+		return "", nil
+	}
+	host, err := store.MirroredGet(snap, store.Hosts, c.Hosts[inv.Instance])
+	if err != nil {
+		return "", nil // the host has left the cluster, and the output with it
+	}
+	data, err := s.Door.Output(ctx, host.Value, inv.Instance, c.ID, stream, limit*utf8.UTFMax)
+	if err != nil {
+		s.Log.Warn("output is not to be had", "command", c.ID, "instance", inv.Instance, "host", host.Value.ID, "err", err)
+		return "", nil
+	}
+	text := []rune(strings.ToValidUTF8(string(data), "\uFFFD"))
+	if len(text) <= limit && int64(len(data)) >= total {
+		return string(text), nil
+	}
+	return string(text[:min(len(text), limit-len(truncated))]) + truncated, nil
+}
+
+// GetCommandInvocation shows one command on one instance, with its output once it has ended.
+func (s *Service) GetCommandInvocation(ctx context.Context, in *shape.GetCommandInvocationInput) (*shape.GetCommandInvocationOutput, error) {
+	snap := s.Mirror.Snapshot()
+	o, err := s.command(ctx, snap, in.CommandId)
+	if err != nil {
+		return nil, err
+	}
+	c, id := o.Value, cloud.InstanceID(in.InstanceId)
+	if _, ok := c.Hosts[id]; !ok {
+		return nil, cloud.Errorf("InvocationDoesNotExist", "Command %s was not sent to instance %.40s", c.ID, in.InstanceId)
+	}
+	inv := s.invocation(snap, c, id)
+	out := &shape.GetCommandInvocationOutput{
+		CommandId: string(c.ID), InstanceId: string(id), Comment: c.Comment, DocumentName: c.DocumentName, DocumentVersion: c.DocumentVersion,
+		Status: string(inv.Status), StatusDetails: inv.Details, ResponseCode: number(inv.ResponseCode),
+		CloudWatchOutputConfig: &shape.CloudWatchOutputConfig{CloudWatchLogGroupName: "", CloudWatchOutputEnabled: ptr(false)},
+	}
+	if len(inv.Steps) > 0 {
+		out.PluginName = inv.Steps[0].Action
+		names := make([]string, len(inv.Steps))
+		for k, step := range inv.Steps {
+			names[k] = step.Name
+		}
+		if in.PluginName != "" && !slices.Contains(names, in.PluginName) && in.PluginName != out.PluginName {
+			return nil, cloud.Errorf("InvalidPluginName", "Command %s has no step %.40q: it has %v", c.ID, in.PluginName, names)
+		}
+	}
+	if !inv.Started.IsZero() {
+		out.ExecutionStartDateTime = inv.Started.UTC().Format("2006-01-02T15:04:05.000Z")
+	}
+	if !inv.Ended.IsZero() {
+		out.ExecutionEndDateTime = inv.Ended.UTC().Format("2006-01-02T15:04:05.000Z")
+		out.ExecutionElapsedTime = fmt.Sprintf("PT%.3fS", inv.Ended.Sub(inv.Started).Seconds())
+	}
+	if inv.Status.Terminal() {
+		if out.StandardOutputContent, err = s.output(ctx, snap, c, inv, "stdout", stdoutShown); err != nil {
+			return nil, err
+		}
+		if out.StandardErrorContent, err = s.output(ctx, snap, c, inv, "stderr", stderrShown); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// DescribeInstanceInformation shows the instances whose agents have connected.
+func (s *Service) DescribeInstanceInformation(ctx context.Context, in *shape.DescribeInstanceInformationInput) (*shape.DescribeInstanceInformationOutput, error) {
+	page, snap, err := s.page(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	filters := map[string][]string{}
+	for _, f := range in.Filters {
+		filters[f.Key] = f.Values
+	}
+	for _, f := range in.InstanceInformationFilterList {
+		filters[f.Key] = f.ValueSet
+	}
+	all, err := store.Mirrored(snap, store.Instances)
+	if err != nil {
+		return nil, err
+	}
+	var out []shape.InstanceInformation
+	for _, o := range all {
+		i := o.Value
+		if i.Account != caller(ctx) || i.Host == "" {
+			continue
+		}
+		ping, err := store.MirroredGet(snap, store.Pings(i.Host), i.ID)
+		if err != nil {
+			continue
+		}
+		p := ping.Value
+		v := shape.InstanceInformation{
+			InstanceId: string(i.ID), AgentVersion: p.Version, ComputerName: p.ComputerName, IPAddress: p.Address, PlatformName: p.PlatformName,
+			PlatformType: p.PlatformType, PlatformVersion: p.PlatformVer, LastPingDateTime: &p.LastSeen, PingStatus: "ConnectionLost",
+			ResourceType: "EC2Instance", IsLatestVersion: ptr(true),
+		}
+		if p.Connected {
+			v.PingStatus = "Online"
+		}
+		if i.Profile != nil {
+			v.IamRole = i.Profile.RoleName
+		}
+		keep := true
+		for key, values := range filters {
+			ok, err := informed(v, i, key, values)
+			if err != nil {
+				return nil, err
+			}
+			keep = keep && ok
+		}
+		if keep {
+			out = append(out, v)
+		}
+	}
+	cut, next := api.Cut(page, snap.Rev(), out, func(v shape.InstanceInformation) string { return v.InstanceId })
+	return &shape.DescribeInstanceInformationOutput{InstanceInformationList: cut, NextToken: next}, nil
+}
+
+func informed(v shape.InstanceInformation, i cloud.Instance, key string, values []string) (bool, error) {
+	switch key {
+	case "InstanceIds":
+		return slices.Contains(values, v.InstanceId), nil
+	case "PingStatus":
+		return slices.Contains(values, v.PingStatus), nil
+	case "AgentVersion":
+		return slices.Contains(values, v.AgentVersion), nil
+	case "PlatformTypes":
+		return slices.Contains(values, v.PlatformType), nil
+	case "ResourceType":
+		return slices.Contains(values, v.ResourceType), nil
+	case "IamRole":
+		return slices.Contains(values, v.IamRole), nil
+	}
+	if strings.HasPrefix(key, "tag:") || key == "tag-key" {
+		return matches(i, cloud.CommandTarget{Key: key, Values: values})
+	}
+	return false, cloud.Errorf("InvalidInstanceInformationFilterValue", "Filter key %.40q is not known", key)
+}

@@ -1,0 +1,260 @@
+package ssm
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/document"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// Limits and defaults of SendCommand: https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html
+const (
+	maxInstanceIDs   = 50
+	maxTargets       = 5
+	defaultDelivery  = 3600
+	leastDelivery    = 30
+	mostDelivery     = 2592000
+	defaultExecution = 3600
+	targetLimit      = 200 // instances that one command may reach now: one transaction holds it all
+)
+
+// SendCommand stores the wish to run a document and answers Pending.
+func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (*shape.SendCommandOutput, error) {
+	steps, version, err := fill(in)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(in); err != nil {
+		return nil, err
+	}
+	id, err := cloud.NewUUID(s.Rand)
+	if err != nil {
+		return nil, err
+	}
+	now := s.Now().UTC()
+	c := cloud.Command{
+		ID: cloud.CommandID(id), Account: caller(ctx), DocumentName: in.DocumentName, DocumentVersion: version, Comment: in.Comment,
+		Parameters: in.Parameters, Requested: now, TimeoutSeconds: defaultDelivery, MaxConcurrency: "50", MaxErrors: "0",
+	}
+	if in.TimeoutSeconds != nil {
+		c.TimeoutSeconds = int(*in.TimeoutSeconds)
+	}
+	execution := 0
+	for _, step := range steps {
+		execution += step.TimeoutSeconds
+	}
+	delivery := time.Duration(c.TimeoutSeconds) * time.Second
+	c.Expires = now.Add(delivery + time.Duration(execution)*time.Second)
+	for _, i := range in.InstanceIds {
+		c.AskedInstances = append(c.AskedInstances, cloud.InstanceID(i))
+	}
+	for _, t := range in.Targets {
+		c.Targets = append(c.Targets, cloud.CommandTarget{Key: t.Key, Values: t.Values})
+	}
+
+	snap := s.Mirror.Snapshot()
+	instances, err := s.resolve(snap, c)
+	if err != nil {
+		return nil, err
+	}
+	t := store.NewTxn()
+	c.Hosts = map[cloud.InstanceID]cloud.HostID{}
+	for _, i := range instances {
+		c.Instances = append(c.Instances, i.ID)
+		c.Hosts[i.ID] = i.Host
+		store.Create(t, store.CommandWishes(i.Host), store.InvocationID(c.ID, i.ID), cloud.CommandWish{
+			Command: c.ID, Instance: i.ID, DocumentName: in.DocumentName, DocumentVersion: version, Steps: steps,
+			Requested: now, DeliverBy: now.Add(delivery),
+		})
+	}
+	store.Create(t, store.Commands, c.ID, c)
+	rev, err := s.Store.Commit(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Mirror.WaitRev(ctx, rev); err != nil {
+		return nil, err
+	}
+	return &shape.SendCommandOutput{Command: s.shape(s.Mirror.Snapshot(), c)}, nil
+}
+
+// fill returns the scripts that the document and the parameters come to.
+func fill(in *shape.SendCommandInput) ([]cloud.Step, string, error) {
+	content, version, ok := document.Builtin(in.DocumentName)
+	if !ok {
+		return nil, "", cloud.Errorf("InvalidDocument", "Document with name %.128s does not exist: AWS-RunShellScript is the one that there is", in.DocumentName)
+	}
+	switch in.DocumentVersion {
+	case "", version, "$DEFAULT", "$LATEST":
+	default:
+		return nil, "", cloud.Errorf("InvalidDocumentVersion", "Document %s has no version %.20s", in.DocumentName, in.DocumentVersion)
+	}
+	doc, err := document.Parse([]byte(content))
+	if err != nil {
+		return nil, "", err
+	}
+	steps, err := doc.Fill(in.Parameters)
+	return steps, version, err
+}
+
+// check applies the rules that need nothing but the request, and refuses what is not there yet.
+func check(in *shape.SendCommandInput) error {
+	switch t := in.TimeoutSeconds; {
+	case t != nil && (*t < leastDelivery || *t > mostDelivery):
+		return cloud.Errorf("ValidationException", "TimeoutSeconds is %d to %d, not %d", leastDelivery, mostDelivery, *t)
+	case len(in.Comment) > 100:
+		return cloud.Errorf("ValidationException", "Comment may have 100 characters")
+	case len(in.InstanceIds) > maxInstanceIDs:
+		return cloud.Errorf("ValidationException", "InstanceIds may name %d instances: use Targets for more", maxInstanceIDs)
+	case len(in.Targets) > maxTargets:
+		return cloud.Errorf("ValidationException", "Targets may have %d elements", maxTargets)
+	case len(in.InstanceIds) == 0 && len(in.Targets) == 0:
+		return cloud.Errorf("ValidationException", "Name the instances, by InstanceIds or by Targets")
+	case len(in.InstanceIds) > 0 && len(in.Targets) > 0:
+		return cloud.Errorf("ValidationException", "Name the instances either by InstanceIds or by Targets")
+	case in.MaxConcurrency != "" || in.MaxErrors != "":
+		return cloud.Errorf("ValidationException", "MaxConcurrency and MaxErrors are not there yet: leave them out")
+	case in.OutputS3BucketName != "" || in.OutputS3KeyPrefix != "":
+		return cloud.Errorf("InvalidOutputFolder", "Output to S3 is not there yet: read it with get-command-invocation")
+	case in.NotificationConfig != nil || in.ServiceRoleArn != "" || in.AlarmConfiguration != nil:
+		return cloud.Errorf("ValidationException", "Notifications and alarms are not there yet: leave them out")
+	case in.CloudWatchOutputConfig != nil && in.CloudWatchOutputConfig.CloudWatchOutputEnabled != nil && *in.CloudWatchOutputConfig.CloudWatchOutputEnabled:
+		return cloud.Errorf("ValidationException", "Output to CloudWatch is not there yet: leave it out")
+	case in.DocumentHash != "":
+		return cloud.Errorf("ValidationException", "DocumentHash is not there yet: leave it out")
+	}
+	return nil
+}
+
+// resolve returns the instances of a command. An instance that is named must have an agent; one that is
+// only found by a target is left out when it has none.
+func (s *Service) resolve(snap *store.Snapshot, c cloud.Command) ([]cloud.Instance, error) {
+	var out []cloud.Instance
+	for k, id := range c.AskedInstances {
+		if slices.Contains(c.AskedInstances[:k], id) {
+			return nil, cloud.Errorf("DuplicateInstanceId", "Instance %s is named twice", id)
+		}
+		o, err := store.MirroredGet(snap, store.Instances, nonEmpty(string(id)))
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return nil, err
+		}
+		if err != nil || o.Value.Account != c.Account || !s.managed(snap, o.Value) {
+			return nil, cloud.Errorf("InvalidInstanceId", "Instances [[%.40s]] not in a valid state for account %s: it must be running and its agent must have connected, see describe-instance-information", id, c.Account)
+		}
+		out = append(out, o.Value)
+	}
+	if len(c.Targets) == 0 {
+		return out, nil
+	}
+	all, err := store.Mirrored(snap, store.Instances)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range all {
+		if o.Value.Account != c.Account || !s.managed(snap, o.Value) {
+			continue
+		}
+		match := true
+		for _, t := range c.Targets {
+			ok, err := matches(o.Value, t)
+			if err != nil {
+				return nil, err
+			}
+			match = match && ok
+		}
+		if match {
+			out = append(out, o.Value)
+		}
+	}
+	if len(out) > targetLimit {
+		return nil, cloud.Errorf("ValidationException", "The targets select %d instances and one command can reach %d now: select fewer", len(out), targetLimit)
+	}
+	return out, nil
+}
+
+// managed reports whether Run Command reaches the instance: it runs, and its agent has connected.
+func (s *Service) managed(snap *store.Snapshot, i cloud.Instance) bool {
+	if i.Host == "" || i.Power != cloud.PowerRunning {
+		return false
+	}
+	_, err := store.MirroredGet(snap, store.Pings(i.Host), i.ID)
+	return err == nil
+}
+
+func matches(i cloud.Instance, t cloud.CommandTarget) (bool, error) {
+	switch key, isTag := strings.CutPrefix(t.Key, "tag:"); {
+	case isTag:
+		v, ok := i.Tags[key]
+		return ok && slices.Contains(t.Values, v), nil
+	case t.Key == "tag-key":
+		for k := range i.Tags {
+			if slices.Contains(t.Values, k) {
+				return true, nil
+			}
+		}
+		return false, nil
+	case t.Key == "InstanceIds":
+		return slices.Contains(t.Values, string(i.ID)), nil
+	}
+	return false, cloud.Errorf("ValidationException", "Target key %.60q: want InstanceIds, tag:KEY or tag-key", t.Key)
+}
+
+// CancelCommand asks for the cancellation of a command where it has not ended. There is no guarantee.
+func (s *Service) CancelCommand(ctx context.Context, in *shape.CancelCommandInput) (*shape.CancelCommandOutput, error) {
+	for {
+		snap := s.Mirror.Snapshot()
+		o, err := s.command(ctx, snap, in.CommandId)
+		if err != nil {
+			return nil, err
+		}
+		next := o.Value
+		next.Cancelled = slices.Clone(next.Cancelled)
+		ids := next.Instances
+		if len(in.InstanceIds) == 0 {
+			next.CancelAll = true
+		} else {
+			ids = nil
+			for _, id := range in.InstanceIds {
+				if _, ok := next.Hosts[cloud.InstanceID(id)]; !ok {
+					return nil, cloud.Errorf("InvalidInstanceId", "Command %s was not sent to %.40s", next.ID, id)
+				}
+				ids = append(ids, cloud.InstanceID(id))
+			}
+			next.Cancelled = append(next.Cancelled, ids...)
+		}
+		t := store.NewTxn()
+		store.Update(t, store.Commands, o, next)
+		for _, id := range ids {
+			if s.invocation(snap, o.Value, id).Status.Terminal() {
+				continue
+			}
+			wish, err := store.MirroredGet(snap, store.CommandWishes(next.Hosts[id]), store.InvocationID(next.ID, id))
+			if err != nil || wish.Value.Cancel {
+				continue
+			}
+			asked := wish.Value
+			asked.Cancel = true
+			store.Update(t, store.CommandWishes(next.Hosts[id]), wish, asked)
+		}
+		rev, err := s.Store.Commit(ctx, t)
+		if errors.Is(err, store.ErrConflict) {
+			if rev, err = s.Store.Head(ctx); err == nil {
+				err = s.Mirror.WaitRev(ctx, rev)
+			}
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &shape.CancelCommandOutput{}, s.Mirror.WaitRev(ctx, rev)
+	}
+}

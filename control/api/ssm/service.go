@@ -1,0 +1,95 @@
+// Package ssm answers the Run Command part of the Systems Manager API.
+//
+// SendCommand stores the command and, in the same transaction, one wish for the host of each instance;
+// what hosts report is read back from their statuses, and output bytes are streamed from the host that
+// holds them. The state that a client sees is a function of the command, the report and the time, so a
+// host that has gone silent cannot leave a command in progress for ever.
+package ssm
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/control/api"
+	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
+	"github.com/ichiro-metal/ichiro/control/api/wire"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// door reads what a host keeps of a command.
+type door interface {
+	// Output returns up to limit bytes of a command's stdout or stderr, from its start.
+	Output(ctx context.Context, host cloud.Host, i cloud.InstanceID, c cloud.CommandID, stream string, limit int) ([]byte, error)
+}
+
+// Config is what the service works with.
+type Config struct {
+	Store  *store.Client
+	Mirror *store.Mirror // of spec/, status/, wish/ and host/
+	Door   door
+	Pager  *api.Pager
+	Now    func() time.Time
+	Rand   io.Reader
+	Log    *slog.Logger
+}
+
+// Service answers the actions.
+type Service struct{ Config }
+
+// New returns the service as the front's table has it.
+func New(cfg Config) api.Service {
+	s := &Service{cfg}
+	ro := api.ReadOnly()
+	return api.Service{
+		Name: "ssm", Protocol: wire.JSON, Version: shape.Version, TargetPrefix: shape.TargetPrefix, Known: shape.Operations, Ignored: shape.Ignored,
+		Actions: []api.Action{
+			api.Do("SendCommand", s.SendCommand),
+			api.Do("CancelCommand", s.CancelCommand),
+			api.Do("ListCommands", s.ListCommands, ro),
+			api.Do("ListCommandInvocations", s.ListCommandInvocations, ro),
+			api.Do("GetCommandInvocation", s.GetCommandInvocation, ro),
+			api.Do("DescribeInstanceInformation", s.DescribeInstanceInformation, ro),
+		},
+	}
+}
+
+func caller(ctx context.Context) cloud.AccountID {
+	return cloud.AccountID(api.CallerFrom(ctx).Account)
+}
+
+// command returns the caller's command.
+func (s *Service) command(ctx context.Context, snap *store.Snapshot, id string) (store.Object[cloud.Command], error) {
+	o, err := store.MirroredGet(snap, store.Commands, nonEmpty(id))
+	if errors.Is(err, store.ErrNotFound) || err == nil && o.Value.Account != caller(ctx) {
+		return o, cloud.Errorf("InvalidCommandId", "Command %.64s does not exist: see list-commands", id)
+	}
+	return o, err
+}
+
+func nonEmpty(id string) string {
+	if id == "" {
+		return "-"
+	}
+	return id
+}
+
+// invocation returns what a client sees of a command on an instance.
+func (s *Service) invocation(snap *store.Snapshot, c cloud.Command, id cloud.InstanceID) cloud.Invocation {
+	seen := cloud.Invocation{Command: c.ID, Instance: id, Status: cloud.InvocationPending, ResponseCode: -1}
+	if o, err := store.MirroredGet(snap, store.Invocations(c.Hosts[id]), store.InvocationID(c.ID, id)); err == nil {
+		seen = o.Value
+	}
+	var i *cloud.Instance
+	if o, err := store.MirroredGet(snap, store.Instances, id); err == nil {
+		i = &o.Value
+	}
+	return c.Show(seen, i, s.Now())
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func number(n int) *int64 { return ptr(int64(n)) }
