@@ -151,3 +151,85 @@ type AgentPing struct {
 	ComputerName string
 	Address      string
 }
+
+// Show returns what a client sees of the command on an instance (nil: gone), from what its host has seen.
+// What the host said last stands, but for three things that it may not be there to say: that cancellation
+// was asked for, that the time is over, and that the instance is gone.
+func (c Command) Show(seen Invocation, i *Instance, now time.Time) Invocation {
+	if seen.Status.Terminal() {
+		return seen
+	}
+	switch {
+	case i == nil || i.Power == PowerTerminated:
+		seen.Status, seen.Details = InvocationFailed, "Undeliverable"
+	case now.After(c.Expires):
+		seen.Status, seen.Details = InvocationTimedOut, "DeliveryTimedOut"
+	case c.CancelAsked(seen.Instance):
+		seen.Status, seen.Details = InvocationCancelling, string(InvocationCancelling)
+	}
+	if seen.Details == "" {
+		seen.Details = string(seen.Status)
+	}
+	return seen
+}
+
+// CommandSummary is the state of a command as a whole.
+type CommandSummary struct {
+	Status    string
+	Details   string
+	Targets   int
+	Completed int
+	Errors    int // failed, or timed out in execution
+	TimedOut  int // never delivered in time
+}
+
+// Summarize returns the state of a command from its invocations: in progress while any is, then success
+// only if all succeeded.
+func Summarize(invocations []Invocation) CommandSummary {
+	s := CommandSummary{Targets: len(invocations)}
+	begun, cancelling, success, cancelled := false, false, 0, 0
+	for _, i := range invocations {
+		switch {
+		case !i.Status.Terminal():
+			begun = begun || i.Status != InvocationPending
+			cancelling = cancelling || i.Status == InvocationCancelling
+			continue
+		case i.Status == InvocationSuccess:
+			success++
+		case i.Status == InvocationCancelled:
+			cancelled++
+		case i.Details == "DeliveryTimedOut":
+			s.TimedOut++
+		case i.Details == "Undeliverable", i.Details == "InvalidPlatform", i.Details == "AccessDenied":
+		default:
+			s.Errors++
+		}
+		s.Completed++
+	}
+	switch {
+	case cancelling:
+		s.Status = "Cancelling"
+	case s.Completed == 0 && !begun && s.Targets > 0:
+		s.Status = "Pending"
+	case s.Completed < s.Targets:
+		s.Status = "InProgress"
+	case success == s.Targets:
+		s.Status = "Success"
+	case s.Errors > 0:
+		s.Status = "Failed"
+	case cancelled > 0:
+		s.Status = "Cancelled"
+	case s.TimedOut > 0 && success == 0:
+		s.Status, s.Details = "TimedOut", "DeliveryTimedOut"
+	case s.TimedOut > 0:
+		s.Status, s.Details = "Success", "Incomplete"
+	case success > 0:
+		s.Status, s.Details = "Success", "Incomplete"
+	default:
+		s.Status = "Failed"
+	}
+	if s.Details == "" {
+		s.Details = s.Status
+	}
+	return s
+}

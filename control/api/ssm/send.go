@@ -15,13 +15,12 @@ import (
 
 // Limits and defaults of SendCommand: https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_SendCommand.html
 const (
-	maxInstanceIDs   = 50
-	maxTargets       = 5
-	defaultDelivery  = 3600
-	leastDelivery    = 30
-	mostDelivery     = 2592000
-	defaultExecution = 3600
-	targetLimit      = 200 // instances that one command may reach now: one transaction holds it all
+	maxInstanceIDs  = 50
+	maxTargets      = 5
+	defaultDelivery = 3600
+	leastDelivery   = 30
+	mostDelivery    = 2592000
+	targetLimit     = 200 // instances that one command may reach now: one transaction holds it all
 )
 
 // SendCommand stores the wish to run a document and answers Pending.
