@@ -47,7 +47,7 @@ type Server struct {
 	client *store.Client
 	quota  int64
 
-	embedded *embed.Etcd // nil for an external cluster
+	embedded *embed.Etcd                 // nil for an external cluster
 	grpc     atomic.Pointer[grpc.Server] // set when it begins to serve
 	lock     *os.File
 	close    sync.Once

@@ -1,0 +1,165 @@
+package arch
+
+// Floors, from the ground up. A room may use what is below its floor, and the rooms inside
+// itself; neighbours on the same floor only if the table says why.
+const (
+	nouns      = iota + 1 // plain values
+	contracts             // formats and skeletons that two rooms agree on
+	deciders              // pure functions of (now, snapshot) to a plan
+	engines               // make the kernel, a disk, QEMU, systemd, etcd do something
+	conductors            // order among engines, and the front of an interface
+	mains                 // flags and wiring
+)
+
+// rooms places every directory that holds Go. A directory that is not here is in the room
+// of its nearest ancestor that is.
+var rooms = map[string]int{
+	"internal/cloud":     nouns,
+	"internal/bundle":    contracts,
+	"internal/document":  deciders,
+	"internal/reconcile": contracts,
+	"internal/service":   contracts,
+	"internal/shim":      contracts,
+	"internal/handover":  engines,
+	"internal/store":     engines,
+	"internal/block":     engines,
+	"internal/userdata":  deciders,
+	"internal/provision": conductors,
+	"internal/arch":      mains,
+	"internal/nstest":    mains,
+	"internal/storetest": mains,
+	"internal/vmtest":    mains,
+
+	"control":           mains,
+	"control/sigv4":     deciders,
+	"control/ipam":      deciders,
+	"control/placement": deciders,
+	"control/scaling":   deciders,
+	"control/recovery":  deciders,
+	"control/identity":  deciders,
+	"control/etcd":      conductors, // opens the store and keeps it: over internal/store
+	"control/iam":       conductors, // IAM's engine over the store
+	"control/cluster":   conductors,
+	"control/api":       conductors,
+
+	"agent":          mains,
+	"agent/metadata": deciders,
+	"agent/link":     engines,
+	"agent/firewall": engines,
+	"agent/dhcp":     engines,
+	"agent/unit":     engines,
+	"agent/eni":      conductors,
+	"agent/host":     conductors,
+	"agent/door":     conductors,
+
+	"hypervisor-shim":         mains,
+	"hypervisor-shim/machine": deciders,
+	"hypervisor-shim/jail":    engines,
+	"hypervisor-shim/qemu":    engines,
+	"hypervisor-shim/qmp":     engines,
+	"hypervisor-shim/console": engines,
+	"hypervisor-shim/control": conductors,
+
+	"imds":        mains,
+	"imds/tree":   deciders,
+	"imds/server": conductors,
+
+	"runcmd":         mains,
+	"runcmd/wire":    contracts, // frames, and the door of the websocket library
+	"runcmd/journal": engines,
+	"runcmd/spool":   engines,
+	"runcmd/keeper":  engines,
+	"runcmd/runner":  conductors,
+	"runcmd/link":    conductors,
+	"runcmd/gateway": mains,
+
+	"initramfs":         mains,
+	"initramfs/init":    mains,
+	"initramfs/codec":   engines,
+	"initramfs/bzimage": engines,
+	"initramfs/lease":   engines,
+	"initramfs/network": engines,
+	"initramfs/fetch":   engines,
+	"initramfs/image":   conductors,
+	"initramfs/boot":    conductors,
+	"initramfs/tools":   conductors,
+
+	"deploy":         mains,
+	"deploy/doctor":  engines,
+	"deploy/process": engines,
+	"deploy/host":    conductors,
+	"deploy/s3":      mains,
+}
+
+// neighbours may use each other although they are on the same floor.
+var neighbours = map[string]string{
+	"control/api -> control/cluster":               "an action that changes what is wished wakes the planner",
+	"control/api -> control/iam":                   "IAM's and STS's actions are answered by its engine",
+	"agent/host -> agent/eni":                      "the host applies all interfaces before it starts a unit",
+	"agent/host -> agent/door":                     "the host opens the door when it knows its instances",
+	"hypervisor-shim/qemu -> hypervisor-shim/jail": "QEMU is started inside the jail",
+	"runcmd/link -> runcmd/runner":                 "what arrives on the link is handed to the runner",
+	"initramfs/bzimage -> initramfs/codec":         "a kernel image is compressed",
+	"initramfs/network -> initramfs/lease":         "the interface is configured from the lease",
+}
+
+// pure are the packages that must be deciders in fact: see TestDecidersArePure.
+var pure = []string{
+	"internal/cloud", "internal/document",
+	"control/sigv4", "control/ipam", "control/placement", "control/identity", "control/scaling", "control/recovery",
+	"agent/metadata", "hypervisor-shim/machine", "imds/tree",
+}
+
+// testOnly are the packages that no program may contain.
+var testOnly = []string{"internal/arch", "internal/nstest", "internal/vmtest", "internal/storetest"}
+
+// library is a module that go.mod requires directly: why, and the only directories of
+// programs that import it. Tests may import it anywhere. One building has one door.
+type library struct {
+	why   string
+	doors []string // and what lies below them
+	wide  bool     // it is a vocabulary, not a subsystem: anybody may speak it
+	tool  bool     // run or read, but not imported
+}
+
+var libraries = map[string]library{
+	"github.com/BurntSushi/toml":                    {why: "ichiro.toml, with unknown fields refused", doors: []string{"deploy", "agent", "control"}},
+	"github.com/aws/aws-sdk-go":                     {why: "its API models are the input of the generator of shapes", tool: true},
+	"github.com/aws/aws-sdk-go-v2":                  {why: "the stock client, as the other side in tests"},
+	"github.com/aws/aws-sdk-go-v2/credentials":      {why: "the stock client, as the other side in tests"},
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds": {why: "the stock client, as the other side in tests"},
+	"github.com/aws/aws-sdk-go-v2/service/ec2":      {why: "the stock client, as the other side in tests"},
+	"github.com/aws/aws-sdk-go-v2/service/iam":      {why: "the stock client, as the other side in tests"},
+	"github.com/aws/aws-sdk-go-v2/service/ssm":      {why: "the stock client, as the other side in tests"},
+	"github.com/aws/aws-sdk-go-v2/service/sts":      {why: "the stock client, as the other side in tests"},
+	"github.com/coreos/go-systemd/v22":              {why: "sd_notify, the watchdog, is stderr the journal; units over D-Bus", doors: []string{"internal/service", "agent/unit"}},
+	"github.com/fsnotify/fsnotify":                  {why: "inotify for the instance directories", doors: []string{"internal/bundle"}},
+	"github.com/google/nftables":                    {why: "nf_tables by netlink: one batch, no parsing of nft's text", doors: []string{"agent/firewall"}},
+	"github.com/gorilla/websocket":                  {why: "the websocket of Run Command", doors: []string{"runcmd/wire"}},
+	"github.com/insomniacslk/dhcp":                  {why: "DHCP packets; the guest's client", doors: []string{"agent/dhcp", "initramfs/lease"}},
+	"github.com/klauspost/compress":                 {why: "zstd of kernels and ramdisks", doors: []string{"initramfs/codec", "internal/block"}},
+	"github.com/landlock-lsm/go-landlock":           {why: "the file system rights of QEMU", doors: []string{"hypervisor-shim/jail"}},
+	"github.com/mdlayher/netlink":                   {why: "the transport that google/nftables exposes", doors: []string{"agent/firewall"}},
+	"github.com/pierrec/lz4/v4":                     {why: "lz4 of kernels and ramdisks", doors: []string{"initramfs/codec"}},
+	"github.com/prometheus/client_golang":           {why: "metrics: declared where the fact is", wide: true},
+	"github.com/smallstep/pkcs7":                    {why: "the PKCS#7 signature of identity documents", doors: []string{"control/identity"}},
+	"github.com/ti-mo/conntrack":                    {why: "end connections of rules and addresses that are gone", doors: []string{"agent/firewall"}},
+	"github.com/u-root/u-root":                      {why: "the small image's commands, and cpio", doors: []string{"initramfs"}},
+	"github.com/versity/versitygw":                  {why: "IAM's engine; the S3 front", doors: []string{"control/iam", "deploy/s3"}},
+	"github.com/vishvananda/netlink":                {why: "links, routes, neighbours", doors: []string{"agent/link", "internal/vmtest", "initramfs/network"}},
+	"github.com/vishvananda/netns":                  {why: "network namespaces", doors: []string{"agent/link"}},
+	"go.etcd.io/etcd/api/v3":                        {why: "the store's wire types and errors", doors: []string{"internal/store", "control/etcd"}},
+	"go.etcd.io/etcd/client/v3":                     {why: "the store's client", doors: []string{"internal/store", "control/etcd"}},
+	"go.etcd.io/etcd/server/v3":                     {why: "the store's server, embedded", doors: []string{"control/etcd", "internal/storetest"}},
+	"go.uber.org/zap":                               {why: "etcd logs through it: bridged to slog, or silenced", doors: []string{"control/etcd", "internal/store"}},
+	"go.yaml.in/yaml/v3":                            {why: "#cloud-config and Run Command documents", doors: []string{"internal/userdata", "internal/document"}},
+	"golang.org/x/crypto":                           {why: "OpenSSH's form of public keys", doors: []string{"control/api/ec2", "control/iam", "internal/userdata"}},
+	"golang.org/x/sync":                             {why: "errgroup", wide: true},
+	"golang.org/x/sys":                              {why: "system calls that package syscall lacks", wide: true},
+	"golang.org/x/term":                             {why: "raw mode for the console", doors: []string{"deploy"}},
+	"google.golang.org/grpc":                        {why: "etcd's transport: connection parameters and status codes", doors: []string{"internal/store", "internal/storetest", "control/etcd"}},
+	"honnef.co/go/tools":                            {why: "staticcheck", tool: true},
+	"mvdan.cc/sh/v3":                                {why: "the small image's shell", doors: []string{"initramfs/tools"}},
+	"pgregory.net/rapid":                            {why: "property tests"},
+	"rsc.io/script":                                 {why: "the walkthrough's scripts"},
+}
