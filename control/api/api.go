@@ -95,6 +95,7 @@ type Identity struct {
 	Role        string // name of the role, of a session
 	Session     string // name of the session
 	Root        bool
+	Principal   any // the Authority's own: it finds in Authorize what it put in at Authenticate
 }
 
 // A Credential is what a request claims to be signed with. Authority finds the key for it.
