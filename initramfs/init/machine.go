@@ -18,7 +18,6 @@ import (
 
 const (
 	agent       = "/usr/bin/ichiro-runcmd"
-	agentState  = "/var/lib/ichiro-runcmd"
 	moduleList  = "/etc/ichiro/modules"
 	searchPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	settleAfter = 200 * time.Millisecond
@@ -201,7 +200,7 @@ func (m *machine) keepAgent() {
 			return
 		}
 		started := time.Now()
-		_, ended, err := m.children.start([]string{agent, "--journal", agentState}, &syscall.ProcAttr{
+		_, ended, err := m.children.start([]string{agent}, &syscall.ProcAttr{
 			Dir: "/", Env: environment, Files: []uintptr{devNull(), log.Fd(), log.Fd()},
 			Sys: &syscall.SysProcAttr{Setsid: true},
 		})

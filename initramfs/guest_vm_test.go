@@ -1,0 +1,80 @@
+//go:build vm
+
+package main
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+)
+
+const script = `#!/bin/sh
+echo "I am $(hostname) with $(wc -l < /proc/modules) modules"
+touch /tmp/was-here
+exit 3
+`
+
+func TestGuestBecomesItsInstance(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, script)
+	g := h.guest(t, "ichiro.shell ichiro.trace")
+	g.Expect(`ichiro: init at [0-9.]+`)
+	g.Expect(`ichiro: network up eth0 172\.31\.0\.20/20 at`)
+	g.Expect(`I am ip-172-31-0-20 with \d+ modules`)
+	g.Expect(`ichiro: user-data finished rc=3 at`)
+	g.Expect(`ichiro: settled`)
+	g.Send("")
+	g.Expect(`# `)
+	for _, c := range []struct{ name, command, want string }{
+		{"the script's output is in the log", "cat /var/log/cloud-init-output.log", `(?s)I am ip-172-31-0-20.*rc=3`},
+		{"the script's exit code is in the result", "cat /run/cloud-init/result.json", `"exit_code": 3`},
+		{"the script ran to its end", "ls /tmp/was-here", `was-here`},
+		{"the ssh key is there and private", "ls -l /root/.ssh/authorized_keys; cat /root/.ssh/authorized_keys", `(?s)-rw-------.*ssh-ed25519 AAAAC3Nza test`},
+		{"the host name is the metadata's", "hostname; uname -n", `(?s)ip-172-31-0-20.*ip-172-31-0-20`},
+		{"the network has the DHCP answer's size", "cat /sys/class/net/eth0/mtu", `1400`},
+		{"the modules of absent devices are loaded for later", "cat /proc/modules", `(?s)virtio_blk.*`},
+		{"the power button is heard", "ls /dev/input", `event0`},
+		{"control groups are there", "cat /sys/fs/cgroup/cgroup.controllers", `memory`},
+		{"routes are those of option 121", "cat /proc/net/route", `(?s)eth0\s+00000000\s+01001FAC.*eth0\s+0008090A\s+09001FAC.*eth0\s+FEA9FEA9\s+00000000`},
+	} {
+		out, code := g.Run(c.command)
+		if code != "0" || !regexp.MustCompile(c.want).MatchString(out) {
+			t.Errorf("%s: %s gave code %s and\n%s\nwant code 0 and %s", c.name, c.command, code, out, c.want)
+		}
+	}
+	g.Monitor("system_powerdown")
+	g.Expect(`ichiro: going down \(power button\)`)
+	g.Expect(`ichiro: down`)
+	if code := g.Wait(); code != 0 {
+		t.Errorf("QEMU ended with code %d, want 0", code)
+	}
+}
+
+func TestGuestNamesWhatItDoesNotHandle(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "#cloud-config\npackages: [nginx]\n")
+	g := h.guest(t, "ichiro.shell")
+	g.Expect(`trouble: user data is of kind "cloud-config": this image does not handle it yet`)
+	g.Send("")
+	g.Expect(`# `)
+	out, _ := g.Run("cat /run/cloud-init/result.json")
+	if !strings.Contains(out, "does not handle it yet") {
+		t.Errorf("result.json is\n%s\nwant the sentence of the console in it", out)
+	}
+}
+
+func TestGuestWithoutNetworkStaysUp(t *testing.T) {
+	t.Parallel()
+	b := build(t, "none", "")
+	g := start(t, b, "ichiro.shell")
+	g.Expect(`ichiro: trouble: no network interface`)
+	g.Send("")
+	g.Expect(`# `)
+	if out, code := g.Run("sh -c 'exit 7'; echo $?"); code != "0" || !strings.Contains(out, "7") {
+		t.Errorf("got %q, code %s; want 7, code 0", out, code)
+	}
+	g.Send("poweroff")
+	if code := g.Wait(); code != 0 {
+		t.Errorf("QEMU ended with code %d, want 0", code)
+	}
+}

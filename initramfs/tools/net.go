@@ -1,0 +1,278 @@
+package tools
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/ichiro-metal/ichiro/initramfs/fetch"
+	"github.com/ichiro-metal/ichiro/initramfs/network"
+)
+
+// ip shows what iproute2's shows: ip [addr | link | route]. It changes nothing.
+func ip(_ context.Context, c *Call) int {
+	object := "addr"
+	for _, a := range c.Args {
+		if !strings.HasPrefix(a, "-") {
+			object = a
+			break
+		}
+	}
+	switch {
+	case strings.HasPrefix("route", object):
+		return routes(c)
+	case strings.HasPrefix("addr", object), strings.HasPrefix("address", object), strings.HasPrefix("link", object):
+	default:
+		return c.usage("[addr | link | route]")
+	}
+	addresses, err := network.Addresses()
+	if err != nil {
+		return c.fail(err)
+	}
+	dirs, _ := filepath.Glob("/sys/class/net/*")
+	for _, d := range dirs {
+		read := func(name string) string {
+			text, _ := os.ReadFile(filepath.Join(d, name))
+			return strings.TrimSpace(string(text))
+		}
+		fmt.Fprintf(c.Stdout, "%s: %s: mtu %s state %s\n    link %s\n", read("ifindex"), path.Base(d), read("mtu"),
+			strings.ToUpper(read("operstate")), read("address"))
+		if strings.HasPrefix("link", object) {
+			continue
+		}
+		for _, a := range addresses {
+			if strconv.Itoa(a.Index) == read("ifindex") {
+				fmt.Fprintf(c.Stdout, "    inet %s\n", a.Prefix)
+			}
+		}
+	}
+	return 0
+}
+
+// routes prints /proc/net/route as iproute2 would.
+func routes(c *Call) int {
+	text, err := os.ReadFile("/proc/net/route")
+	if err != nil {
+		return c.fail(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 8 {
+			continue
+		}
+		to, err1 := littleEndian(f[1])
+		via, err2 := littleEndian(f[2])
+		mask, err3 := littleEndian(f[7])
+		if err1 != nil || err2 != nil || err3 != nil {
+			continue // the heading
+		}
+		bits := 0
+		for _, b := range mask.As4() {
+			for ; b != 0; b <<= 1 {
+				bits++
+			}
+		}
+		out := netip.PrefixFrom(to, bits).String()
+		if bits == 0 {
+			out = "default"
+		}
+		if !via.IsUnspecified() {
+			out += " via " + via.String()
+		}
+		fmt.Fprintln(c.Stdout, out+" dev "+f[0])
+	}
+	return 0
+}
+
+func littleEndian(hex string) (netip.Addr, error) {
+	v, err := strconv.ParseUint(hex, 16, 32)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return netip.AddrFrom4([4]byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}), nil
+}
+
+// download is what curl and wget have in common.
+type download struct {
+	method  string
+	header  map[string]string
+	url     string
+	out     string // file; "-" for the standard output
+	quiet   bool
+	head    bool // print the answer's headers too
+	mayFail bool // an HTTP error is shown like any answer
+}
+
+func (d download) do(ctx context.Context, c *Call) int {
+	at, ok := strings.CutPrefix(d.url, "http://")
+	if !ok {
+		if strings.Contains(d.url, "://") {
+			return c.fail(fmt.Errorf("%s: only http:// is known here", d.url))
+		}
+		at = d.url
+	}
+	host, file, _ := strings.Cut(at, "/")
+	server, err := address(host)
+	if err != nil {
+		return c.fail(err)
+	}
+	answers, err := fetch.Client{Server: server, Host: host}.Do(ctx, fetch.Request{Method: d.method, Path: "/" + file, Header: d.header})
+	if err != nil {
+		return c.fail(err)
+	}
+	a := answers[0]
+	if a.Status >= 400 && !d.mayFail {
+		if !d.quiet {
+			fmt.Fprintf(c.Stderr, "%s: %s: HTTP %d\n", c.Name, d.url, a.Status)
+		}
+		return 22 // curl's
+	}
+	out := c.Stdout
+	if d.out != "-" {
+		f, err := os.Create(c.path(d.out))
+		if err != nil {
+			return c.fail(err)
+		}
+		defer f.Close()
+		out = f
+	}
+	if d.head {
+		fmt.Fprintf(out, "HTTP/1.1 %d\r\n", a.Status)
+		for k, v := range a.Header {
+			fmt.Fprintf(out, "%s: %s\r\n", k, v)
+		}
+		io.WriteString(out, "\r\n")
+	}
+	if _, err := out.Write(a.Body); err != nil {
+		return c.fail(err)
+	}
+	return 0
+}
+
+// address finds a server: a literal address or a name of /etc/hosts. There is no resolver here.
+func address(host string) (netip.AddrPort, error) {
+	name, port := host, "80"
+	if at := strings.LastIndexByte(host, ':'); at >= 0 {
+		name, port = host[:at], host[at+1:]
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return netip.AddrPort{}, fmt.Errorf("%s: %q is no port", host, port)
+	}
+	if a, err := netip.ParseAddr(name); err == nil {
+		return netip.AddrPortFrom(a, uint16(n)), nil
+	}
+	text, _ := os.ReadFile("/etc/hosts")
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		for i := 1; i < len(f); i++ {
+			if a, err := netip.ParseAddr(f[0]); err == nil && f[i] == name {
+				return netip.AddrPortFrom(a, uint16(n)), nil
+			}
+		}
+	}
+	return netip.AddrPort{}, fmt.Errorf("%s: not in /etc/hosts, and this image has no resolver: give the address", name)
+}
+
+func setHeader(header map[string]string, text string) {
+	k, v, _ := strings.Cut(text, ":")
+	header[strings.TrimSpace(k)] = strings.TrimSpace(v)
+}
+
+func curl(ctx context.Context, c *Call) int {
+	d := download{method: "GET", header: map[string]string{}, out: "-", mayFail: true}
+	var short []string
+	for i := 0; i < len(c.Args); i++ {
+		a := c.Args[i]
+		value := func() string {
+			if i+1 < len(c.Args) {
+				i++
+			}
+			return c.Args[i]
+		}
+		switch a {
+		case "-X", "--request":
+			d.method = value()
+		case "-H", "--header":
+			setHeader(d.header, value())
+		case "-o", "--output":
+			d.out = value()
+		case "--fail":
+			d.mayFail = false
+		case "--silent", "--show-error":
+		case "--connect-timeout", "--max-time", "-m", "--retry", "--noproxy":
+			value()
+		default:
+			if !strings.HasPrefix(a, "-") {
+				d.url = a
+			} else {
+				short = append(short, a)
+			}
+		}
+	}
+	set, _, err := options(short, "sSfiIL")
+	if err != nil || d.url == "" {
+		return c.usage("[-sSfiI] [-X METHOD] [-H HEADER]... [-o FILE] http://ADDRESS/PATH")
+	}
+	if has(set, 'f') {
+		d.mayFail = false
+	}
+	if has(set, 'I') {
+		d.method, d.head = "HEAD", true
+	}
+	if has(set, 'i') {
+		d.head = true
+	}
+	d.quiet = has(set, 's') && !has(set, 'S')
+	return d.do(ctx, c)
+}
+
+func wget(ctx context.Context, c *Call) int {
+	d := download{method: "GET", header: map[string]string{}}
+	var short []string
+	for i := 0; i < len(c.Args); i++ {
+		a := c.Args[i]
+		switch {
+		case strings.HasPrefix(a, "--method="):
+			d.method = a[len("--method="):]
+		case strings.HasPrefix(a, "--header="):
+			setHeader(d.header, a[len("--header="):])
+		case a == "--header" && i+1 < len(c.Args):
+			i++
+			setHeader(d.header, c.Args[i])
+		case a == "-O" && i+1 < len(c.Args):
+			i++
+			d.out = c.Args[i]
+		case strings.HasPrefix(a, "-") && strings.HasSuffix(a, "O-") && len(a) > 2:
+			d.out = "-"
+			short = append(short, strings.TrimSuffix(a, "O-"))
+		case strings.HasPrefix(a, "-") && strings.HasSuffix(a, "O") && !strings.HasPrefix(a, "--") && i+1 < len(c.Args):
+			i++
+			d.out = c.Args[i]
+			short = append(short, strings.TrimSuffix(a, "O"))
+		case strings.HasPrefix(a, "--timeout="), strings.HasPrefix(a, "--tries="), a == "--quiet":
+			d.quiet = d.quiet || a == "--quiet"
+		case strings.HasPrefix(a, "-"):
+			short = append(short, a)
+		default:
+			d.url = a
+		}
+	}
+	set, _, err := options(short, "qST:t:")
+	if err != nil || d.url == "" {
+		return c.usage("[-q] [-O FILE] [--method=METHOD] [--header=HEADER]... http://ADDRESS/PATH")
+	}
+	d.quiet = d.quiet || has(set, 'q')
+	if d.out == "" {
+		if d.out = path.Base(d.url); strings.HasSuffix(d.url, "/") {
+			d.out = "index.html"
+		}
+	}
+	return d.do(ctx, c)
+}
