@@ -45,6 +45,7 @@ const (
 	redial    = 50 * time.Millisecond // between attempts to reach QEMU's monitor
 	ask       = 10 * time.Second      // how long QEMU may take to answer; its main loop blocks on slow disks
 	quitGrace = 30 * time.Second      // how long QEMU may take to end once its guest is off
+	echo      = time.Second / 2       // resets that are one: 35 ms measured; no guest boots in less
 	drain     = time.Second           // how long those who follow the console get to read its end
 )
 
@@ -64,7 +65,9 @@ type Shim struct {
 	process  *qemu.Process
 	monitor  *qmp.Client
 	deadline *time.Timer
-	status   lockedStatus
+
+	lastReset time.Time // of watchMonitor
+	status    lockedStatus
 }
 
 // happening is one thing that the loop has to consider.
@@ -131,6 +134,9 @@ func (s *Shim) keep(ctx context.Context, adopted bool) error {
 	cancel()
 	serverDone()
 	os.Remove(s.dir.Path(controlSocket))
+	if s.ended() {
+		os.Remove(s.dir.Path(monitorSocket))
+	}
 	return errors.Join(err, <-consoleDone)
 }
 
@@ -237,22 +243,25 @@ func (s *Shim) step(ctx context.Context, h happening) error {
 		return nil
 	}
 	next, actions, err := s.life.Step(h.event)
-	if h.refused != nil {
-		h.refused <- err
-	}
 	if err != nil {
-		if h.refused == nil {
-			s.log.Warn("ignored what cannot be", "err", err)
+		if h.refused != nil {
+			h.refused <- err
+			return nil
 		}
+		s.log.Warn("ignored what cannot be", "err", err)
 		return nil
 	}
 	before := s.life
 	s.life = next
 	s.note(before, h, actions)
 	if next != before || h.event == machine.Stop {
-		if err := s.save(); err != nil {
-			return err
-		}
+		err = s.save()
+	}
+	if h.refused != nil {
+		h.refused <- err // a wish is accepted when it is on record: another shim will know of it
+	}
+	if err != nil {
+		return err
 	}
 	for _, a := range actions {
 		if err := s.do(ctx, a); err != nil {
@@ -483,7 +492,10 @@ func (s *Shim) listen(ctx context.Context) error {
 func (s *Shim) hear(e qmp.Event) (happening, bool) {
 	switch e.Name {
 	case "RESET":
-		return happening{event: machine.Reset}, true
+		// SeaBIOS finds that it has run before, and resets once more to get its memory back.
+		again := e.Time.Sub(s.lastReset) < echo
+		s.lastReset = e.Time
+		return happening{event: machine.Reset}, !again
 	case "GUEST_PANICKED":
 		return happening{event: machine.Panic, panicInfo: fmt.Sprintf("%.1000s", e.Data)}, true
 	case "SHUTDOWN":

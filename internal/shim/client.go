@@ -28,6 +28,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrState is wrapped by the answer to a request that the machine's state does not allow.
@@ -191,4 +193,25 @@ func plain(err error) error {
 		return op.Err
 	}
 	return err
+}
+
+// Keeper returns the process that listens at the control socket of the instance directory dir.
+func Keeper(ctx context.Context, dir string) (Process, error) {
+	conn, err := Dial(ctx, dir, socketName)
+	if err != nil {
+		return Process{}, fmt.Errorf("%w: %v", ErrGone, err)
+	}
+	defer conn.Close()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return Process{}, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	// The kernel noted it when the other side began to listen.
+	err = raw.Control(func(fd uintptr) { cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, credErr); err != nil {
+		return Process{}, err
+	}
+	return FindProcess(int(cred.Pid))
 }
