@@ -50,6 +50,8 @@ var (
 	ErrExpired    = errors.New("session has expired")
 )
 
+var errNotReady = cloud.Error{Code: "ServiceUnavailable", Message: "the control plane has not seen its store yet: try again"}
+
 // EC2 is the service for which instances take roles.
 const EC2 = "ec2.amazonaws.com"
 
@@ -59,7 +61,7 @@ const EC2 = "ec2.amazonaws.com"
 func (e *Engine) Lookup(accessKeyID, token string) (*Principal, string, error) {
 	switch {
 	case !e.isReady():
-		return nil, "", cloud.Errorf("ServiceUnavailable", "the control plane has not seen its store yet: try again")
+		return nil, "", errNotReady
 	case accessKeyID == e.root.AccessKeyId:
 		if token != "" {
 			return nil, "", ErrBadToken

@@ -167,15 +167,15 @@ func TestInstanceCredentials(t *testing.T) {
 	ok(t, e.AddRole(ctx, "web-profile", "web"))
 	ok(t, e.PutRolePolicy(ctx, "web", Inline{"run", mayRun}))
 
-	ref := must[ProfileRef](t)(e.ResolveProfile(ctx, "arn:aws:iam::000000000000:instance-profile/web-profile"))
-	if ref.RoleARN != "arn:aws:iam::000000000000:role/app/web" || ref.RoleName != "web" || !strings.HasPrefix(ref.ID, "AIPA") {
+	ref := must[cloud.ProfileRef](t)(e.ResolveProfile(ctx, "arn:aws:iam::000000000000:instance-profile/web-profile"))
+	if ref.RoleName != "web" || !strings.HasPrefix(ref.ID, "AIPA") {
 		t.Errorf("profile resolves to %+v", ref)
 	}
 	_, err = e.ResolveProfile(ctx, "nothing")
 	refused(t, err, "InvalidParameterValue")
 
-	c := must[Credentials](t)(e.MintForInstance(ctx, "web-profile", "i-0123456789abcdef0", 0))
-	who, secret, err := e.Lookup(c.AccessKeyID, c.SessionToken)
+	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, "web-profile", "i-0123456789abcdef0", 0))
+	who, secret, err := e.Lookup(c.AccessKeyID, c.Token)
 	ok(t, err)
 	if want := "arn:aws:sts::000000000000:assumed-role/web/i-0123456789abcdef0"; who.ARN != want || secret != c.SecretAccessKey {
 		t.Errorf("the instance is %s, want %s", who.ARN, want)
@@ -187,15 +187,15 @@ func TestInstanceCredentials(t *testing.T) {
 		t.Errorf("an explicit deny is %v", got)
 	}
 
-	other := must[Credentials](t)(e.MintForInstance(ctx, "web-profile", "i-0123456789abcdef1", 0))
-	for name, token := range map[string]string{"no token": "", "another's token": other.SessionToken, "garbage": "AAAA", "bad base64": "!!"} {
+	other := must[cloud.Credentials](t)(e.MintForInstance(ctx, "web-profile", "i-0123456789abcdef1", 0))
+	for name, token := range map[string]string{"no token": "", "another's token": other.Token, "garbage": "AAAA", "bad base64": "!!"} {
 		_, _, err = e.Lookup(c.AccessKeyID, token)
 		if !errors.Is(err, ErrBadToken) {
 			t.Errorf("%s: got %v, want %v", name, err, ErrBadToken)
 		}
 	}
 	clock.Add(InstanceSession + time.Second)
-	_, _, err = e.Lookup(c.AccessKeyID, c.SessionToken)
+	_, _, err = e.Lookup(c.AccessKeyID, c.Token)
 	is(t, err, ErrExpired)
 	if n := must[int](t)(e.Sweep(ctx)); n != 2 {
 		t.Errorf("swept %d sessions, want 2", n)
@@ -203,8 +203,33 @@ func TestInstanceCredentials(t *testing.T) {
 	if n := must[int](t)(e.Sweep(ctx)); n != 0 {
 		t.Errorf("swept %d sessions the second time, want 0", n)
 	}
-	_, _, err = e.Lookup(c.AccessKeyID, c.SessionToken)
+	_, _, err = e.Lookup(c.AccessKeyID, c.Token)
 	is(t, err, ErrExpired) // the token itself says so
+}
+
+func TestMintingTellsGoneFromAway(t *testing.T) {
+	server := storetest.Start(t)
+	e, err := New(server.Client(t), Config{KeyDir: t.TempDir(), Account: "000000000000"})
+	ok(t, err)
+	// The engine does not run, so it knows nothing: that must not read as "the role is gone".
+	if _, err := e.MintForInstance(t.Context(), "p", "i-1", 0); err == nil || cloud.Code(err) != "" {
+		t.Errorf("before the store was seen: got %v, want an error without a code", err)
+	}
+	e, _ = start(t, server, t.TempDir())
+	_, err = e.MintForInstance(t.Context(), "p", "i-1", 0)
+	refused(t, err, "InvalidParameterValue")
+	must[Profile](t)(e.CreateProfile(t.Context(), Profile{Name: "p"}))
+	must[Role](t)(e.CreateRole(t.Context(), Role{Name: "people", Trust: someTrust}))
+	ok(t, e.AddRole(t.Context(), "p", "people"))
+	_, err = e.MintForInstance(t.Context(), "p", "i-1", 0)
+	refused(t, err, "AssumeRoleUnauthorizedAccess")
+	ok(t, e.UpdateTrust(t.Context(), "people", ec2Trust))
+	server.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := e.MintForInstance(ctx, "p", "i-1", 0); err == nil || cloud.Code(err) != "" {
+		t.Errorf("while the store is away: got %v, want an error without a code", err)
+	}
 }
 
 func TestSessionsDieWithTheirRole(t *testing.T) {
@@ -216,13 +241,13 @@ func TestSessionsDieWithTheirRole(t *testing.T) {
 	}
 	must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "p"}))
 	build()
-	c := must[Credentials](t)(e.MintForInstance(ctx, "p", "i-1", time.Hour))
+	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, "p", "i-1", time.Hour))
 	ok(t, e.RemoveRole(ctx, "p", "web"))
 	ok(t, e.DeleteRole(ctx, "web"))
-	_, _, err := e.Lookup(c.AccessKeyID, c.SessionToken)
+	_, _, err := e.Lookup(c.AccessKeyID, c.Token)
 	is(t, err, ErrBadToken)
 	build() // a namesake
-	_, _, err = e.Lookup(c.AccessKeyID, c.SessionToken)
+	_, _, err = e.Lookup(c.AccessKeyID, c.Token)
 	is(t, err, ErrBadToken)
 }
 
@@ -371,7 +396,7 @@ func TestNoSecretLiesInTheStore(t *testing.T) {
 	must[Role](t)(e.CreateRole(ctx, Role{Name: "web", Trust: ec2Trust}))
 	must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "p"}))
 	ok(t, e.AddRole(ctx, "p", "web"))
-	c := must[Credentials](t)(e.MintForInstance(ctx, "p", "i-1", 0))
+	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, "p", "i-1", 0))
 	everything := store.NewKind[json.RawMessage](store.All("iam"))
 	all := must[store.Listing[json.RawMessage]](t)(store.List(ctx, e.client, everything, store.Range{}))
 	if len(all.Objects) != 5 {
@@ -407,13 +432,13 @@ func BenchmarkAuthenticateAndAuthorize(b *testing.B) {
 	ok(b, e.AddRole(ctx, "p", "web"))
 	ok(b, e.PutRolePolicy(ctx, "web", Inline{"run", mayRun}))
 	ok(b, e.AttachRolePolicy(ctx, "web", builtinPrefix+"ReadOnlyAccess"))
-	c := must[Credentials](b)(e.MintForInstance(ctx, "p", "i-1", 0))
+	c := must[cloud.Credentials](b)(e.MintForInstance(ctx, "p", "i-1", 0))
 	b.Run("lookup", func(b *testing.B) {
 		for b.Loop() {
-			e.Lookup(c.AccessKeyID, c.SessionToken)
+			e.Lookup(c.AccessKeyID, c.Token)
 		}
 	})
-	who, _, _ := e.Lookup(c.AccessKeyID, c.SessionToken)
+	who, _, _ := e.Lookup(c.AccessKeyID, c.Token)
 	b.Run("decide", func(b *testing.B) {
 		for b.Loop() {
 			e.Decide(who, "ec2:DescribeInstances", "*", nil)
@@ -421,7 +446,7 @@ func BenchmarkAuthenticateAndAuthorize(b *testing.B) {
 	})
 	b.Run("mint", func(b *testing.B) {
 		for b.Loop() {
-			must[Credentials](b)(e.MintForInstance(ctx, "p", "i-1", 0))
+			must[cloud.Credentials](b)(e.MintForInstance(ctx, "p", "i-1", 0))
 		}
 	})
 }

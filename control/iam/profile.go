@@ -128,33 +128,21 @@ func (e *Engine) editProfile(ctx context.Context, name string, edit func(*Profil
 	})
 }
 
-// ProfileRef is what an instance's record needs to know of its profile.
-type ProfileRef struct {
-	Name     string
-	ARN      string
-	ID       string
-	RoleName string // "" while the profile is empty
-	RoleARN  string
-}
-
 // ResolveProfile finds an instance profile by its name or ARN. The codes are EC2's.
-func (e *Engine) ResolveProfile(_ context.Context, nameOrARN string) (ProfileRef, error) {
-	name, isARN := nameOrARN, strings.HasPrefix(nameOrARN, "arn:")
-	if isARN {
-		name = policyName(nameOrARN)
+func (e *Engine) ResolveProfile(_ context.Context, nameOrARN string) (cloud.ProfileRef, error) {
+	if !e.isReady() {
+		return cloud.ProfileRef{}, errNotReady
+	}
+	name, field := nameOrARN, "name"
+	if strings.HasPrefix(nameOrARN, "arn:") {
+		name, field = policyName(nameOrARN), "arn"
 	}
 	p := profiles.look(e, name)
-	if p == nil || p.Name != name || isARN && p.ARN != nameOrARN {
-		if isARN {
-			return ProfileRef{}, cloud.Errorf("InvalidParameterValue", "Value (%s) for parameter iamInstanceProfile.arn is invalid. Invalid IAM Instance Profile ARN", nameOrARN)
-		}
-		return ProfileRef{}, cloud.Errorf("InvalidParameterValue", "Value (%s) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name", nameOrARN)
+	if p == nil || p.Name != name || field == "arn" && p.ARN != nameOrARN {
+		return cloud.ProfileRef{}, cloud.Errorf("InvalidParameterValue", "Value (%s) for parameter iamInstanceProfile.%s is invalid. Invalid IAM Instance Profile %s",
+			nameOrARN, field, map[string]string{"name": "name", "arn": "ARN"}[field])
 	}
-	ref := ProfileRef{Name: p.Name, ARN: p.ARN, ID: p.ID, RoleName: p.Role}
-	if r := roles.look(e, p.Role); r != nil {
-		ref.RoleARN = r.ARN
-	}
-	return ref, nil
+	return cloud.ProfileRef{Name: p.Name, ARN: p.ARN, ID: p.ID, RoleName: p.Role}, nil
 }
 
 func needProfile(t *tx, name string) (*Profile, error) {

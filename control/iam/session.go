@@ -114,26 +114,46 @@ func (e *Engine) keepSession(ctx context.Context, c claims, now time.Time, requi
 
 // MintForInstance makes credentials of the role in an instance profile, named
 // for the instance. life 0 means InstanceSession. They die with the role.
-func (e *Engine) MintForInstance(ctx context.Context, profile string, instance cloud.InstanceID, life time.Duration) (Credentials, error) {
+//
+// A cloud.Error means that the instance cannot have any: the profile or its role
+// is gone, or does not trust EC2. Whatever may pass by itself is another error.
+func (e *Engine) MintForInstance(ctx context.Context, profile string, instance cloud.InstanceID, life time.Duration) (cloud.Credentials, error) {
+	c, role, err := e.mintForInstance(ctx, profile, instance, life)
+	switch cloud.Code(err) {
+	case "":
+	case "ServiceUnavailable", "ConcurrentModification":
+		return cloud.Credentials{}, fmt.Errorf("mint credentials for %s: %v", instance, err)
+	}
+	if err != nil {
+		return cloud.Credentials{}, err
+	}
+	return cloud.Credentials{
+		Role: role, Code: "Success", LastUpdated: e.now(), AccessKeyID: c.AccessKeyID,
+		SecretAccessKey: c.SecretAccessKey, Token: c.SessionToken, Expiration: c.Expiration,
+	}, nil
+}
+
+func (e *Engine) mintForInstance(ctx context.Context, profile string, instance cloud.InstanceID, life time.Duration) (c Credentials, role string, err error) {
 	ref, err := e.ResolveProfile(ctx, profile)
 	if err != nil {
-		return Credentials{}, err
+		return c, "", err
 	}
 	if ref.RoleName == "" {
-		return Credentials{}, cloud.Errorf("InstanceProfileNotFound", "instance profile %s holds no role: add one with add-role-to-instance-profile", ref.Name)
+		return c, "", cloud.Errorf("InstanceProfileNotFound", "instance profile %s holds no role: add one with add-role-to-instance-profile", ref.Name)
 	}
 	r, err := e.Role(ref.RoleName)
 	if err != nil {
-		return Credentials{}, err
+		return c, "", err
 	}
 	q := question{action: "sts:AssumeRole", facts: e.clockFacts()}
 	if d, _ := trusts(r.Trust, caller{service: EC2}, q); d != Allowed {
-		return Credentials{}, cloud.Errorf("AssumeRoleUnauthorizedAccess", "EC2 cannot assume the role %s: its trust policy must allow the service ec2.amazonaws.com", r.Name)
+		return c, "", cloud.Errorf("AssumeRoleUnauthorizedAccess", "EC2 cannot assume the role %s: its trust policy must allow the service %s", r.Name, EC2)
 	}
 	if life == 0 {
 		life = InstanceSession
 	}
-	return e.roleSession(ctx, r, string(instance), "", life)
+	c, err = e.roleSession(ctx, r, string(instance), "", life)
+	return c, r.Name, err
 }
 
 // Assume is a request for a session of a role.

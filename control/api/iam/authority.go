@@ -105,12 +105,21 @@ func (a *Authority) Authorize(_ context.Context, id api.Identity, action, resour
 	return nil
 }
 
-// MayPassRole returns nil if the caller may hand the role to EC2, as a launch with
-// an instance profile does; else EC2's UnauthorizedOperation.
-func (a *Authority) MayPassRole(_ context.Context, id api.Identity, roleARN string) error {
-	who, err := a.Principal(id)
+// ResolveProfile finds an instance profile by its name or ARN.
+func (a *Authority) ResolveProfile(ctx context.Context, nameOrARN string) (cloud.ProfileRef, error) {
+	return a.engine.ResolveProfile(ctx, nameOrARN)
+}
+
+// MayPassRole returns nil if the caller of an action may hand the role of an
+// instance profile to EC2, as a launch with the profile does; else EC2's UnauthorizedOperation.
+func (a *Authority) MayPassRole(ctx context.Context, p cloud.ProfileRef) error {
+	who, err := a.Principal(api.CallerFrom(ctx))
 	if err != nil {
 		return err
 	}
-	return a.engine.MayPassRole(who, roleARN, engine.EC2)
+	r, err := a.engine.Role(p.RoleName)
+	if err != nil {
+		return cloud.Errorf("InvalidParameterValue", "Value (%s) for parameter iamInstanceProfile.name is invalid. IAM Instance Profile has no associated IAM Roles", p.Name)
+	}
+	return a.engine.MayPassRole(who, r.ARN, engine.EC2)
 }

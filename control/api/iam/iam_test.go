@@ -68,7 +68,11 @@ func newAccount(t *testing.T) *account {
 			Actions: []api.Action{
 				api.Do("DescribeRegions", func(context.Context, *ec2.DescribeRegionsInput) (*ec2.DescribeRegionsOutput, error) { return nil, nil }),
 				api.Do("RunInstances", func(ctx context.Context, in *ec2.RunInstancesInput) (*ec2.RunInstancesOutput, error) {
-					return nil, authority.MayPassRole(ctx, api.CallerFrom(ctx), "arn:aws:iam::123456789012:role/web")
+					ref, err := authority.ResolveProfile(ctx, in.IamInstanceProfile.Name)
+					if err != nil {
+						return nil, err
+					}
+					return nil, authority.MayPassRole(ctx, ref)
 				}),
 			},
 		}},
