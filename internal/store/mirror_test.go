@@ -354,3 +354,25 @@ func BenchmarkMirrored(b *testing.B) {
 		}
 	}
 }
+
+// One change, seen by a reader of a mirror of ten thousand objects.
+func BenchmarkCommitToMirror(b *testing.B) {
+	c := storetest.New(b)
+	for i := 0; i < 10000; i += 500 {
+		commit(b, c, func(tx *store.Txn) {
+			for j := range 500 {
+				store.Create(tx, things, fmt.Sprintf("i-%05d", i+j), thing{N: int64(i + j)})
+			}
+		})
+	}
+	m := store.NewMirror(c, store.All("spec"))
+	runMirror(b, m)
+	var n int64
+	for b.Loop() {
+		n++
+		wait(b, m, commit(b, c, func(tx *store.Txn) { store.Put(tx, things, "i-05000", thing{N: n}) }))
+		if o, err := store.MirroredGet(m, things, "i-05000"); err != nil || o.Value.N != n {
+			b.Fatal(o, err)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -146,7 +147,9 @@ func TestAClusterBehindTLSConfinesHostsByCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := store.Get(t.Context(), c, things, "secret"); !errors.Is(err, store.ErrUnavailable) {
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	if _, err := store.Get(ctx, c, things, "secret"); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("a certificate of another authority: got %v, want no answer", err)
 	}
 }
