@@ -16,10 +16,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
-
-	awsimds "github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 
 	"github.com/ichiro-metal/ichiro/imds/tree"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
@@ -34,13 +33,14 @@ const (
 
 // world is a server on the loopback address, and the run directory that it reads.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	root   bundle.Root
 	server *Server
 	addr   string
 }
 
-func newWorld(t *testing.T) *world {
+// newWorld starts a server; change, if given, prepares it.
+func newWorld(t testing.TB, change ...func(*Server)) *world {
 	t.Helper()
 	root := bundle.Root(t.TempDir())
 	tokens, err := OpenTokens(filepath.Join(t.TempDir(), "key"))
@@ -49,6 +49,9 @@ func newWorld(t *testing.T) *world {
 	}
 	index := bundle.NewIndex(root)
 	w := &world{t: t, root: root, server: New(index, tree.EC2(), tokens, slog.New(slog.DiscardHandler))}
+	for _, c := range change {
+		c(w.server)
+	}
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +220,9 @@ func TestHeadersOfAnAnswer(t *testing.T) {
 }
 
 func TestATokenIsGoodForItsInstanceAndTime(t *testing.T) {
-	w := newWorld(t)
+	now := time.Now()
+	var later atomic.Int64
+	w := newWorld(t, func(s *Server) { s.now = func() time.Time { return now.Add(time.Duration(later.Load())) } })
 	w.publish(func(m *bundle.Metadata) { m.Options.HTTPTokens = "required" })
 	token := w.token()
 	if len(token) != 56 || !strings.HasPrefix(token, "AQAAA") {
@@ -227,16 +232,15 @@ func TestATokenIsGoodForItsInstanceAndTime(t *testing.T) {
 	if resp, body := w.do("GET", "/latest/meta-data/instance-id", header); resp.StatusCode != 200 || body != string(testID) {
 		t.Fatalf("with a token: %d %q", resp.StatusCode, body)
 	}
-	now := w.server.now()
-	w.server.now = func() time.Time { return now.Add(59 * time.Second) }
+	later.Store(int64(58 * time.Second)) // ends are whole seconds
 	if resp, _ := w.do("GET", "/latest/meta-data/instance-id", header); resp.StatusCode != 200 {
 		t.Errorf("just before its end: %d", resp.StatusCode)
 	}
-	w.server.now = func() time.Time { return now.Add(61 * time.Second) }
+	later.Store(int64(60 * time.Second))
 	if resp, _ := w.do("GET", "/latest/meta-data/instance-id", header); resp.StatusCode != 401 {
 		t.Errorf("after its end: %d, want 401", resp.StatusCode)
 	}
-	w.server.now = func() time.Time { return now }
+	later.Store(0)
 	// The address goes to another instance: the token does not.
 	if err := os.RemoveAll(string(w.root.Instance(testID))); err != nil {
 		t.Fatal(err)
@@ -320,43 +324,6 @@ func TestCredentialsAreReadWhenAsked(t *testing.T) {
 	}
 }
 
-func TestTheAWSClientIsContent(t *testing.T) {
-	w := newWorld(t)
-	w.publish(func(m *bundle.Metadata) { m.Options.HTTPTokens = "required" })
-	client := awsimds.New(awsimds.Options{Endpoint: "http://" + w.addr, EnableFallback: 0})
-	ctx := t.Context()
-	id, err := client.GetInstanceIdentityDocument(ctx, nil)
-	if err != nil || id.InstanceID != string(testID) {
-		t.Errorf("identity document: %+v, %v", id, err)
-	}
-	region, err := client.GetRegion(ctx, nil)
-	if err != nil || region.Region != "ichiro-1" {
-		t.Errorf("region: %+v, %v", region, err)
-	}
-	for path, want := range map[string]string{"instance-id": string(testID), "hostname": "ip-10-0-0-5"} {
-		got, err := client.GetMetadata(ctx, &awsimds.GetMetadataInput{Path: path})
-		if err != nil {
-			t.Errorf("%s: %v", path, err)
-			continue
-		}
-		if body, _ := io.ReadAll(got.Content); string(body) != want {
-			t.Errorf("%s = %q, want %q", path, body, want)
-		}
-	}
-	if got, err := client.GetMetadata(ctx, &awsimds.GetMetadataInput{}); err != nil {
-		t.Errorf("top: %v", err)
-	} else if body, _ := io.ReadAll(got.Content); !strings.Contains(string(body), "instance-id\n") {
-		t.Errorf("top is %q", body)
-	}
-	got, err := client.GetUserData(ctx, nil)
-	if err != nil {
-		t.Fatalf("user data: %v", err)
-	}
-	if body, _ := io.ReadAll(got.Content); string(body) != "#!/bin/sh\n\x00\xff\r\n" {
-		t.Errorf("user data is %q", body)
-	}
-}
-
 func TestOneCallerCannotTakeAllConnections(t *testing.T) {
 	w := newWorld(t)
 	w.publish(nil)
@@ -388,6 +355,20 @@ func TestOneCallerCannotTakeAllConnections(t *testing.T) {
 	}
 	for _, c := range idle {
 		c.Close()
+	}
+}
+
+func TestASlowCallerIsCutOff(t *testing.T) {
+	w := newWorld(t, func(s *Server) { s.http.ReadHeaderTimeout = time.Millisecond }) // seconds, for guests
+	w.publish(nil)
+	c, err := net.Dial("tcp4", w.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "GET /latest HTTP/1.1\r\nX: ")
+	if reply, err := io.ReadAll(c); strings.Contains(string(reply), "200") {
+		t.Errorf("half a request gets %q, %v", reply, err)
 	}
 }
 

@@ -32,7 +32,8 @@ var ErrTwoOwners = errors.New("two instances claim this address")
 // is no goroutine and no interval. Where inotify is refused every question reads all files again: slow,
 // and still right; Health says so.
 type Index struct {
-	root Root
+	root    Root
+	inotify func(flags int) (fd int, err error)
 
 	// mu is held while files are read: they are small, on tmpfs, and only read after a change.
 	mu      sync.Mutex
@@ -78,7 +79,7 @@ const (
 )
 
 // NewIndex returns an Index of a run directory, which need not exist yet.
-func NewIndex(root Root) *Index { return &Index{root: root, fd: -1} }
+func NewIndex(root Root) *Index { return &Index{root: root, inotify: syscall.InotifyInit1, fd: -1} }
 
 // Find returns the instance that has the address in the VPC; ErrNobody or ErrTwoOwners if there is not exactly one.
 func (x *Index) Find(vpc cloud.VPCID, addr netip.Addr) (Found, error) {
@@ -171,7 +172,7 @@ func (x *Index) scan() {
 	x.owners = map[indexKey][]*indexEntry{}
 	x.watches = map[int32]cloud.InstanceID{}
 	x.health = nil
-	fd, err := syscall.InotifyInit1(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
+	fd, err := x.inotify(syscall.IN_CLOEXEC | syscall.IN_NONBLOCK)
 	if err != nil {
 		x.health = fmt.Errorf("open inotify: %w: raise fs.inotify.max_user_instances", err)
 	} else {

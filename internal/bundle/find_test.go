@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -178,7 +179,21 @@ func TestCredentialsFollowTheirFile(t *testing.T) {
 // A thousand random steps against the plain truth: the files, read one by one.
 func TestFindAgreesWithTheFiles(t *testing.T) {
 	root := Root(t.TempDir())
+	agree(t, root, NewIndex(root))
+}
+
+func TestFindAgreesWithTheFilesWithoutInotify(t *testing.T) {
+	root := Root(t.TempDir())
 	x := NewIndex(root)
+	x.inotify = func(int) (int, error) { return -1, syscall.EMFILE }
+	if x.Health() == nil {
+		t.Error("Health is nil although every question reads all files")
+	}
+	agree(t, root, x)
+}
+
+func agree(t *testing.T, root Root, x *Index) {
+	t.Helper()
 	defer x.Close()
 	r := rand.New(rand.NewPCG(1, 2))
 	truth := map[cloud.InstanceID]string{}
