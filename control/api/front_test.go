@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -323,6 +324,25 @@ func TestTablesAreChecked(t *testing.T) {
 	} {
 		if _, err := New(Config{Services: services}); err == nil {
 			t.Errorf("accepted %v", services)
+		}
+	}
+}
+
+// BenchmarkCall is one signed request through all gates, without a network.
+func BenchmarkCall(b *testing.B) {
+	f, err := New(Config{Region: "ichiro-1", Services: small(new(int)), Authority: anyone{}, Log: slog.New(slog.DiscardHandler), Audit: io.Discard})
+	if err != nil {
+		b.Fatal(err)
+	}
+	body := "Action=StartInstances&Version=2016-11-15&InstanceId.1=i-1"
+	for b.Loop() {
+		r := httptest.NewRequest("POST", "http://127.0.0.1:8773/", strings.NewReader(body))
+		s := sigv4.Signer{AccessKeyID: testKey, Secret: testSecret, Region: "ichiro-1", Service: "ec2"}
+		s.Sign(sigv4.Request{Method: "POST", Path: "/", Host: r.Host, Header: r.Header, Body: []byte(body)}, time.Now())
+		w := httptest.NewRecorder()
+		f.ServeHTTP(w, r)
+		if w.Code != http.StatusOK {
+			b.Fatal(w.Body)
 		}
 	}
 }

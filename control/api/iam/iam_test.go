@@ -41,13 +41,13 @@ const (
 
 // account is a front with the real engine and a real etcd behind it.
 type account struct {
-	t      *testing.T
+	t      testing.TB
 	url    string
 	engine *engine.Engine
 	ahead  atomic.Int64 // how far the engine's clock is ahead of the front's, in seconds
 }
 
-func newAccount(t *testing.T) *account {
+func newAccount(t testing.TB) *account {
 	a := &account{t: t}
 	e, err := engine.New(storetest.New(t), engine.Config{KeyDir: t.TempDir(), Account: "123456789012", Now: func() time.Time {
 		return time.Now().Add(time.Duration(a.ahead.Load()) * time.Second)
@@ -162,7 +162,7 @@ func wantCode(t *testing.T, err error, code string) {
 }
 
 // must returns a call's result; the call may not fail.
-func must[T any](t *testing.T) func(T, error) T {
+func must[T any](t testing.TB) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
 		if err != nil {
@@ -172,7 +172,7 @@ func must[T any](t *testing.T) func(T, error) T {
 	}
 }
 
-func ok(t *testing.T, err error) {
+func ok(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -401,4 +401,33 @@ func TestAssumeRoleByTheClient(t *testing.T) {
 	wantCode(t, err, "AccessDenied")
 	_, err = a.sts(alice).AssumeRole(ctx, &awssts.AssumeRoleInput{RoleArn: arn, RoleSessionName: aws.String("s1"), DurationSeconds: aws.Int32(60)})
 	wantCode(t, err, "ValidationError")
+}
+
+// BenchmarkGates is what identity costs one request, beside the front's own work.
+func BenchmarkGates(b *testing.B) {
+	a := newAccount(b)
+	alice := a.user("alice")
+	_, err := a.iam(a.root()).PutUserPolicy(b.Context(), &awsiam.PutUserPolicyInput{UserName: aws.String("alice"), PolicyName: aws.String("look"), PolicyDocument: aws.String(mayLook)})
+	ok(b, err)
+	authority := iam.NewAuthority(a.engine)
+	c := api.Credential{AccessKeyID: alice.id, Date: "20261123", Region: "ichiro-1", Service: "ec2"}
+	id, _, err := authority.Authenticate(b.Context(), c)
+	ok(b, err)
+	b.Run("authenticate", func(b *testing.B) {
+		for b.Loop() {
+			authority.Authenticate(b.Context(), c)
+		}
+	})
+	b.Run("authorize", func(b *testing.B) {
+		for b.Loop() {
+			authority.Authorize(b.Context(), id, "ec2:DescribeRegions", "*")
+		}
+	})
+	b.Run("request", func(b *testing.B) {
+		for b.Loop() {
+			if got := a.regions(alice); got != "" {
+				b.Fatal(got)
+			}
+		}
+	})
 }

@@ -74,7 +74,7 @@ func run(root string, check bool) error {
 		switch {
 		case bytes.Equal(old, src):
 		case check:
-			return fmt.Errorf("%s is not what the generator writes: run go generate ./control/api/shape/...", name)
+			return fmt.Errorf("%s is not what the generator writes: run go generate in control/api/shape/ec2", name)
 		default:
 			if err := os.WriteFile(path, src, 0o644); err != nil {
 				return err
@@ -99,7 +99,7 @@ func stale(root string, files map[string][]byte, check bool) error {
 			continue
 		}
 		if check {
-			return fmt.Errorf("%s is left over: run go generate ./control/api/shape/...", rel)
+			return fmt.Errorf("%s is left over: run go generate in control/api/shape/ec2", rel)
 		}
 		if err := os.Remove(path); err != nil {
 			return err
