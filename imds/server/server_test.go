@@ -388,9 +388,10 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
+	w := newWorld(f)
+	w.publish(nil)
 	f.Fuzz(func(t *testing.T, request []byte) {
-		w := newWorld(t)
-		w.publish(nil)
+		w.t = t
 		c, err := net.Dial("tcp4", w.addr)
 		if err != nil {
 			t.Fatal(err)

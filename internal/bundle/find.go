@@ -180,7 +180,7 @@ func (x *Index) scan() {
 		top, err := syscall.InotifyAddWatch(fd, x.root.Instances(), indexMask)
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
-				x.health = fmt.Errorf("watch %s: %w: raise fs.inotify.max_user_watches", x.root.Instances(), err)
+				x.health = unwatched(x.root.Instances(), err)
 			}
 			x.unwatchable()
 		}
@@ -204,6 +204,17 @@ func (x *Index) unwatchable() {
 	x.fd = -1
 }
 
+// unwatched says what is to be done about a directory that cannot be watched.
+func unwatched(path string, err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("watch %s: %w: raise fs.inotify.max_user_watches", path, err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("watch %s: %w: let this user list it (mode 0755)", path, err)
+	}
+	return fmt.Errorf("watch %s: %w", path, err)
+}
+
 // add begins to follow an instance directory.
 func (x *Index) add(id cloud.InstanceID) {
 	x.remove(id)
@@ -217,7 +228,7 @@ func (x *Index) add(id cloud.InstanceID) {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 			return // gone again, and its removal is in the queue
 		default:
-			x.health = fmt.Errorf("watch %s: %w: raise fs.inotify.max_user_watches", x.root.Instance(id), err)
+			x.health = unwatched(string(x.root.Instance(id)), err)
 			x.unwatchable()
 		}
 	}
