@@ -79,14 +79,6 @@ func (s *Server) Close() { _ = s.Apply(nil) }
 func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	stop := context.AfterFunc(ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, k := range s.sockets {
-			_ = k.in.SetReadDeadline(time.Unix(1, 0))
-		}
-	})
-	defer stop()
 	for {
 		s.mu.Lock()
 		for _, k := range s.sockets {
@@ -100,6 +92,11 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case <-s.wake:
 		case <-ctx.Done():
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			for _, k := range s.sockets {
+				_ = k.in.SetReadDeadline(time.Unix(1, 0)) // wakes the readers; the socket stays for the next Run
+			}
 			return nil
 		}
 	}

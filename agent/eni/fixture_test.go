@@ -100,7 +100,7 @@ func boot(t *testing.T, m *Manager, n int) *nstest.Guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return nstest.NewGuest(t, fmt.Sprintf("guest%d", n), guestInterface(n).MAC, tap)
+	return nstest.NewGuest(t, fmt.Sprintf("%sguest%d", m.prefix, n), guestInterface(n).MAC, tap)
 }
 
 // configured is a booted guest with its address and default route, without DHCP.
@@ -160,6 +160,21 @@ func connect(to netip.AddrPort) error {
 	return unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
 }
 
+// metadata serves the metadata address of the VPC.
+func metadata(t *testing.T, m *Manager) {
+	t.Helper()
+	f, err := m.Listen("vpc-1", Metadata)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	l, err := net.FileListener(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	serve(t, l)
+}
+
 // machine is all that the root namespace shows: links, addresses, routes, rules, namespaces.
 func machine(t *testing.T) string {
 	t.Helper()
@@ -169,4 +184,13 @@ func machine(t *testing.T) string {
 		fmt.Fprintf(&b, "# %s\n%s", c, nstest.Run(t, f[0], f[1:]...))
 	}
 	return b.String()
+}
+
+// watching waits until Run follows the rules, so that a change right after an Apply is not missed.
+func watching(m *Manager) <-chan struct{} {
+	done := make(chan struct{})
+	m.moved <- struct{}{} // taken by Run: the one before it has been worked off
+	m.moved <- struct{}{}
+	close(done)
+	return done
 }

@@ -26,10 +26,10 @@ type Manager struct {
 	stale  chan struct{} // somebody else has changed our rules
 	moved  chan struct{} // an Apply may have made or dropped namespaces
 
-	one sync.Mutex // one Apply at a time: it guards the kernel, not memory, and so is held over I/O
+	one  sync.Mutex // one Apply at a time: it guards the kernel, and so is held over I/O
+	last *Config    // guarded by one
 
 	mu   sync.Mutex
-	last *Config
 	taps map[cloud.InterfaceID]tapOf
 }
 
@@ -65,11 +65,23 @@ func (m *Manager) Apply(ctx context.Context, want Config) error {
 	}
 	m.one.Lock()
 	defer m.one.Unlock()
-	m.mu.Lock()
 	m.last = &want
-	m.mu.Unlock()
 	defer signal(m.moved)
 	return m.apply(ctx, plan, want)
+}
+
+// repair applies the last wish again.
+func (m *Manager) repair(ctx context.Context) error {
+	m.one.Lock()
+	defer m.one.Unlock()
+	if m.last == nil {
+		return nil
+	}
+	plan, err := Compile(*m.last)
+	if err != nil {
+		return err
+	}
+	return m.apply(ctx, plan, *m.last)
 }
 
 func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
@@ -212,8 +224,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer group.Wait()
 	group.Go(func() { _ = m.dhcp.Run(ctx) })
 	watched := map[*link.Space]context.CancelFunc{} // nil: the root namespace
-	again := time.NewTimer(0)
-	defer again.Stop()
+	again := time.NewTimer(time.Hour)
+	again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -224,13 +236,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-m.stale:
 		case <-again.C:
 		}
-		m.mu.Lock()
-		last := m.last
-		m.mu.Unlock()
-		if last == nil {
-			continue
-		}
-		if err := m.Apply(ctx, *last); err != nil && ctx.Err() == nil {
+		if err := m.repair(ctx); err != nil && ctx.Err() == nil {
 			m.log.Error("network not repaired", "err", err)
 			again.Reset(time.Second)
 		}
@@ -286,7 +292,7 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Counters returns what DHCP and the rules have counted, names like dhcp_acks and VPC/spoof.
+// Counters returns what DHCP and the rules have counted: dhcp_acks, VPC/spoof, VPC/arp_spoof, host/isolated.
 func (m *Manager) Counters() map[string]uint64 {
 	out := map[string]uint64{}
 	for k, v := range m.dhcp.Counters.Map() {
@@ -308,6 +314,10 @@ func (m *Manager) Counters() map[string]uint64 {
 		for k, v := range counts {
 			out[n+"/"+k] = v
 		}
+	}
+	counts, _ := firewall.HostCounters(m.prefix)
+	for k, v := range counts {
+		out["host/"+k] = v
 	}
 	return out
 }

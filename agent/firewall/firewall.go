@@ -18,6 +18,7 @@
 package firewall
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -101,27 +102,35 @@ func RemoveHost(name string) error {
 	return nil
 }
 
-// Counters returns the named counters of a namespace's table by name: how many packets each refused.
-func Counters(fd int) (map[string]uint64, error) { return counters(fd, "eni") }
+// Counters returns the packets that a namespace's rules refused, by reason; ARP's reasons begin with arp_.
+func Counters(fd int) (map[string]uint64, error) {
+	got := map[string]uint64{}
+	return got, errors.Join(
+		counters(fd, got, "", &nftables.Table{Name: "eni", Family: nftables.TableFamilyINet}),
+		counters(fd, got, "arp_", &nftables.Table{Name: "eni", Family: nftables.TableFamilyARP}),
+	)
+}
 
-// HostCounters returns the named counters of the root namespace's table.
-func HostCounters(name string) (map[string]uint64, error) { return counters(0, name) }
+// HostCounters returns the packets that the root namespace's table refused, by reason.
+func HostCounters(name string) (map[string]uint64, error) {
+	got := map[string]uint64{}
+	return got, counters(0, got, "", &nftables.Table{Name: name, Family: nftables.TableFamilyINet})
+}
 
-func counters(fd int, name string) (map[string]uint64, error) {
+func counters(fd int, got map[string]uint64, prefix string, t *nftables.Table) error {
 	c, err := dial(fd)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer c.CloseLasting()
-	objs, err := c.GetObjects(&nftables.Table{Name: name, Family: nftables.TableFamilyINet})
+	objs, err := c.GetObjects(t)
 	if err != nil {
-		return nil, fmt.Errorf("read counters of %s: %w", name, err)
+		return fmt.Errorf("read counters of %s: %w", t.Name, err)
 	}
-	got := map[string]uint64{}
 	for _, o := range objs {
 		if k, ok := o.(*nftables.CounterObj); ok {
-			got[k.Name] = k.Packets
+			got[prefix+k.Name] = k.Packets
 		}
 	}
-	return got, nil
+	return nil
 }

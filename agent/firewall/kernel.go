@@ -10,6 +10,7 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // chunk bounds the elements of one message: beyond 64 KiB of them v0.3.0 of the library silently loses some.
@@ -189,14 +190,29 @@ func (s set) fromKernel(elements []nftables.SetElement) map[string]element {
 		if s.interval && el.end == nil {
 			el.end = el.key
 		}
-		if e.VerdictData != nil {
-			el.chain = e.VerdictData.Chain
+		if s.isMap && s.data.Name == "" {
+			el.chain = verdictChain(e.Val)
 		} else if s.isMap {
 			el.value = e.Val
 		}
 		got[el.id()] = el
 	}
 	return got
+}
+
+// verdictChain reads the chain out of a verdict map's data, which v0.3.0 of the library leaves encoded.
+func verdictChain(data []byte) string {
+	ad, err := netlink.NewAttributeDecoder(data)
+	if err != nil {
+		return ""
+	}
+	var chain string
+	for ad.Next() {
+		if ad.Type() == unix.NFTA_VERDICT_CHAIN {
+			chain = strings.TrimRight(ad.String(), "\x00")
+		}
+	}
+	return chain
 }
 
 func before(key []byte) []byte {

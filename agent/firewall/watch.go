@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,11 +43,17 @@ func (w *Watch) Run(ctx context.Context, changed func(who string, pid int)) {
 			continue
 		}
 		for _, m := range msgs {
-			if who, pid, ok := generation(m); ok && pid != os.Getpid() {
+			if who, pid, ok := generation(m); ok && !own(pid) {
 				changed(who, pid)
 			}
 		}
 	}
+}
+
+// own reports whether the number, which the kernel takes from the thread, is one of this process's threads.
+func own(thread int) bool {
+	_, err := os.Stat("/proc/self/task/" + strconv.Itoa(thread))
+	return err == nil
 }
 
 // generation parses the message that ends each transaction.

@@ -152,6 +152,9 @@ func listSpaces(prefix string) ([]string, error) {
 func sysctl(key, value string) error {
 	path := "/proc/sys/net/" + key
 	have, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(key, "ipv6/") {
+		return nil // a kernel without IPv6 has it disabled
+	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}

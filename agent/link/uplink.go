@@ -143,7 +143,7 @@ func (l *Links) uplink(want Config, n Network, s *Space) (Range, error) {
 		return r, err
 	}
 	// Only the two links that carry guests' packets forward, not the whole host.
-	forward := [][2]string{{"ipv4/conf/" + name + "/forwarding", "1"}, {"ipv4/conf/" + name + "/rp_filter", "0"}}
+	forward := [][2]string{{"ipv4/conf/" + name + "/forwarding", "1"}, {"ipv6/conf/" + name + "/disable_ipv6", "1"}}
 	if outside != "" {
 		forward = append(forward, [2]string{"ipv4/conf/" + outside + "/forwarding", "1"})
 	}

@@ -2,7 +2,7 @@
 //
 // Main starts the test binary again in a fresh network and mount namespace: what a test takes for the root
 // namespace is one that ends with it, so no rule, link or address of the machine can be harmed, and the
-// machine's firewall cannot disturb the test. /run/netns there is an empty tmpfs.
+// machine's firewall cannot disturb the test. /run/netns there is a tmpfs in which that namespace is named root.
 //
 // A Guest is a whole kernel behind a tap: a namespace with eth0, joined to the host's tap by a pump that
 // stands where QEMU would. Real clients run in it (udhcpc, ping, net.Dial in Do), hostile frames are put
@@ -69,6 +69,12 @@ func settle() error {
 		if err := unix.Mount(m[0], m[1], m[0], 0, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", m[1], err)
 		}
+	}
+	if err := os.WriteFile("/run/netns/root", nil, 0o444); err != nil {
+		return err
+	}
+	if err := unix.Mount("/proc/thread-self/ns/net", "/run/netns/root", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("name the root namespace: %w", err)
 	}
 	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return fmt.Errorf("set lo up: %s", out)
@@ -159,4 +165,39 @@ func (n *Namespace) Run(name string, args ...string) (string, error) {
 		return err
 	})
 	return string(out), err
+}
+
+// Named is a namespace that somebody else has made.
+func Named(t testing.TB, name string) *Namespace { return &Namespace{name, t} }
+
+// Changes starts to record what changes in a namespace's links, addresses, routes and neighbours. The function it
+// returns ends the recording and returns the types of the kernel's messages, one per line.
+func Changes(t testing.TB, name string) func() string {
+	t.Helper()
+	var fd int
+	err := Named(t, name).Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+		if err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_NEIGH | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE})
+	})
+	if err != nil {
+		t.Fatalf("follow %s: %v", name, err)
+	}
+	return func() string {
+		defer unix.Close(fd)
+		var b strings.Builder
+		buf := make([]byte, 1<<16)
+		for { // the kernel has queued every message before the change's caller went on
+			n, _, err := unix.Recvfrom(fd, buf, 0)
+			if err != nil {
+				return b.String()
+			}
+			msgs, _ := syscall.ParseNetlinkMessage(buf[:n])
+			for _, m := range msgs {
+				fmt.Fprintf(&b, "message type %d\n", m.Header.Type)
+			}
+		}
+	}
 }
