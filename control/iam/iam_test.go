@@ -353,16 +353,12 @@ func TestTwoEnginesSeeEachOther(t *testing.T) {
 	b, _ := start(t, s, keys)
 	ctx := t.Context()
 	k, secret := user(t, a, "alice")
-	shown := make(chan struct{})
-	go func() {
-		defer close(shown)
-		for ctx.Err() == nil {
-			if _, got, err := b.Lookup(k.ID, ""); err == nil && got == secret {
-				return
-			}
+	for {
+		if _, got, err := b.Lookup(k.ID, ""); err == nil && got == secret {
+			break
 		}
-	}()
-	<-shown
+		<-b.mirror.Changed()
+	}
 	must[Role](t)(a.CreateRole(ctx, Role{Name: "web", Trust: ec2Trust}))
 
 	// Both count attachments of one policy at once: none may be lost.
