@@ -1,17 +1,15 @@
 // Package iam knows who may do what: users, access keys, roles, policies,
 // instance profiles and sessions, and the decision about every API request.
 //
-// What a policy means is decided by versitygw's IAM engine (iamapi/policy), called
-// as a library; trust policies are put to it statement by statement. Everything
-// around that is here, because the engine's own actions lack what EC2 needs (roles
-// for services, managed policies, profiles, AssumeRole) and know one account only.
+// What a policy means is decided by versitygw's IAM engine (iamapi/policy), called as
+// a library; trust policies are put to it statement by statement. The rest is here:
+// that engine's own actions lack roles for services, managed policies, profiles and
+// AssumeRole, and know one account only.
 //
-// Records lie in etcd below iam/. A change reads them from there, and is written
-// only if all that it read is unchanged. Requests are authenticated and authorized
-// from a mirror in memory, so they cost no round trip; a writer waits until its
-// own mirror shows the write. Secrets never reach etcd in the clear: access keys
-// are sealed with a key file, a session's secret follows from its id and that key,
-// and its token is sealed and says all that a check needs.
+// Records lie in etcd below iam/. A change is written only if all that it read is
+// unchanged. Requests are judged from a mirror in memory, so they cost no round trip.
+// Secrets never reach etcd in the clear: access keys are sealed with a key file, a
+// session's secret follows from its id, and its token is sealed and says all.
 //
 //	root: keys/root, may do everything     user: AKIA...       role: ASIA... with a token
 package iam

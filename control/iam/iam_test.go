@@ -299,6 +299,40 @@ func TestLifeCycleWithConflicts(t *testing.T) {
 	}
 }
 
+func TestPolicyVersions(t *testing.T) {
+	e, _ := newEngine(t)
+	ctx := t.Context()
+	k, _ := user(t, e, "alice")
+	p := must[Policy](t)(e.CreatePolicy(ctx, Policy{Name: "runs"}, mayRun))
+	ok(t, e.AttachUserPolicy(ctx, "alice", p.ARN))
+	may := func(want Decision) {
+		t.Helper()
+		who, _, err := e.Lookup(k.ID, "")
+		ok(t, err)
+		if got := e.Decide(who, "ec2:RunInstances", "*", nil); got != want {
+			t.Errorf("got %v, want %v", got, want)
+		}
+	}
+	may(Allowed)
+	v := must[PolicyVersion](t)(e.CreatePolicyVersion(ctx, p.ARN, `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"*","Resource":"*"}}`, true))
+	may(Denied)
+	refused(t, e.DeletePolicyVersion(ctx, p.ARN, v.ID), "DeleteConflict")
+	ok(t, e.SetDefaultPolicyVersion(ctx, p.ARN, "v1"))
+	may(Allowed)
+	ok(t, e.DeletePolicyVersion(ctx, p.ARN, v.ID))
+	refused(t, e.SetDefaultPolicyVersion(ctx, p.ARN, v.ID), "NoSuchEntity")
+
+	ok(t, e.UpdateUser(ctx, "alice", "/staff/", "alicia"))
+	who, _, err := e.Lookup(k.ID, "")
+	ok(t, err)
+	if want := "arn:aws:iam::000000000000:user/staff/alicia"; who.ARN != want {
+		t.Errorf("after the change alice is %s, want %s", who.ARN, want)
+	}
+	may(Allowed)
+	must[User](t)(e.CreateUser(ctx, User{Name: "bob"}))
+	refused(t, e.UpdateUser(ctx, "bob", "", "Alicia"), "EntityAlreadyExists")
+}
+
 func TestAssumeRole(t *testing.T) {
 	e, _ := newEngine(t)
 	ctx := t.Context()
