@@ -1,0 +1,232 @@
+//go:build net
+
+package firewall
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/ichiro-metal/ichiro/internal/nstest"
+)
+
+func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// space is an empty namespace with its descriptor.
+func space(t *testing.T, name string) (*nstest.Namespace, int) {
+	t.Helper()
+	n := nstest.New(t, name)
+	f, err := os.Open("/run/netns/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return n, int(f.Fd())
+}
+
+func list(t *testing.T, n *nstest.Namespace, args ...string) string {
+	t.Helper()
+	out, err := n.Run("nft", args...)
+	if err != nil {
+		t.Fatalf("nft: %v %s", err, out)
+	}
+	return out
+}
+
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("got\n%s\nwant (%s)\n%s", got, path, want)
+	}
+}
+
+func prefixes(list ...string) (out []netip.Prefix) {
+	for _, s := range list {
+		out = append(out, netip.MustParsePrefix(s))
+	}
+	return out
+}
+
+func addrs(list ...string) (out []netip.Addr) {
+	for _, s := range list {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+// example is a VPC with a web tier, an application tier that only the web tier may use, and an appliance.
+func example() Config {
+	any := netip.MustParsePrefix("0.0.0.0/0")
+	out := []Rule{{Protocol: AnyProtocol, From: -1, To: -1, Prefix: any}}
+	return Config{
+		Prefixes:  prefixes("10.0.0.0/16", "10.1.0.0/16"),
+		Translate: prefixes("10.0.0.0/16"),
+		Gateways:  addrs("10.0.0.1", "10.0.16.1"),
+		Services:  []netip.AddrPort{netip.MustParseAddrPort("169.254.169.254:80"), netip.MustParseAddrPort("169.254.169.254:8774")},
+		Interfaces: []Interface{
+			{Name: "t1", MAC: [6]byte{2, 0, 0, 0, 0, 1}, Addresses: addrs("10.0.0.11", "10.0.0.12"), Groups: []string{"sg-web"}},
+			{Name: "t2", MAC: [6]byte{2, 0, 0, 0, 0, 2}, Addresses: addrs("10.0.0.21"), Groups: []string{"sg-app", "sg-web"}},
+			{Name: "t3", MAC: [6]byte{2, 0, 0, 0, 0, 3}, Addresses: addrs("10.0.0.31"), Unchecked: true},
+		},
+		Groups: []Group{
+			{ID: "sg-web", Members: addrs("10.0.0.11", "10.0.0.12", "10.0.0.21"), Out: out, In: []Rule{
+				{Protocol: protoTCP, From: 80, To: 80, Prefix: any},
+				{Protocol: protoTCP, From: 22, To: 90, Prefix: netip.MustParsePrefix("192.0.2.0/24")}, // overlaps the first
+				{Protocol: protoICMP, From: 8, To: -1, Prefix: any},
+			}},
+			{ID: "sg-app", Members: addrs("10.0.0.21"), Out: out, In: []Rule{
+				{Protocol: protoTCP, From: 8080, To: 8090, Group: "sg-web"},
+				{Protocol: protoICMP, From: -1, To: -1, Group: "sg-web"},
+				{Protocol: AnyProtocol, From: -1, To: -1, Group: "sg-app"},
+			}},
+		},
+	}
+}
+
+func TestTheRulesReadAsAHumanWouldWriteThem(t *testing.T) {
+	n, fd := space(t, "golden")
+	if _, err := Apply(fd, example()); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range []string{"inet eni", "arp eni", "ip enat"} {
+		name := strings.ReplaceAll(table, " ", "-") + ".nft"
+		golden(t, name, list(t, n, append([]string{"-s", "list", "table"}, strings.Fields(table)...)...))
+	}
+	if _, err := ApplyHost(Host{Table: "icgolden", Uplinks: []string{"icgolden-1"}, Ranges: prefixes("100.64.0.0/31", "100.64.0.4/31")}); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "inet-host.nft", nstest.Run(t, "nft", "-s", "list", "table", "inet", "icgolden"))
+	if err := RemoveHost("icgolden"); err != nil {
+		t.Fatal(err)
+	}
+	if got := nstest.Run(t, "nft", "list", "ruleset"); got != "" {
+		t.Errorf("RemoveHost leaves\n%s", got)
+	}
+}
+
+func TestTheListingCanBeLoadedAgain(t *testing.T) {
+	n, fd := space(t, "round")
+	if _, err := Apply(fd, example()); err != nil {
+		t.Fatal(err)
+	}
+	before := list(t, n, "-s", "list", "ruleset")
+	path := filepath.Join(t.TempDir(), "rules")
+	if err := os.WriteFile(path, []byte("flush ruleset\n"+before), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	list(t, n, "-f", path)
+	if after := list(t, n, "-s", "list", "ruleset"); after != before {
+		t.Errorf("got\n%s\nwant\n%s", after, before)
+	}
+}
+
+func TestASecondApplyIsNoTransaction(t *testing.T) {
+	_, fd := space(t, "twice")
+	for i, want := range []bool{true, false} {
+		if changed, err := Apply(fd, example()); err != nil || changed != want {
+			t.Errorf("apply %d: changed %v, %v; want %v", i+1, changed, err, want)
+		}
+	}
+}
+
+// Every step from one configuration to another must end where a fresh start would.
+func TestEveryChangeEndsWhereAFreshStartWould(t *testing.T) {
+	steps := map[string]func(*Config){
+		"an interface goes":          func(c *Config) { c.Interfaces = c.Interfaces[1:] },
+		"an interface leaves groups": func(c *Config) { c.Interfaces[1].Groups = []string{"sg-app"} },
+		"an address is added":        func(c *Config) { c.Interfaces[2].Addresses = addrs("10.0.0.31", "10.0.0.32") },
+		"a rule is revoked":          func(c *Config) { c.Groups[0].In = c.Groups[0].In[1:] },
+		"a wider rule comes": func(c *Config) {
+			c.Groups[0].In = append(c.Groups[0].In, Rule{Protocol: protoTCP, From: 0, To: 65535, Prefix: netip.MustParsePrefix("0.0.0.0/0")})
+		},
+		"a reference goes":         func(c *Config) { c.Groups[1].In = c.Groups[1].In[2:] },
+		"members change":           func(c *Config) { c.Groups[0].Members = addrs("10.0.0.99") },
+		"a VPC prefix goes":        func(c *Config) { c.Prefixes = c.Prefixes[:1] },
+		"the internet goes":        func(c *Config) { c.Translate = nil },
+		"the check is switched on": func(c *Config) { c.Interfaces[2].Unchecked = false },
+		"all interfaces go":        func(c *Config) { c.Interfaces = nil },
+	}
+	i := 0
+	for name, step := range steps {
+		i++
+		t.Run(name, func(t *testing.T) {
+			n, fd := space(t, fmt.Sprintf("step%d", i))
+			fresh, freshFD := space(t, fmt.Sprintf("fresh%d", i))
+			changed := example()
+			step(&changed)
+			for _, c := range []Config{example(), changed} {
+				if _, err := Apply(fd, c); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := Apply(freshFD, changed); err != nil {
+				t.Fatal(err)
+			}
+			got, want := sorted(list(t, n, "-s", "list", "ruleset")), sorted(list(t, fresh, "-s", "list", "ruleset"))
+			if got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+			if again, err := Apply(fd, changed); again || err != nil {
+				t.Errorf("applied again: changed %v, %v", again, err)
+			}
+		})
+	}
+}
+
+// sorted takes the order of chains and sets out of a listing: it is the order of their making.
+func sorted(listing string) string {
+	blocks := strings.Split(listing, "\n\n")
+	for i := range blocks {
+		blocks[i] = strings.Trim(strings.TrimSuffix(strings.TrimSpace(blocks[i]), "\n}"), "\n\t ")
+	}
+	return strings.Join(sortedLines(blocks), "\n\n")
+}
+
+func sortedLines(blocks []string) []string {
+	var all []string
+	for _, b := range blocks {
+		all = append(all, strings.Split(b, "\n\t}\n")...)
+	}
+	for i := range all {
+		all[i] = strings.Trim(strings.ReplaceAll(all[i], "\n\t}", ""), "\n\t} ")
+	}
+	slices.Sort(all)
+	return all
+}
+
+func TestManyElementsArrive(t *testing.T) {
+	_, fd := space(t, "many")
+	c := Config{Prefixes: prefixes("10.0.0.0/8")}
+	for i := range 5000 { // 64 KiB of elements in one message would lose most of them
+		c.Interfaces = append(c.Interfaces, Interface{
+			Name: fmt.Sprintf("t%d", i), MAC: [6]byte{2, 0, 0, 0, byte(i >> 8), byte(i)}, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})},
+		})
+	}
+	if _, err := Apply(fd, c); err != nil {
+		t.Fatal(err)
+	}
+	if changed, err := Apply(fd, c); changed || err != nil {
+		t.Errorf("applied again: changed %v, %v: some did not arrive", changed, err)
+	}
+	c.Interfaces = c.Interfaces[:1]
+	if _, err := Apply(fd, c); err != nil {
+		t.Fatal(err)
+	}
+}
