@@ -20,9 +20,7 @@ func TestGuestBecomesItsInstance(t *testing.T) {
 	g := h.guest(t, "ichiro.shell ichiro.trace")
 	g.Expect(`ichiro: init at [0-9.]+`)
 	g.Expect(`ichiro: network up eth0 172\.31\.0\.20/20 at`)
-	g.Expect(`I am ip-172-31-0-20 with \d+ modules`)
-	g.Expect(`ichiro: user-data finished rc=3 at`)
-	g.Expect(`ichiro: settled`)
+	g.ExpectAll(`I am ip-172-31-0-20 with \d+ modules`, `ichiro: user-data finished rc=3 at`, `ichiro: settled`)
 	g.Send("")
 	g.Expect(`# `)
 	for _, c := range []struct{ name, command, want string }{

@@ -4,13 +4,15 @@
 // names), the Run Command agent, the few kernel modules that a virtual machine of ours needs,
 // and a handful of files in /etc. Nothing else: each byte is unpacked by the guest at each boot.
 // Kernel and modules must be of one release; that is checked here, on the host, because in the
-// guest it would be a boot without network. Module files are copied whole, with their signatures.
+// guest it would be a boot without network. Signatures are taken off the modules: checking them is
+// 85 % of the time that loading takes, and proves nothing where init itself is unsigned.
 // The result is reproducible: equal input files give equal bytes, on any machine, as any user,
 // at any time.
 package image
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io/fs"
 	"path"
@@ -85,6 +87,7 @@ func layout(s Spec) ([]cpio.Record, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read module %s: %w", m.Name, err)
 		}
+		data = unsigned(data)
 		if !bytes.HasPrefix(data, []byte("\x7fELF")) {
 			return nil, fmt.Errorf("module %s is packed (%s): unpack the modules first", m.Name, path.Base(m.Path))
 		}
@@ -97,6 +100,21 @@ func layout(s Spec) ([]cpio.Record, error) {
 		list = append(list, cpio.StaticFile(f.path, f.text, f.mode))
 	}
 	return list, nil
+}
+
+// unsigned takes the appended signature off a module (include/linux/module_signature.h: signature,
+// 12 bytes of which the last four are its length, magic text). Another file comes back as it is.
+func unsigned(module []byte) []byte {
+	const magic, info = "~Module signature appended~\n", 12
+	body, ok := bytes.CutSuffix(module, []byte(magic))
+	if !ok || len(body) < info {
+		return module
+	}
+	size := uint64(binary.BigEndian.Uint32(body[len(body)-4:])) + info
+	if size > uint64(len(body)) {
+		return module
+	}
+	return body[:uint64(len(body))-size]
 }
 
 var etc = []struct {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"os/signal"
 	"sync"
@@ -15,7 +16,10 @@ import (
 type children struct {
 	mu    sync.Mutex
 	alive map[int]chan syscall.WaitStatus
+	last  bool // nobody more is started: the machine is going down
 }
+
+var errGoingDown = errors.New("the machine is going down")
 
 func newChildren() *children { return &children{alive: map[int]chan syscall.WaitStatus{}} }
 
@@ -24,12 +28,22 @@ func (c *children) start(argv []string, attr *syscall.ProcAttr) (int, <-chan sys
 	ended := make(chan syscall.WaitStatus, 1)
 	c.mu.Lock() // the child may be dead before ForkExec returns: reap must find it registered
 	defer c.mu.Unlock()
+	if c.last {
+		return 0, nil, errGoingDown
+	}
 	pid, err := syscall.ForkExec(argv[0], argv, attr)
 	if err != nil {
 		return 0, nil, &os.PathError{Op: "start", Path: argv[0], Err: err}
 	}
 	c.alive[pid] = ended
 	return pid, ended, nil
+}
+
+// stop lets nobody start any more.
+func (c *children) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = true
 }
 
 // run collects the dead for ever.

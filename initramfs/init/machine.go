@@ -205,7 +205,9 @@ func (m *machine) keepAgent() {
 			Sys: &syscall.SysProcAttr{Setsid: true},
 		})
 		log.Close()
-		if err != nil {
+		if errors.Is(err, errGoingDown) {
+			return
+		} else if err != nil {
 			complain(err)
 		} else {
 			m.note("agent started")
@@ -240,7 +242,9 @@ func (m *machine) consoleShell() {
 		})
 		tty.Close()
 		if err != nil {
-			complain(err)
+			if !errors.Is(err, errGoingDown) {
+				complain(err)
+			}
 			return
 		}
 		<-ended

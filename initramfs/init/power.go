@@ -81,6 +81,7 @@ func pressed(events []byte) bool {
 // It does not return. Only the first call counts.
 func (m *machine) end(how int, why string) {
 	m.ending.Lock() // never unlocked
+	m.children.stop()
 	say("going down (%s)", why)
 	unix.Kill(-1, unix.SIGTERM)
 	unix.Kill(-1, unix.SIGCONT) // a stopped process hears nothing

@@ -149,6 +149,9 @@ func (c console) Write(b []byte) (int, error) {
 	c.g.mu.Lock()
 	defer c.g.mu.Unlock()
 	c.g.console = append(c.g.console, b...)
+	if testing.Verbose() { // go test -v: see it live, also what a hanging guest has said
+		os.Stderr.Write(b)
+	}
 	c.g.more.Broadcast()
 	return len(b), nil
 }
@@ -157,24 +160,35 @@ func (c console) Write(b []byte) (int, error) {
 // match and its groups. It ends the test if the guest ends first.
 func (g *Guest) Expect(pattern string) []string {
 	g.t.Helper()
-	re := regexp.MustCompile(pattern)
+	return g.ExpectAll(pattern)[0]
+}
+
+// ExpectAll waits for several patterns that may come in any order.
+func (g *Guest) ExpectAll(patterns ...string) [][]string {
+	g.t.Helper()
+	found := make([][]string, len(patterns))
+	end := 0
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for {
-		if at := re.FindSubmatchIndex(g.console[g.read:]); at != nil {
-			found := re.FindSubmatch(g.console[g.read:])
-			g.read += at[1]
-			groups := make([]string, len(found))
-			for i, f := range found {
-				groups[i] = string(f)
+	for i, p := range patterns {
+		re := regexp.MustCompile(p)
+		for found[i] == nil {
+			text := g.console[g.read:]
+			if at := re.FindIndex(text); at != nil {
+				end = max(end, at[1])
+				for _, group := range re.FindSubmatch(text) {
+					found[i] = append(found[i], string(group))
+				}
+				break
 			}
-			return groups
+			if g.closed {
+				g.t.Fatalf("guest ended before it said %q\n%s", p, transcript(g.console))
+			}
+			g.more.Wait()
 		}
-		if g.closed {
-			g.t.Fatalf("guest ended before it said %q\n%s", pattern, transcript(g.console))
-		}
-		g.more.Wait()
 	}
+	g.read += end
+	return found
 }
 
 // Run types a command into a shell on the console and returns what it prints, without the

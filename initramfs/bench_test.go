@@ -1,0 +1,100 @@
+//go:build bench
+
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/u-root/u-root/pkg/cpio"
+
+	"github.com/ichiro-metal/ichiro/internal/vmtest"
+)
+
+// rounds is how often each ramdisk boots; the two take turns, so that a busy machine is
+// unfair to both alike.
+const rounds = 5
+
+// TestRamdiskFigures prints the figures of the ramdisk as JSON lines, also into $BENCH_OUT:
+//
+//	go test -tags bench -run TestRamdiskFigures ./initramfs
+//
+// The reference is Debian's ramdisk of the same kernel, started by the same QEMU line. Its clock stops
+// when a shell script that stands in for its /init, which is one too, prints its first word;
+// ours when init prints its first line. Both clocks start with QEMU.
+func TestRamdiskFigures(t *testing.T) {
+	b := build(t, "zstd", "../runcmd")
+	if b.Initrd == "" {
+		t.Fatalf("no ramdisk of Debian's for %s: update-initramfs -c -k %s", b.Release, b.Release)
+	}
+	debian := marked(t, b.Initrd)
+
+	ours, theirs := size(t, b.ramdisk), size(t, b.Initrd)
+	figure{Name: "ramdisk size", Unit: "bytes", Ours: ours, Reference: theirs, Target: 1.0 / 3}.print(t)
+
+	f := figure{Name: "ramdisk to init", Unit: "seconds", Target: 0.75}
+	for range rounds {
+		f.OursRaw = append(f.OursRaw, boot(t, b.kernel, b.ramdisk, b.commandLine, `ichiro: init at`))
+		f.RefRaw = append(f.RefRaw, boot(t, b.kernel, debian, b.commandLine+" rdinit=/first-word", `first-word`))
+	}
+	f.Ours, f.Reference = median(f.OursRaw), median(f.RefRaw)
+	f.print(t)
+}
+
+// boot returns the seconds from the start of QEMU to the word on the console.
+func boot(t *testing.T, kernel, ramdisk, commandLine, word string) float64 {
+	t.Helper()
+	started := time.Now()
+	g := vmtest.Start(t, vmtest.Config{Kernel: kernel, Ramdisk: ramdisk, CommandLine: commandLine, Memory: 512})
+	g.Expect(word)
+	took := time.Since(started)
+	g.Close()
+	return took.Seconds()
+}
+
+// marked is Debian's ramdisk with one file more: the kernel unpacks archives that follow each other.
+func marked(t *testing.T, initrd string) string {
+	t.Helper()
+	var more bytes.Buffer
+	w := cpio.Newc.Writer(&more)
+	err := cpio.WriteRecords(w, []cpio.Record{
+		cpio.CharDev("dev/console", 0o600, 5, 1),
+		cpio.StaticFile("first-word", "#!/bin/sh\necho first-word\nexec sleep 1000\n", 0o755),
+	})
+	if err == nil {
+		err = cpio.WriteTrailer(w)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(initrd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(data)%4 != 0 {
+		data = append(data, 0)
+	}
+	name := filepath.Join(t.TempDir(), "debian")
+	if err := os.WriteFile(name, append(data, more.Bytes()...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func size(t *testing.T, name string) float64 {
+	t.Helper()
+	info, err := os.Stat(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return float64(info.Size())
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
+}
