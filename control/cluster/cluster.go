@@ -32,8 +32,8 @@ const (
 
 // signer signs the identity document of an assignment.
 type signer interface {
-	Sign(a cloud.Assignment, pending time.Time) (cloud.IdentityDocument, error)
-	Document(a cloud.Assignment, pending time.Time) (string, error)
+	Document(a cloud.Assignment) string
+	Sign(a cloud.Assignment) (cloud.IdentityDocument, error)
 }
 
 // Config is what a Cluster works with.
@@ -160,12 +160,8 @@ func (c *Cluster) assign(ctx context.Context, v *view, o store.Object[cloud.Inst
 	}
 	next = placement.Keep(next, had.Value)
 	next.Identity = had.Value.Identity
-	doc, err := c.Signer.Document(next, i.Launched)
-	if err != nil {
-		return err
-	}
-	if doc != next.Identity.Document {
-		if next.Identity, err = c.Signer.Sign(next, i.Launched); err != nil {
+	if c.Signer.Document(next) != next.Identity.Document {
+		if next.Identity, err = c.Signer.Sign(next); err != nil {
 			return err
 		}
 	}

@@ -116,7 +116,7 @@ func daemons(opt Options, u Users, log *slog.Logger) []*process.Daemon {
 		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account,
 	}
 	agent := []string{
-		"--run", opt.Run, "--state", opt.State, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink", opt.Uplink,
+		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink-range", opt.Uplink,
 		"--control-user", ids(u.Control), "--imds-user", ids(u.IMDS), "--gateway-user", ids(u.Gateway), "--vm-user", ids(u.Machine),
 		"--group", fmt.Sprint(u.Group),
 	}

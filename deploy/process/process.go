@@ -33,6 +33,8 @@ const (
 	firstDelay = 20 * time.Millisecond
 	lastDelay  = 200 * time.Millisecond
 	settled    = 2 * time.Second // a run at least this long makes the next delay the first one again
+
+	usage = 2 // what our programs exit with when their arguments are wrong: trying again cannot help
 )
 
 // End asks the process to end and kills it when it has not within grace.
@@ -101,6 +103,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 		}
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			return fmt.Errorf("start %s: %w", d.Name, err)
+		}
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() == usage {
+			return fmt.Errorf("start %s: it does not take the arguments %q", d.Name, d.Args)
 		}
 		if time.Since(began) > settled {
 			delay = firstDelay

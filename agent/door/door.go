@@ -1,0 +1,138 @@
+// Package door serves what the control plane reads from this host: consoles and command output.
+//
+// It is a unix socket that only the control plane's user may open. It gives out bytes of files in the
+// instance directories and nothing else: names are checked against the form of identifiers, files are
+// opened below their directory (os.Root) so that no link leads out, and every answer is bounded.
+package door
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	wire "github.com/ichiro-metal/ichiro/internal/door"
+	"github.com/ichiro-metal/ichiro/internal/service"
+	"github.com/ichiro-metal/ichiro/internal/shim"
+)
+
+// Door is the task that serves.
+type Door struct {
+	root  bundle.Root
+	uid   int
+	log   *slog.Logger
+	ready chan struct{}
+}
+
+// New returns a door that opens to one user besides root.
+func New(root bundle.Root, uid int, log *slog.Logger) *Door {
+	return &Door{root: root, uid: uid, log: log.With("component", "door"), ready: make(chan struct{})}
+}
+
+// Ready is closed when the door can be opened.
+func (d *Door) Ready() <-chan struct{} { return d.ready }
+
+func (d *Door) String() string { return "door" }
+
+// Run serves until ctx ends.
+func (d *Door) Run(ctx context.Context) error {
+	l, err := service.Listen(d.root.Door(), 0o600)
+	if err != nil {
+		return err
+	}
+	if err := os.Chown(d.root.Door(), d.uid, -1); err != nil {
+		l.Close()
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc(wire.ConsolePath, d.console)
+	mux.HandleFunc(wire.OutputPath, d.output)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
+	context.AfterFunc(ctx, func() { srv.Close() })
+	close(d.ready)
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", d.root.Door(), err)
+	}
+	return nil
+}
+
+func (d *Door) instance(w http.ResponseWriter, r *http.Request) (bundle.Dir, bool) {
+	id := cloud.InstanceID(r.PathValue("instance"))
+	if !cloud.WellFormed(id, "i") {
+		http.Error(w, "not an instance", http.StatusBadRequest)
+		return "", false
+	}
+	return d.root.Instance(id), true
+}
+
+func (d *Door) console(w http.ResponseWriter, r *http.Request) {
+	dir, ok := d.instance(w, r)
+	if !ok {
+		return
+	}
+	text, err := shim.ConsoleTail(string(dir), int64(size(r, "tail")))
+	if err != nil {
+		d.refuse(w, err)
+		return
+	}
+	if info, err := os.Stat(dir.Path("console.log")); err == nil {
+		w.Header().Set("Last-Modified", info.ModTime().UTC().Format(http.TimeFormat))
+	}
+	w.Write(text)
+}
+
+func (d *Door) output(w http.ResponseWriter, r *http.Request) {
+	dir, ok := d.instance(w, r)
+	if !ok {
+		return
+	}
+	id, kind := bundle.ParseCommandFile(r.PathValue("command"))
+	stream := r.PathValue("stream")
+	if kind != bundle.CommandAsked || stream != "stdout" && stream != "stderr" {
+		http.Error(w, "not the output of a command", http.StatusBadRequest)
+		return
+	}
+	root, err := os.OpenRoot(dir.Commands())
+	if err != nil {
+		d.refuse(w, err)
+		return
+	}
+	defer root.Close()
+	f, err := root.Open(string(id) + "/" + stream)
+	if err != nil {
+		d.refuse(w, err)
+		return
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		http.Error(w, "not a file", http.StatusNotFound)
+		return
+	}
+	io.Copy(w, io.LimitReader(f, int64(size(r, "limit"))))
+}
+
+// size returns how many bytes are asked for, at most what one answer holds.
+func size(r *http.Request, name string) int {
+	n, err := strconv.Atoi(r.URL.Query().Get(name))
+	if err != nil || n < 0 || n > wire.MaxRead {
+		return wire.MaxRead
+	}
+	return n
+}
+
+func (d *Door) refuse(w http.ResponseWriter, err error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		http.Error(w, "there is none", http.StatusNotFound)
+		return
+	}
+	d.log.Warn("not read", "err", err)
+	http.Error(w, "it cannot be read", http.StatusInternalServerError)
+}

@@ -1,0 +1,159 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"reflect"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// Commands carries Run Command's wishes to the gateway's files and what the gateway sees back to the store.
+// It runs beside Host, so that a slow launch does not hold up a command, nor the other way round.
+type Commands struct {
+	Config
+	asked    map[string]bool // wishes that are in the bundle, and whether cancellation is too
+	reported map[string]cloud.Invocation
+	pings    map[cloud.InstanceID]cloud.AgentPing
+}
+
+// NewCommands returns a Commands.
+func NewCommands(cfg Config) *Commands {
+	cfg.Log = cfg.Log.With("component", "commands", "host", cfg.ID)
+	return &Commands{Config: cfg, asked: map[string]bool{}, reported: map[string]cloud.Invocation{}, pings: map[cloud.InstanceID]cloud.AgentPing{}}
+}
+
+// Recall reads what an earlier agent of this host reported.
+func (c *Commands) Recall(ctx context.Context) error {
+	l, err := store.List(ctx, c.Store, store.Invocations(c.ID), store.Range{})
+	if err != nil {
+		return err
+	}
+	for _, o := range l.Objects {
+		c.reported[o.ID] = o.Value
+	}
+	return nil
+}
+
+// Reconcile makes bundles and store agree once.
+func (c *Commands) Reconcile(ctx context.Context) error {
+	wishes, err := store.Mirrored(c.Mirror, store.CommandWishes(c.ID))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	wanted := make(map[string]bool, len(wishes))
+	t := store.NewTxn()
+	var done []func() // remembers what the transaction has written
+	for _, o := range wishes {
+		w := o.Value
+		wanted[o.ID] = true
+		if c.reported[o.ID].Status.Terminal() {
+			continue
+		}
+		dir := c.Root.Instance(w.Instance)
+		if cancelled, ok := c.asked[o.ID]; !ok || w.Cancel && !cancelled {
+			err := dir.PutCommand(bundle.CommandRequest{CommandWish: w, Environment: map[string]string{"AWS_SSM_REGION_NAME": c.Region}})
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // the instance is gone, which the API sees by itself
+			}
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			c.asked[o.ID] = w.Cancel
+		}
+		inv, err := dir.Invocation(w.Command)
+		if errors.Is(err, fs.ErrNotExist) {
+			delete(c.asked, o.ID)
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		had, ok := c.reported[o.ID]
+		if ok && (reflect.DeepEqual(had, inv) || !had.Status.MayBecome(inv.Status)) {
+			continue
+		}
+		if !ok && inv.Status == cloud.InvocationPending {
+			continue // what the API shows without a word from us
+		}
+		if t.Len() < batch {
+			store.Put(t, store.Invocations(c.ID), o.ID, inv)
+			done = append(done, func() { c.reported[o.ID] = inv })
+		}
+	}
+	errs = append(errs, c.heard(t, &done))
+	for id, inv := range c.reported {
+		if !wanted[id] && t.Len() < batch {
+			errs = append(errs, c.Root.Instance(inv.Instance).RemoveCommand(inv.Command))
+			store.Remove(t, store.Invocations(c.ID), id)
+			done = append(done, func() { delete(c.reported, id); delete(c.asked, id) })
+		}
+	}
+	if t.Len() > 0 {
+		if _, err := c.Store.Commit(ctx, t); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		for _, f := range done {
+			f()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// batch bounds one transaction; what is left over is done by the next run, which the write itself wakes.
+const batch = 256
+
+// heard reports what the gateway knows of the agents in the guests.
+func (c *Commands) heard(t *store.Txn, done *[]func()) error {
+	ids, err := c.Root.List()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	here := make(map[cloud.InstanceID]bool, len(ids))
+	for _, id := range ids {
+		here[id] = true
+		ping, err := c.Root.Instance(id).Agent()
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		ping.Instance = id
+		if had, ok := c.pings[id]; ok && had == ping || t.Len() >= batch {
+			continue
+		}
+		store.Put(t, store.Pings(c.ID), id, ping)
+		*done = append(*done, func() { c.pings[id] = ping })
+	}
+	for id := range c.pings {
+		if !here[id] {
+			delete(c.pings, id) // Host removes the key with the instance's status
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Machine returns what this host says of itself.
+func Machine(id cloud.HostID, zone, door, accel, version string, vcpus int) (cloud.Host, error) {
+	mib, err := memory()
+	h := cloud.Host{ID: id, Zone: zone, VCPUs: vcpus, MemoryMiB: mib, Door: "unix:" + door, Accel: accel, Version: version}
+	return h, err
+}
+
+// memory returns how much may be given to instances: all but what the daemons and the system need, in MiB.
+func memory() (int, error) {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, err
+	}
+	return memTotal(data)
+}

@@ -1,0 +1,321 @@
+// Package host is the agent's conductor: it makes this host true to its wishes, and says what it sees.
+//
+// One run reads the wishes for this host (a mirror of the store, or, while the store is away, what the
+// mirror saw last), applies all network interfaces, writes each instance's bundle, and starts, stops or
+// removes its machine. The order is what keeps promises: a guest's metadata is there before its machine
+// starts, its interface before its metadata service, and its address is free before it is called gone.
+//
+//	wish            what is done                                  what is said
+//	running, boot N interfaces, bundle, start boot N once         pending, then running, or stopped with why
+//	stopped         power button, force after a while             stopping, stopped
+//	terminated      kill, interfaces and bundle removed           shutting-down, terminated
+//	gone            whatever is left removed                      the status is removed too
+//
+// A boot is started once: a machine whose guest ended it is not started again until a higher boot is wished
+// for. One that vanished without its shim seeing how (the host was restarted) is started again.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/agent/eni"
+	"github.com/ichiro-metal/ichiro/agent/metadata"
+	"github.com/ichiro-metal/ichiro/agent/unit"
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/handover"
+	"github.com/ichiro-metal/ichiro/internal/shim"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// powerOffGrace is how long a guest may take to shut down before it is forced. EC2 gives it several
+// minutes; most guests take seconds.
+const powerOffGrace = 2 * time.Minute
+
+// terminateGrace is the same for a termination: the disks are not kept, so little is lost.
+const terminateGrace = 10 * time.Second
+
+// Config is what a Host works with.
+type Config struct {
+	ID         cloud.HostID
+	Zone       string
+	Region     string
+	Root       bundle.Root
+	Images     string // the image pool
+	Prefix     string // of names in the root network namespace
+	Pool       netip.Prefix
+	Accel      string
+	MachineUID int
+	MachineGID int
+	IMDSGroup  int
+	GatewayGID int
+	Group      int // common to the daemons
+	Store      *store.Client
+	Mirror     *store.Mirror // of wish/ID/
+	Network    *eni.Manager
+	Units      *unit.Manager
+	Sockets    *handover.Server
+	Now        func() time.Time
+	Log        *slog.Logger
+}
+
+// Host is this host.
+type Host struct {
+	Config
+	reported map[cloud.InstanceID]cloud.InstanceStatus // what the store is known to hold
+	vpcs     map[cloud.VPCID]bool
+}
+
+// New returns a Host.
+func New(cfg Config) *Host {
+	cfg.Log = cfg.Log.With("component", "host", "host", cfg.ID)
+	return &Host{Config: cfg, reported: map[cloud.InstanceID]cloud.InstanceStatus{}, vpcs: map[cloud.VPCID]bool{}}
+}
+
+// Reconcile makes everything true once.
+func (h *Host) Reconcile(ctx context.Context) error {
+	wishes, err := store.Mirrored(h.Mirror, store.Assignments(h.ID))
+	if err != nil {
+		return err
+	}
+	want := make(map[cloud.InstanceID]cloud.Assignment, len(wishes))
+	for _, o := range wishes {
+		want[o.Value.Instance.ID] = o.Value
+	}
+	var errs []error
+	// Machines that must end do so before their interfaces are taken away.
+	for id, a := range want {
+		if a.Instance.Power != cloud.PowerRunning {
+			errs = append(errs, h.end(ctx, id, a))
+		}
+	}
+	if err := h.removeStrangers(ctx, want); err != nil {
+		errs = append(errs, err)
+	}
+	config, err := h.interfaces(want)
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	if err := h.Network.Apply(ctx, config); err != nil {
+		errs = append(errs, fmt.Errorf("apply interfaces: %w", err))
+	}
+	errs = append(errs, h.listen(config))
+	for id, a := range want {
+		if a.Instance.Power == cloud.PowerRunning {
+			errs = append(errs, h.run(ctx, id, a))
+		}
+		errs = append(errs, h.report(ctx, id, a))
+	}
+	errs = append(errs, h.forget(ctx, want))
+	return errors.Join(errs...)
+}
+
+// ended reports whether nothing of the instance's machine is left to end.
+func (h *Host) ended(id cloud.InstanceID) bool {
+	s, err := shim.ReadStatus(string(h.Root.Instance(id)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return !h.Units.Alive(id)
+	}
+	return err == nil && s.State.Ended() && !h.Units.Alive(id)
+}
+
+// end asks a machine to end that is not wished for; when it has, a terminated instance's bundle goes.
+func (h *Host) end(ctx context.Context, id cloud.InstanceID, a cloud.Assignment) error {
+	if h.ended(id) {
+		if a.Instance.Power == cloud.PowerTerminated {
+			return os.RemoveAll(string(h.Root.Instance(id)))
+		}
+		return nil
+	}
+	grace := powerOffGrace
+	if a.Instance.Power == cloud.PowerTerminated {
+		grace = terminateGrace
+	}
+	if a.Instance.Force {
+		return h.Units.Kill(ctx, id)
+	}
+	return h.Units.Stop(ctx, id, grace)
+}
+
+// removeStrangers ends and removes the machines of instances that nobody wishes for any more.
+func (h *Host) removeStrangers(ctx context.Context, want map[cloud.InstanceID]cloud.Assignment) error {
+	ids, err := h.Root.List()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		if _, ok := want[id]; ok {
+			continue
+		}
+		if !h.ended(id) {
+			h.Log.Info("ending a machine that nobody wishes for", "instance", id)
+			errs = append(errs, h.Units.Kill(ctx, id))
+			continue
+		}
+		errs = append(errs, os.RemoveAll(string(h.Root.Instance(id))))
+	}
+	return errors.Join(errs...)
+}
+
+// interfaces returns what this host's network should be: the interfaces of all instances but those that
+// are terminated and have no machine left. A stopped instance keeps its addresses, and nothing answers there.
+func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Config, error) {
+	c := eni.Config{Prefix: h.Prefix, Pool: h.Pool, Domain: h.Region + ".compute.internal"}
+	vpcs := map[cloud.VPCID]netip.Prefix{}
+	for id, a := range want {
+		if a.Instance.Power == cloud.PowerTerminated && h.ended(id) {
+			continue
+		}
+		for _, n := range a.Interfaces {
+			vpcs[n.VPC] = n.VPCPrefix
+			name := cloud.PrivateDNSName(n.Primary(), a.Region)
+			c.Interfaces = append(c.Interfaces, eni.Interface{
+				NetworkInterface: n.NetworkInterface, Network: n.Network, Owner: uint32(h.MachineUID),
+				Hostname: name[:len(name)-len("."+c.Domain)],
+			})
+		}
+	}
+	for id, p := range vpcs {
+		c.VPCs = append(c.VPCs, eni.VPC{ID: id, Prefixes: []netip.Prefix{p}, Internet: true})
+	}
+	o, err := store.MirroredGet(h.Mirror, store.Networks(h.ID), store.NetworkID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return c, err
+	}
+	c.Groups = o.Value.Groups
+	slices.SortFunc(c.Interfaces, func(a, b eni.Interface) int { return cmpString(a.ID, b.ID) })
+	slices.SortFunc(c.VPCs, func(a, b eni.VPC) int { return cmpString(a.ID, b.ID) })
+	return c, nil
+}
+
+func cmpString[T ~string](a, b T) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// listen sees that metadata service and gateway listen in every VPC that has an interface here, and in no
+// other.
+func (h *Host) listen(c eni.Config) error {
+	var errs []error
+	now := map[cloud.VPCID]bool{}
+	for _, v := range c.VPCs {
+		now[v.ID] = true
+		for name, at := range map[string]netip.AddrPort{"imds": eni.Metadata, "runcmd": eni.Gateway} {
+			err := h.Sockets.Offer(name, v.ID, func() (*os.File, error) { return h.Network.Listen(v.ID, at) })
+			if err != nil {
+				errs = append(errs, fmt.Errorf("listen for %s in %s: %w", name, v.ID, err))
+			}
+		}
+	}
+	for _, id := range h.Sockets.Held() {
+		if !now[id] {
+			h.Sockets.Withdraw(id)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// run writes the bundle of an instance and sees that its boot has been started.
+func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment) error {
+	dir := h.Root.Instance(id)
+	if err := h.prepare(dir, a); err != nil {
+		return fmt.Errorf("prepare %s: %w", id, err)
+	}
+	st, err := shim.ReadStatus(string(dir))
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return err
+	case err == nil && st.Boot == a.Instance.Boot && (st.State.Ended() || h.Units.Alive(id)):
+		return h.reboot(ctx, id, a, st)
+	case err == nil && st.Boot < a.Instance.Boot && !st.State.Ended():
+		return h.Units.Stop(ctx, id, powerOffGrace) // the earlier boot must end first
+	case h.Units.Alive(id):
+		return nil // its shim has not said anything yet
+	}
+	m := bundle.Machine{
+		ID: id, Boot: a.Instance.Boot, Generation: a.Instance.Generation, Type: a.Type.Name,
+		VCPUs: a.Type.VCPUs, MemoryMiB: a.Type.MemoryMiB, Accel: h.Accel,
+		Kernel: filepath.Join(h.Images, a.Kernel), Ramdisk: filepath.Join(h.Images, a.Ramdisk), CommandLine: a.Command,
+		User: bundle.MachineUser{UID: h.MachineUID, GID: h.MachineGID},
+	}
+	var taps []*os.File
+	for _, n := range a.Interfaces {
+		m.Interfaces = append(m.Interfaces, bundle.MachineInterface{ID: n.ID, MAC: n.MAC, MTU: eni.DefaultMTU})
+		tap, err := h.Network.Tap(n.ID)
+		if err != nil {
+			for _, t := range taps {
+				t.Close()
+			}
+			return err
+		}
+		taps = append(taps, tap)
+	}
+	if err := bundle.Write(dir.Path("machine.json"), m, 0o600); err != nil {
+		return err
+	}
+	if err := os.Remove(dir.Path("reboots.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := bundle.Write(dir.Path("reboots.json"), a.Instance.Reboots, 0o600); err != nil {
+		return err
+	}
+	h.Log.Info("starting instance", "instance", id, "boot", m.Boot)
+	return h.Units.Start(ctx, id, taps)
+}
+
+// reboot resets the machine once for each reboot that was asked for since it was last done.
+func (h *Host) reboot(ctx context.Context, id cloud.InstanceID, a cloud.Assignment, st shim.Status) error {
+	path := h.Root.Instance(id).Path("reboots.json")
+	done, err := bundle.Read[int](path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if done >= a.Instance.Reboots || st.State.Ended() {
+		return nil
+	}
+	h.Log.Info("rebooting instance", "instance", id)
+	if err := h.Units.Reboot(ctx, id); err != nil {
+		return err
+	}
+	return bundle.Write(path, a.Instance.Reboots, 0o600)
+}
+
+// prepare writes what the metadata service and the gateway read. Files that say the same already are
+// left alone.
+func (h *Host) prepare(dir bundle.Dir, a cloud.Assignment) error {
+	if err := os.MkdirAll(string(dir), 0o755); err != nil {
+		return err
+	}
+	if err := dir.MakeCommands(h.GatewayGID); err != nil {
+		return err
+	}
+	if err := put(dir.Path("metadata.json"), metadata.Compile(a), h.Group); err != nil {
+		return err
+	}
+	o, err := store.MirroredGet(h.Mirror, store.Credentials(h.ID), a.Instance.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		if err := os.Remove(dir.Path("credentials.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return put(dir.Path("credentials.json"), o.Value, h.IMDSGroup)
+}

@@ -1,0 +1,293 @@
+// Command ichiro-agent makes this host true: it is the only daemon with rights over the network, and the
+// only one of the host that knows the store.
+//
+//	ichiro-agent          run: follow the wishes for this host
+//	ichiro-agent remove   end all guests of the run directory and remove what the agent made in the kernel
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/agent/door"
+	"github.com/ichiro-metal/ichiro/agent/eni"
+	"github.com/ichiro-metal/ichiro/agent/host"
+	"github.com/ichiro-metal/ichiro/agent/unit"
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/handover"
+	"github.com/ichiro-metal/ichiro/internal/reconcile"
+	"github.com/ichiro-metal/ichiro/internal/service"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+func main() { os.Exit(service.Main("agent", run)) }
+
+// options are the flags.
+type options struct {
+	root    bundle.Root
+	state   string
+	zone    string
+	region  string
+	etcd    string
+	accel   string
+	pool    netip.Prefix
+	program string
+	control account
+	imds    account
+	gateway account
+	machine account
+	group   int
+}
+
+// account is a user and its group, UID:GID on the command line.
+type account struct{ uid, gid int }
+
+func (a *account) Set(s string) error {
+	_, err := fmt.Sscanf(s, "%d:%d", &a.uid, &a.gid)
+	return err
+}
+
+func (a *account) String() string { return fmt.Sprintf("%d:%d", a.uid, a.gid) }
+
+func parse(args []string) (options, error) {
+	var o options
+	self, err := os.Executable()
+	if err != nil {
+		return o, err
+	}
+	flags := flag.NewFlagSet("ichiro-agent", flag.ContinueOnError)
+	dir := flags.String("run", "/run/ichiro", "run `directory`")
+	flags.StringVar(&o.state, "state", "/var/lib/ichiro", "state `directory`")
+	flags.StringVar(&o.region, "region", "ichiro-1", "name of the region")
+	flags.StringVar(&o.zone, "zone", "ichiro-1a", "availability `zone` of this host")
+	flags.StringVar(&o.etcd, "etcd", "", "`endpoints` of the store, comma separated (default: the embedded one of this host)")
+	flags.StringVar(&o.accel, "accel", "auto", "auto, kvm or tcg")
+	flags.TextVar(&o.pool, "uplink-range", netip.Prefix{}, "`addresses` for the links between VPCs and this machine")
+	flags.StringVar(&o.program, "shim", filepath.Join(filepath.Dir(self), "ichiro-shim"), "the shim's `program`")
+	flags.Var(&o.control, "control-user", "`UID:GID` of ichiro-control, who may open the door")
+	flags.Var(&o.imds, "imds-user", "`UID:GID` of ichiro-imds")
+	flags.Var(&o.gateway, "gateway-user", "`UID:GID` of ichiro-gateway")
+	flags.Var(&o.machine, "vm-user", "`UID:GID` that QEMU runs as")
+	flags.IntVar(&o.group, "group", 0, "`GID` that the daemons have in common")
+	if err := service.Parse(flags, args); err != nil {
+		return o, err
+	}
+	o.root = bundle.Root(*dir)
+	if o.etcd == "" {
+		o.etcd = "unix://" + o.root.Etcd()
+	}
+	return o, nil
+}
+
+func run(ctx context.Context, args []string, log *slog.Logger) error {
+	if len(args) > 0 && args[0] == "remove" {
+		o, err := parse(args[1:])
+		if err != nil {
+			return err
+		}
+		return remove(ctx, o, log)
+	}
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	id, err := hostID(filepath.Join(o.state, "host-id"))
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.root.Instances(), 0o755); err != nil {
+		return err
+	}
+	client, err := store.Open(ctx, store.Config{Endpoints: strings.Split(o.etcd, ",")})
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	network, err := eni.New(eni.Prefix(string(o.root)), log)
+	if err != nil {
+		return err
+	}
+	defer network.Close()
+	watcher, err := bundle.NewWatcher(o.root.Instances(), 3)
+	if err != nil {
+		return err
+	}
+	sockets := handover.NewServer(o.root.Handover(), log)
+	sockets.Admit("imds", uint32(o.imds.uid))
+	sockets.Admit("runcmd", uint32(o.gateway.uid))
+	units := unit.New(o.root, o.program, log)
+	mirror := store.NewMirror(client, store.WishPrefix(id))
+	cfg := host.Config{
+		ID: id, Zone: o.zone, Region: o.region, Root: o.root, Images: filepath.Join(o.state, "images"),
+		Prefix: eni.Prefix(string(o.root)), Pool: o.pool, Accel: o.accel,
+		MachineUID: o.machine.uid, MachineGID: o.machine.gid, IMDSGroup: o.imds.gid, GatewayGID: o.gateway.gid, Group: o.group,
+		Store: client, Mirror: mirror, Network: network, Units: units, Sockets: sockets, Now: time.Now, Log: log,
+	}
+	h, c := host.New(cfg), host.NewCommands(cfg)
+	instances := reconcile.New("instances", 30*time.Second, after(h.Recall, h.Reconcile))
+	commands := reconcile.New("commands", 30*time.Second, after(c.Recall, c.Reconcile))
+	mirror.OnChange(func() { instances.Wake(); commands.Wake() })
+
+	if _, err := units.Adopt(ctx); err != nil {
+		return err
+	}
+	return service.Run(ctx,
+		service.Admin(o.root.Admin("agent")),
+		sockets,
+		door.New(o.root, o.control.uid, log),
+		service.Func("network", network.Run),
+		service.Func("units", units.Run),
+		mirror,
+		service.Func("watcher", watcher.Run),
+		service.Func("files", func(ctx context.Context) error { return follow(ctx, watcher, units, instances, commands) }),
+		announce(cfg),
+		gate(mirror, instances),
+		gate(mirror, commands),
+	)
+}
+
+// follow wakes the loops when a file has changed that they read, or a machine has ended.
+func follow(ctx context.Context, w *bundle.Watcher, u *unit.Manager, instances, commands *reconcile.Loop) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case path := <-w.C():
+			switch {
+			case path == "":
+				instances.Wake()
+				commands.Wake()
+			case filepath.Base(filepath.Dir(path)) == "commands":
+				commands.Wake()
+			case filepath.Base(path) == "status.json":
+				instances.Wake()
+			}
+		case <-u.Exited():
+			instances.Wake()
+		}
+	}
+}
+
+// after returns a function that runs first until it has succeeded once, and f each time.
+func after(first, f func(context.Context) error) func(context.Context) error {
+	recalled := false
+	return func(ctx context.Context) error {
+		if !recalled {
+			if err := first(ctx); err != nil {
+				return err
+			}
+			recalled = true
+		}
+		return f(ctx)
+	}
+}
+
+// gated is a loop that begins when the mirror has seen the store: before, it knows no wish, and an empty
+// answer would read as "end everything".
+type gated struct {
+	*reconcile.Loop
+	mirror *store.Mirror
+}
+
+func gate(m *store.Mirror, l *reconcile.Loop) service.Task { return gated{l, m} }
+
+func (g gated) Run(ctx context.Context) error {
+	select {
+	case <-g.mirror.Ready():
+		return g.Loop.Run(ctx)
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// announce writes what this host is into the store, and every ten seconds that it is there.
+func announce(cfg host.Config) service.Task {
+	return service.Func("announce", func(ctx context.Context) error {
+		version := "devel"
+		if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+			version = info.Main.Version
+		}
+		// A processor may be promised several times: guests are seldom all busy.
+		me, err := host.Machine(cfg.ID, cfg.Zone, cfg.Root.Door(), cfg.Accel, version, max(16, 8*runtime.NumCPU()))
+		if err != nil {
+			return err
+		}
+		tick := time.NewTicker(10 * time.Second)
+		defer tick.Stop()
+		for {
+			me.Seen = cfg.Now().UTC()
+			t := store.NewTxn()
+			store.Put(t, store.Hosts, me.ID, me)
+			if _, err := cfg.Store.Commit(ctx, t); err != nil && ctx.Err() == nil {
+				cfg.Log.Warn("not announced", "err", err)
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	})
+}
+
+// hostID returns the ID of this host, which is made once.
+func hostID(path string) (cloud.HostID, error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		return cloud.HostID(strings.TrimSpace(string(data))), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	var b [4]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", err
+	}
+	id := "h-" + hex.EncodeToString(b[:])
+	return cloud.HostID(id), bundle.WriteBytes(path, []byte(id+"\n"), 0o644)
+}
+
+// remove ends the guests of a run directory and removes namespaces, interfaces and rules. It needs neither
+// store nor agent.
+func remove(ctx context.Context, o options, log *slog.Logger) error {
+	units := unit.New(o.root, o.program, log)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ids, err := units.Adopt(ctx)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- units.Run(ctx) }()
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, units.Kill(ctx, id))
+	}
+	for n := 0; n < len(ids); n++ {
+		select {
+		case e := <-units.Exited():
+			log.Info("guest ended", "instance", e.ID)
+		case <-time.After(30 * time.Second):
+			errs = append(errs, fmt.Errorf("%d guests do not end: look at %s", len(ids)-n, o.root.Instances()))
+			n = len(ids)
+		}
+	}
+	cancel()
+	<-ended
+	errs = append(errs, eni.Remove(context.WithoutCancel(ctx), eni.Prefix(string(o.root))))
+	return errors.Join(errs...)
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	iamapi "github.com/ichiro-metal/ichiro/control/api/iam"
+	"github.com/ichiro-metal/ichiro/control/iam"
+	"github.com/ichiro-metal/ichiro/control/identity"
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// profiles is what launches need of IAM: to find a profile, and to ask whether its role may be passed.
+type profiles struct {
+	*iam.Engine
+	authority *iamapi.Authority
+}
+
+func (p profiles) MayPassRole(ctx context.Context, ref cloud.ProfileRef) error {
+	return p.authority.MayPassRole(ctx, ref)
+}
+
+// signer signs identity documents with the region's key.
+type signer struct{ key identity.Key }
+
+func (s signer) Document(a cloud.Assignment) string {
+	return identity.Document(identity.SubjectOf(a))
+}
+
+func (s signer) Sign(a cloud.Assignment) (cloud.IdentityDocument, error) {
+	return s.key.Sign(identity.SubjectOf(a))
+}
+
+// openSigner reads the region's identity key, which is made at the first start.
+func openSigner(dir, region string) (signer, error) {
+	path := filepath.Join(dir, "identity.pem")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		key, err := identity.Parse(text)
+		return signer{key}, err
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return signer{}, err
+	}
+	key, err := identity.Generate(rand.Reader, region, time.Now().UTC())
+	if err != nil {
+		return signer{}, err
+	}
+	if text, err = key.PEM(); err != nil {
+		return signer{}, err
+	}
+	return signer{key}, bundle.WriteBytes(path, text, 0o600)
+}

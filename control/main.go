@@ -1,0 +1,262 @@
+// Command ichiro-control is the control plane: the API, the planner, and by default the store. It has no
+// rights on the host; everything that it wants done it writes into the store.
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ichiro-metal/ichiro/control/api"
+	"github.com/ichiro-metal/ichiro/control/api/ec2"
+	iamapi "github.com/ichiro-metal/ichiro/control/api/iam"
+	"github.com/ichiro-metal/ichiro/control/api/ssm"
+	"github.com/ichiro-metal/ichiro/control/api/sts"
+	"github.com/ichiro-metal/ichiro/control/cluster"
+	"github.com/ichiro-metal/ichiro/control/etcd"
+	"github.com/ichiro-metal/ichiro/control/iam"
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/door"
+	"github.com/ichiro-metal/ichiro/internal/reconcile"
+	"github.com/ichiro-metal/ichiro/internal/service"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+func main() { os.Exit(service.Main("control", run)) }
+
+type options struct {
+	root                   bundle.Root
+	state                  string
+	listen                 string
+	region, zone, account  string
+	etcd, cert, key, cacrt string
+}
+
+func parse(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("ichiro-control", flag.ContinueOnError)
+	dir := flags.String("run", "/run/ichiro", "run `directory`")
+	flags.StringVar(&o.state, "state", "/var/lib/ichiro", "state `directory`")
+	flags.StringVar(&o.listen, "listen", "127.0.0.1:8773", "`address` of the API; port 0 chooses a free one")
+	flags.StringVar(&o.region, "region", "ichiro-1", "name of the region")
+	flags.StringVar(&o.zone, "zone", "ichiro-1a", "name of the default availability zone")
+	flags.StringVar(&o.account, "account", "000000000000", "account number, 12 digits")
+	flags.StringVar(&o.etcd, "etcd", "", "`endpoints` of an external etcd, comma separated (default: embedded)")
+	flags.StringVar(&o.cert, "etcd-cert", "", "client certificate `file` for --etcd")
+	flags.StringVar(&o.key, "etcd-key", "", "its key `file`")
+	flags.StringVar(&o.cacrt, "etcd-ca", "", "`file` of the CA that signed the servers' certificates")
+	if err := service.Parse(flags, args); err != nil {
+		return o, err
+	}
+	o.root = bundle.Root(*dir)
+	return o, loopback(o.listen)
+}
+
+// loopback refuses addresses that others could reach: the API has no TLS yet, and requests carry role
+// credentials.
+func loopback(listen string) error {
+	name, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return service.Usagef("--listen: %v", err)
+	}
+	if a, err := netip.ParseAddr(name); err != nil || !a.IsLoopback() {
+		return service.Usagef("--listen %s: only loopback addresses for now, as HTTPS is not there yet; put a TLS proxy in front to reach further", listen)
+	}
+	return nil
+}
+
+func run(ctx context.Context, args []string, log *slog.Logger) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	account := cloud.AccountID(o.account)
+	cfg := etcd.Config{Dir: filepath.Join(o.state, "etcd"), Socket: o.root.Etcd()}
+	if o.etcd != "" {
+		cfg.External = store.Config{Endpoints: strings.Split(o.etcd, ","), Cert: o.cert, Key: o.key, CA: o.cacrt}
+	}
+	server, err := etcd.Open(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	client := server.Client()
+	keys := filepath.Join(o.state, "keys")
+	engine, err := iam.New(client, iam.Config{KeyDir: keys, Account: o.account, Log: log})
+	if err != nil {
+		return err
+	}
+	signer, err := openSigner(keys, o.region)
+	if err != nil {
+		return err
+	}
+	if err := bundle.WriteBytes(filepath.Join(string(o.root), "control", "identity.crt"), signer.key.Certificate(), 0o644); err != nil {
+		return err
+	}
+	if err := cluster.Bootstrap(ctx, client, account, o.zone); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", o.listen)
+	if err != nil {
+		return err
+	}
+	endpoint := "http://" + listener.Addr().String()
+
+	mirror := store.NewMirror(client, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
+	authority := iamapi.NewAuthority(engine)
+	front, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint)
+	if err != nil {
+		return err
+	}
+	defer audit.Close()
+
+	plan := cluster.Config{
+		Store: client, Mirror: mirror, Signer: signer, Region: o.region, Account: account,
+		Types: cloud.Types, Now: time.Now, Log: log,
+	}
+	planner := reconcile.New("cluster", 30*time.Second, cluster.New(plan).Reconcile)
+	minting := reconcile.New("credentials", 30*time.Second, (&cluster.Credentials{Config: plan, Minter: engine}).Reconcile)
+	images := reconcile.New("images", 30*time.Second, func(ctx context.Context) error {
+		return cluster.RegisterPool(ctx, client, filepath.Join(o.state, "images"), account, time.Now().UTC())
+	})
+	watcher, err := bundle.NewWatcher(filepath.Join(o.state, "images"), 1)
+	if err != nil {
+		return err
+	}
+	mirror.OnChange(func() { planner.Wake(); minting.Wake() })
+
+	return service.Run(ctx,
+		server,
+		service.Admin(o.root.Admin("control")),
+		engine,
+		mirror,
+		after(planner, mirror.Ready()),
+		after(minting, mirror.Ready(), engine.Ready()),
+		images,
+		service.Func("watcher", watcher.Run),
+		service.Func("files", func(ctx context.Context) error {
+			for {
+				select {
+				case <-watcher.C():
+					images.Wake()
+				case <-ctx.Done():
+					return nil
+				}
+			}
+		}),
+		newServing(o, front, listener, endpoint, mirror.Ready(), engine.Ready()),
+	)
+}
+
+// newFront builds the API from its services.
+func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string) (*api.Front, *os.File, error) {
+	sealing, err := keyFile(filepath.Join(o.state, "keys", "pager"), 32)
+	if err != nil {
+		return nil, nil, err
+	}
+	pager, err := api.NewPager(sealing)
+	if err != nil {
+		return nil, nil, err
+	}
+	audit, err := os.OpenFile(filepath.Join(o.state, "audit", "audit.jsonl"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, nil, err
+	}
+	front, err := api.New(api.Config{
+		Region: o.region, Authority: authority, Log: log, Audit: audit, Registry: prometheus.DefaultRegisterer,
+		Services: []api.Service{
+			ec2.New(ec2.Config{
+				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: door.Client{}, Pager: pager,
+				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: cloud.Types,
+				Now: time.Now, Rand: rand.Reader, Log: log,
+			}),
+			ssm.New(ssm.Config{Store: client, Mirror: mirror, Door: door.Client{}, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),
+			iamapi.Service(engine, authority),
+			sts.Service(engine, authority),
+		},
+	})
+	return front, audit, err
+}
+
+// waiting is a task that begins when others are ready.
+type waiting struct {
+	*reconcile.Loop
+	on []<-chan struct{}
+}
+
+func after(l *reconcile.Loop, on ...<-chan struct{}) service.Task { return waiting{l, on} }
+
+func (w waiting) Run(ctx context.Context) error {
+	if !all(ctx, w.on) {
+		return nil
+	}
+	return w.Loop.Run(ctx)
+}
+
+func all(ctx context.Context, on []<-chan struct{}) bool {
+	for _, c := range on {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// serving is the API as a task: it answers when there is something true to answer with.
+type serving struct {
+	front    *api.Front
+	listener net.Listener
+	path     string
+	endpoint string
+	on       []<-chan struct{}
+	ready    chan struct{}
+}
+
+func newServing(o options, f *api.Front, l net.Listener, endpoint string, on ...<-chan struct{}) *serving {
+	return &serving{f, l, filepath.Join(string(o.root), "control", "endpoint"), endpoint, on, make(chan struct{})}
+}
+
+func (s *serving) Ready() <-chan struct{} { return s.ready }
+func (s *serving) String() string         { return "api" }
+
+func (s *serving) Run(ctx context.Context) error {
+	if !all(ctx, s.on) {
+		return s.listener.Close()
+	}
+	if err := bundle.WriteBytes(s.path, []byte(s.endpoint+"\n"), 0o644); err != nil {
+		return err
+	}
+	close(s.ready)
+	return s.front.Serve(ctx, s.listener)
+}
+
+// keyFile returns n random bytes that are made once and kept in a file of mode 0600.
+func keyFile(path string, n int) ([]byte, error) {
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		key = make([]byte, n)
+		if _, err := rand.Read(key); err != nil {
+			return nil, err
+		}
+		return key, bundle.WriteBytes(path, key, 0o600)
+	}
+	if err == nil && len(key) != n {
+		return nil, fmt.Errorf("key file %s has %d bytes, want %d", path, len(key), n)
+	}
+	return key, err
+}
