@@ -155,6 +155,7 @@ func (h *host) start(name string, args ...string) *exec.Cmd {
 	h.t.Helper()
 	cmd := exec.Command(filepath.Join(h.bin, name), args...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
+	cmd.Env = append(os.Environ(), "ICHIRO_LOG=debug")
 	check(h.t, cmd.Start())
 	h.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	return cmd
@@ -164,8 +165,8 @@ func (h *host) startGateway(args ...string) {
 	h.gateway = h.start("gateway", append([]string{"--run", string(h.root)}, args...)...)
 }
 
-func (h *host) startAgent() {
-	h.agent = h.start("agent", "--gateway", h.url, "--state", h.state, "--grace", "300ms")
+func (h *host) startAgent() { // verbose: the log is only shown when a test fails
+	h.agent = h.start("agent", "--gateway", h.url, "--state", h.state, "--grace", "300ms", "--verbose")
 }
 
 func kill(cmd *exec.Cmd) {
@@ -198,7 +199,11 @@ func (h *host) wait(id cloud.CommandID, ok func(cloud.Invocation) bool) cloud.In
 		if ok(inv) {
 			return inv
 		}
-		<-h.watch
+		select {
+		case <-h.watch:
+		case <-time.After(10 * time.Second): // a guard: the tests wait for events
+			h.t.Fatalf("nothing new of %s: %+v", id, inv)
+		}
 	}
 }
 

@@ -23,6 +23,8 @@ const (
 	// firstPause doubles up to maxPause. While a guest boots its network comes up within milliseconds.
 	firstPause = 10 * time.Millisecond
 	maxPause   = 5 * time.Second
+	// shortPause follows a connection that worked: two agents that fence each other must not spin.
+	shortPause = 50 * time.Millisecond
 	// quiet is how long a command runs before the gateway is told that it was accepted: a result that
 	// comes sooner says so too, and the guest is spared a frame.
 	quiet = 20 * time.Millisecond
@@ -73,13 +75,12 @@ func (l *Link) takeDirty() map[cloud.CommandID]bool {
 func (l *Link) Run(ctx context.Context) error {
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
-		began := time.Now()
-		err := l.connect(ctx)
+		welcomed, err := l.connect(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if time.Since(began) > maxPause {
-			pause = 0 // it was a working connection
+		if welcomed {
+			pause = min(pause, shortPause)
 		}
 		l.log.Debug("not connected", "err", err, "pause", pause)
 		select {
@@ -91,12 +92,13 @@ func (l *Link) Run(ctx context.Context) error {
 	return nil
 }
 
-// connect serves one connection until it breaks.
-func (l *Link) connect(ctx context.Context) error {
+// connect serves one connection until it breaks, and reports whether the gateway took it.
+func (l *Link) connect(ctx context.Context) (welcomed bool, err error) {
 	conn, err := wire.Dial(ctx, l.url)
 	if err != nil {
-		return err
+		return false, err
 	}
+	life := ctx // a command outlives the connection that it came on
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
@@ -104,15 +106,15 @@ func (l *Link) connect(ctx context.Context) error {
 	hello := l.hello
 	hello.Commands = l.runner.Known(wire.MaxHello)
 	if err := conn.Send(&hello); err != nil {
-		return err
+		return false, err
 	}
 	f, err := conn.Receive()
 	if err != nil {
-		return err
+		return false, err
 	}
 	w, ok := f.(*wire.Welcome)
 	if !ok || w.Version != wire.Version {
-		return errNoWelcome
+		return false, errNoWelcome
 	}
 	l.log.Info("connected", "instance", w.Instance, "epoch", w.Epoch)
 	s := &sender{link: l, conn: conn, told: map[cloud.CommandID]*told{}}
@@ -129,8 +131,8 @@ func (l *Link) connect(ctx context.Context) error {
 	for {
 		f, err := conn.Receive()
 		if err != nil {
-			return err
+			return true, err
 		}
-		s.handle(ctx, f)
+		s.handle(life, f)
 	}
 }

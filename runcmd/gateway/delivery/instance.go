@@ -313,7 +313,9 @@ func (i *instance) deliver(c *command) {
 		return
 	}
 	c.told = true
+	c.told = true
 	i.send(c.request(i.dir.ID(), i.now.hello.Boot, min(i.limits.Output, max(0, i.limits.Quota-i.used))))
+	i.log.Debug("command sent", "command", c.id)
 	if c.cancel {
 		i.advance(c, cloud.InvocationCancelling)
 	}

@@ -1,0 +1,176 @@
+package main_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+	"golang.org/x/sys/unix"
+)
+
+// killWorker kills the agent's worker and leaves its keeper.
+func (h *host) killWorker() {
+	pid := h.agent.Process.Pid
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	// The first child is the worker; commands become children only when a worker has died.
+	for _, f := range strings.Fields(string(data)) {
+		child, err := strconv.Atoi(f)
+		check(h.t, err)
+		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", child)); filepath.Base(exe) == "agent" {
+			unix.Kill(child, unix.SIGKILL)
+		}
+	}
+}
+
+// victims are what the crash tests kill; each is followed by what a supervisor would do.
+var victims = map[string]func(h *host){
+	"worker":             func(h *host) { h.killWorker() },
+	"agent":              func(h *host) { kill(h.agent); h.startAgent() },
+	"gateway":            func(h *host) { kill(h.gateway); h.startGateway() },
+	"worker and gateway": func(h *host) { h.killWorker(); kill(h.gateway); h.startGateway() },
+	"all":                func(h *host) { kill(h.agent); kill(h.gateway); h.startGateway(); h.startAgent() },
+}
+
+// A command waits at a point that the test chooses; whoever is killed there, it runs once, and its end and its
+// output are told. Without the keeper nobody can know the exit code: that is Interrupted.
+func TestKilledWhileACommandRuns(t *testing.T) {
+	t.Parallel()
+	for name, strike := range victims {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.startGateway()
+			h.startAgent()
+			side := filepath.Join(t.TempDir(), "side")
+			gate := filepath.Join(t.TempDir(), "gate")
+			check(t, unix.Mkfifo(gate, 0o600))
+			id := h.send(fmt.Sprintf("echo run >> %s; echo before; echo err >&2; read x < %s; echo after $x; exit 3", side, gate))
+			h.wait(id, func(i cloud.Invocation) bool { return i.Status == cloud.InvocationInProgress })
+			for range 3 {
+				strike(h)
+			}
+			check(t, os.WriteFile(gate, []byte("go\n"), 0)) // waits for the script to read
+			inv := h.end(id)
+			// With nobody there when the script ends, what is in its pipe goes with it.
+			orphaned := name == "agent" || name == "all"
+			whole := func(got, want string) bool { return got == want || orphaned && strings.HasPrefix(want, got) }
+			if got := h.output(id, wire.Stdout); !whole(got, "before\nafter go\n") {
+				t.Errorf("got stdout %q", got)
+			}
+			if got := h.output(id, wire.Stderr); !whole(got, "err\n") {
+				t.Errorf("got stderr %q", got)
+			}
+			if got, _ := os.ReadFile(side); string(got) != "run\n" {
+				t.Errorf("script ran: %q, want once", got)
+			}
+			want, code := "Failed", 3
+			if orphaned {
+				want, code = "Interrupted", -1
+			}
+			if inv.Details != want || inv.ResponseCode != code {
+				t.Errorf("got %s with code %d, want %s with %d", inv.Details, inv.ResponseCode, want, code)
+			}
+		})
+	}
+}
+
+// Killed at any moment of a short command's life: it runs once and its output is whole, or the result
+// says that it was interrupted, and it ran at most once.
+func TestKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	const script = "echo run >> %s; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 4"
+	var want strings.Builder
+	for i := range 300 {
+		fmt.Fprintf(&want, "line %d\n", i)
+	}
+	rounds := 25
+	if testing.Short() {
+		rounds = 3
+	}
+	for name, strike := range victims {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t)
+			h.startGateway()
+			h.startAgent()
+			interrupted := 0
+			for n := range rounds {
+				side := filepath.Join(t.TempDir(), strconv.Itoa(n))
+				id := h.send(fmt.Sprintf(script, side))
+				<-time.After(rand.N(12 * time.Millisecond)) // the moment is the test's subject
+				strike(h)
+				inv := h.end(id)
+				runs, _ := os.ReadFile(side)
+				got := h.output(id, wire.Stdout)
+				switch {
+				case inv.Details == "Failed" && inv.ResponseCode == 4:
+					if string(runs) != "run\n" || got != want.String() {
+						t.Errorf("round %d: ran %q, output of %d bytes, want once and %d bytes", n, runs, len(got), want.Len())
+					}
+				case inv.Details == "Interrupted":
+					interrupted++
+					if len(runs) > len("run\n") || !strings.HasPrefix(want.String(), got) {
+						t.Errorf("round %d: ran %q, output %.40q", n, runs, got)
+					}
+				default:
+					t.Errorf("round %d: got %+v", n, inv)
+				}
+			}
+			t.Logf("%d of %d interrupted", interrupted, rounds)
+			if (name == "gateway") && interrupted > 0 {
+				t.Errorf("the death of a gateway interrupted a command")
+			}
+		})
+	}
+}
+
+// A guest that was booted again has forgotten everything; the command must not run a second time.
+func TestRebootDoesNotRunAgain(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.startGateway()
+	h.startAgent()
+	side := filepath.Join(t.TempDir(), "side")
+	id := h.send("echo run >> " + side + "; echo out; exec sleep 1000")
+	h.wait(id, func(i cloud.Invocation) bool { return i.Status == cloud.InvocationInProgress })
+	kill(h.agent)
+	check(t, os.RemoveAll(h.state))
+	// The test can not change the boot ID; what the gateway noted of the last boot it can.
+	check(t, os.WriteFile(h.dir.Path("commands", string(id), "sent"), []byte("another-boot"), 0o640))
+	kill(h.gateway)
+	h.startGateway()
+	h.startAgent()
+	inv := h.end(id)
+	if inv.Status != cloud.InvocationFailed || inv.Details != "Interrupted" {
+		t.Errorf("got %+v, want Interrupted", inv)
+	}
+	if got, _ := os.ReadFile(side); string(got) != "run\n" {
+		t.Errorf("script ran: %q, want once", got)
+	}
+}
+
+func TestUndelivered(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.startGateway()
+	late := h.send("true", func(r *bundle.CommandRequest) { r.DeliverBy = time.Now().Add(50 * time.Millisecond) })
+	unwanted := h.send("true")
+	check(t, h.dir.PutCommand(bundle.CommandRequest{CommandWish: cloud.CommandWish{Command: unwanted, Cancel: true}}))
+	if inv := h.end(late); inv.Status != cloud.InvocationTimedOut || inv.Details != "DeliveryTimedOut" {
+		t.Errorf("got %+v, want DeliveryTimedOut", inv)
+	}
+	if inv := h.end(unwanted); inv.Status != cloud.InvocationCancelled {
+		t.Errorf("got %+v, want Cancelled", inv)
+	}
+}
