@@ -47,7 +47,7 @@ var built = sync.OnceValues(func() (parts struct{ dir, program, kernel, ramdisk 
 	release := strings.TrimPrefix(filepath.Base(parts.kernel), "vmlinuz-")
 	files := [][2]string{{"init", guest}}
 	for i, m := range []string{"acpi/button", "input/evdev", "misc/pvpanic/pvpanic", "misc/pvpanic/pvpanic-pci", "virtio/virtio_ring", "virtio/virtio",
-		"virtio/virtio_pci_legacy_dev", "virtio/virtio_pci_modern_dev", "virtio/virtio_pci", "block/virtio_blk"} {
+		"virtio/virtio_pci_legacy_dev", "virtio/virtio_pci_modern_dev", "virtio/virtio_pci", "block/virtio_blk", "../net/core/failover", "net/net_failover", "net/virtio_net"} {
 		files = append(files, [2]string{fmt.Sprintf("modules/%02d.ko", i), "/lib/modules/" + release + "/kernel/drivers/" + m + ".ko"})
 	}
 	parts.ramdisk = filepath.Join(parts.dir, "ramdisk")

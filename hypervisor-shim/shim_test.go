@@ -29,8 +29,9 @@ func TestLife(t *testing.T) {
 	v := newVM(t, "obey", func(m *bundle.Machine) {
 		m.Disks = []bundle.MachineDisk{{ID: "vol-0123456789abcdef0", Path: disk, Format: "raw"}}
 		m.HotPlug = 2
+		m.Interfaces = []bundle.MachineInterface{{ID: "eni-0123456789abcdef0", MAC: "02:00:00:00:00:01", MTU: 9001}}
 	})
-	first := v.shim()
+	first := v.shim(tap(t))
 	console, second := v.follow(0), v.follow(0)
 
 	uuid := bundle.MachineUUID(v.m.ID)
@@ -38,6 +39,7 @@ func TestLife(t *testing.T) {
 		"board_asset_tag=" + string(v.m.ID), "chassis_asset_tag=Amazon EC2"} {
 		console.expect("DMI " + want + "\r?\n")
 	}
+	console.expect("NET 02:00:00:00:00:01 9001\r?\n")
 	console.expect("DISK vol0123456789abcdef0\r?\n")
 	nonce := console.expect(`TICK ([0-9a-f]{16}) 2`)[1]
 	second.expect("TICK " + nonce + " 2") // both readers see the same
@@ -122,8 +124,13 @@ func TestLife(t *testing.T) {
 	if got := v.ended(); got.QEMU != st.QEMU {
 		t.Errorf("the boot was repeated: %+v", got)
 	}
-	// A further boot is a new machine on the same console.
+	// A further boot is a new machine on the same console. Without its tap it is not begun.
 	v.m.Boot = 2
+	v.write()
+	if err := v.shim().Wait(); err == nil {
+		t.Error("a machine was started without its tap")
+	}
+	v.m.Interfaces = nil
 	v.write()
 	v.shim()
 	console = v.follow(0)
@@ -319,7 +326,7 @@ func audit(t *testing.T, pid int) {
 		for _, prefix := range []string{"/dev/null", "anon_inode:", "socket:[", "pipe:["} {
 			allowed = allowed || strings.HasPrefix(target, prefix)
 		}
-		for _, name := range []string{"/console.log", "/qemu.log", "/ramdisk", "/disk"} {
+		for _, name := range []string{"/console.log", "/qemu.log", "/ramdisk", "/disk", "/dev/net/tun"} {
 			allowed = allowed || strings.HasSuffix(target, name)
 		}
 		if !allowed && !strings.HasPrefix(target, "/boot/vmlinuz-") {
@@ -330,6 +337,26 @@ func audit(t *testing.T, pid int) {
 	if err != nil || session != pid {
 		t.Errorf("QEMU is in session %d (%v), want its own", session, err)
 	}
+}
+
+// tap returns an open tap, as the agent hands it over: the interface goes with its last file.
+func tap(t *testing.T) *os.File {
+	t.Helper()
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "tap")
+	t.Cleanup(func() { f.Close() })
+	req, err := unix.NewIfreq("ichshim0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		t.Fatal(err)
+	}
+	return f
 }
 
 func read(t *testing.T, path string) []byte {

@@ -37,7 +37,8 @@ func main() {
 	interfaces, _ := filepath.Glob("/sys/class/net/*/address")
 	for _, path := range interfaces {
 		b, _ := os.ReadFile(path)
-		fmt.Printf("NET %s", b)
+		mtu, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "mtu"))
+		fmt.Printf("NET %s %s", strings.TrimSpace(string(b)), mtu)
 	}
 	serials, _ := filepath.Glob("/sys/class/block/*/serial")
 	for _, path := range serials {
