@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdkec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
 	sdkssm "github.com/aws/aws-sdk-go-v2/service/ssm"
+	sdksts "github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -290,6 +291,39 @@ func TestChangingCallsLeaveALine(t *testing.T) {
 	want = "[DescribeRegions OK ec2 1 StartInstances InvalidInstanceID.NotFound ec2 1 StartInstances OK ec2 1 unknown InvalidAction ec2 1]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// A URL that Amazon's client presigned is answered, as clusters use them to prove who a node is.
+func TestAPresignedURLIsAnswered(t *testing.T) {
+	url := serve(t, Config{Region: "ichiro-1", Services: small(new(int))})
+	r, err := sdksts.NewPresignClient(sdk("sts", url).(*sdksts.Client)).PresignGetCallerIdentity(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		url    string
+		status int
+	}{{r.URL, http.StatusOK}, {strings.Replace(r.URL, "GetCallerIdentity", "GetSessionToken", 1), http.StatusForbidden}} {
+		res, err := http.Get(c.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != c.status {
+			t.Errorf("got %d, want %d for %s", res.StatusCode, c.status, c.url)
+		}
+	}
+}
+
+func TestADefectIsLoggedOnce(t *testing.T) {
+	for _, action := range []string{"CreateVpc", "DeleteVpc&VpcId=vpc-1"} {
+		var log bytes.Buffer
+		url := serve(t, Config{Services: small(new(int)), Log: slog.New(slog.NewTextHandler(&log, nil))})
+		ask{body: "Action=" + action}.do(t, url)
+		if got := strings.Count(log.String(), "level=ERROR"); got != 1 {
+			t.Errorf("%s: got %d lines, want 1: %s", action, got, log.String())
+		}
 	}
 }
 

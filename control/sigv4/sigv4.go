@@ -42,6 +42,8 @@ const (
 	terminator = "aws4_request"
 	stamp      = "20060102T150405Z"
 	maxExpires = 7 * 24 * 60 * 60 // seconds, of a presigned request
+
+	defaultExpires = "900" // clients presign STS calls without saying how long
 )
 
 // A Request is what of an HTTP request is signed.
@@ -109,7 +111,7 @@ func parseQuery(r Request) (Claim, error) {
 	if err != nil {
 		return Claim{}, ErrMalformed
 	}
-	for _, name := range []string{"Algorithm", "Credential", "Date", "Expires", "SignedHeaders", "Signature"} {
+	for _, name := range []string{"Algorithm", "Credential", "Date", "SignedHeaders", "Signature"} {
 		if len(q["X-Amz-"+name]) != 1 {
 			return Claim{}, ErrMalformed
 		}
@@ -118,7 +120,7 @@ func parseQuery(r Request) (Claim, error) {
 	if err != nil || q.Get("X-Amz-Algorithm") != algorithm {
 		return Claim{}, ErrMalformed
 	}
-	seconds, err := strconv.Atoi(q.Get("X-Amz-Expires"))
+	seconds, err := strconv.Atoi(cmp.Or(q.Get("X-Amz-Expires"), defaultExpires))
 	if err != nil || seconds < 1 || seconds > maxExpires {
 		return Claim{}, ErrMalformed
 	}
