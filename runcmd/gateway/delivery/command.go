@@ -264,8 +264,20 @@ func (c *command) end(s cloud.InvocationStatus, details string, r *wire.Result, 
 // code keeps a guest's number within what an exit code can be.
 func code(s wire.StepResult) int { return min(max(s.Code, -1), 255) }
 
-// reopen undoes end when its result could not be written.
-func (c *command) reopen() { c.inv.Status = cloud.InvocationInProgress }
+// reopen undoes end when its result could not be written; what time has ended, time tries again soon.
+func (c *command) reopen(now time.Time) {
+	const again = 5 * time.Second
+	c.inv.Status, c.inv.Details = cloud.InvocationInProgress, string(cloud.InvocationInProgress)
+	if c.sent == "" {
+		c.inv.Status, c.inv.Details = cloud.InvocationPending, string(cloud.InvocationPending)
+	}
+	if c.expires.Before(now.Add(again)) {
+		c.expires = now.Add(again)
+	}
+	if c.sent == "" && c.req.DeliverBy.Before(now.Add(again)) {
+		c.req.DeliverBy = now.Add(again)
+	}
+}
 
 func (c *command) save(dir bundle.Dir) error {
 	return bundle.Write(dir.Path("commands", string(c.id)+".json"), c.inv, 0o640)

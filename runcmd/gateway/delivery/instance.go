@@ -41,7 +41,8 @@ type instance struct {
 	now      *link // nil when the agent is away
 	epoch    uint64
 	commands map[cloud.CommandID]*command // the open ones
-	used     int64                        // bytes of output kept, those of commands that have ended included
+	kept     map[cloud.CommandID]int64    // bytes of output that lie here, of commands that have ended too
+	used     int64                        // the sum of kept
 	ping     cloud.AgentPing
 	pinged   time.Time // when agent.json is due
 }
@@ -60,7 +61,7 @@ func newInstance(dir bundle.Dir, limits Limits, log *slog.Logger) *instance {
 		dir: dir, limits: limits, log: log,
 		gone: make(chan struct{}), joins: make(chan *link),
 		dirty: map[cloud.CommandID]bool{"": true}, wake: make(chan struct{}, 1),
-		commands: map[cloud.CommandID]*command{},
+		commands: map[cloud.CommandID]*command{}, kept: map[cloud.CommandID]int64{},
 	}
 }
 
@@ -251,10 +252,10 @@ func (i *instance) read(id cloud.CommandID) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			i.log.Error("list commands", "err", err)
 		}
-		i.used = 0
+		i.used, i.kept = 0, map[cloud.CommandID]int64{}
 		for _, e := range entries {
 			if id, kind := bundle.ParseCommandFile(e.Name()); kind == bundle.CommandAsked {
-				i.used += kept(i.dir, id)
+				i.keep(id, kept(i.dir, id))
 				i.read(id)
 			}
 		}
@@ -262,6 +263,10 @@ func (i *instance) read(id cloud.CommandID) {
 	}
 	c := i.commands[id]
 	if c == nil {
+		if _, err := os.Lstat(i.dir.Path("commands", string(id))); err != nil {
+			i.keep(id, -i.kept[id])
+			return
+		}
 		var err error
 		if c, err = open(i.dir, id); err != nil {
 			i.log.Error("read a command", "command", id, "err", err)
@@ -272,6 +277,7 @@ func (i *instance) read(id cloud.CommandID) {
 		}
 		i.commands[id] = c
 	} else if c.removed() {
+		i.keep(id, -i.kept[id])
 		i.close(c)
 		return
 	}
@@ -286,6 +292,14 @@ func (i *instance) read(id cloud.CommandID) {
 		return
 	}
 	i.deliver(c)
+}
+
+// keep counts n more bytes of a command's output.
+func (i *instance) keep(id cloud.CommandID, n int64) {
+	i.used += n
+	if i.kept[id] += n; i.kept[id] == 0 {
+		delete(i.kept, id)
+	}
 }
 
 // close forgets an open command here and in the guest.
@@ -342,7 +356,7 @@ func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *
 		// It stays open: the agent keeps the result and offers it again on its next connection.
 		i.log.Error("write the result of a command", "command", c.id, "err", err)
 		i.hangUp(nil)
-		c.reopen()
+		c.reopen(time.Now())
 		return
 	}
 	i.close(c)
@@ -368,7 +382,7 @@ func (i *instance) handle(f wire.Frame) error {
 			c.saveAt = time.Now().Add(quiet)
 		}
 		n, err := c.append(f, i.limits.Output, i.limits.Quota-i.used)
-		i.used += n
+		i.keep(f.ID, n)
 		if err != nil {
 			return err
 		}
