@@ -36,6 +36,7 @@ type Mirror struct {
 	given   bool      // snap was given to a reader
 	seen    []int64   // per prefix: everything up to this revision is in snap
 	waiters map[chan struct{}]int64
+	away    error         // why the store could not be asked the last time
 	asking  chan struct{} // somebody waits: ask for progress now
 }
 
@@ -58,6 +59,19 @@ func (m *Mirror) String() string {
 		names = append(names, string(p))
 	}
 	return "mirror of " + strings.Join(names, " ")
+}
+
+// Health says that the store is away, and that the mirror therefore shows the past.
+func (m *Mirror) Health() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.away
+}
+
+func (m *Mirror) setAway(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.away = err
 }
 
 // Changed receives when the mirror has changed since the last receive. It has one reader;

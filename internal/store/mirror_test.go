@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
@@ -190,6 +191,34 @@ func TestMirrorSurvivesRestarts(t *testing.T) {
 		srv.Restart(t)
 		w.write(t, 20)
 		w.compare(t, m, fmt.Sprintf("round %d, after a restart", round))
+	}
+}
+
+func TestMirrorSaysThatTheStoreIsAwayAndShowsWhatItSaw(t *testing.T) {
+	srv := storetest.Start(t)
+	c := srv.Client(t)
+	commit(t, c, func(tx *store.Txn) { store.Create(tx, things, "a", thing{N: 1}) })
+	m := store.NewMirror(srv.Client(t), store.All("spec"))
+	store.SetCheck(m, 20e6)
+	runMirror(t, m)
+	if err := m.Health(); err != nil {
+		t.Errorf("at the beginning: got %v, want healthy", err)
+	}
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	srv.Stop()
+	for m.Health() == nil { // ends when the mirror notices; that is the test
+		<-poll.C
+	}
+	if err := m.Health(); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("away: got %v, want ErrUnavailable", err)
+	}
+	if got := shown(t, m); !maps.Equal(got, map[string]int64{"a": 1}) {
+		t.Errorf("away: got %v, want what it saw", got)
+	}
+	srv.Restart(t)
+	for m.Health() != nil {
+		<-poll.C
 	}
 }
 

@@ -48,6 +48,7 @@ func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel() // ends the watches
 	cluster, rev, entries, err := m.list(ctx)
+	m.setAway(err)
 	if err != nil {
 		return false, err
 	}
@@ -59,8 +60,8 @@ func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
 	}
 	answers := make(chan answer)
 	for i, p := range m.prefixes {
-		watch := m.c.etcd.Watch(ctx, namespace+string(p), clientv3.WithPrefix(), clientv3.WithRev(rev+1), clientv3.WithProgressNotify())
-		helpers.Go(func() {
+		helpers.Go(func() { // Watch itself waits while the store is away
+			watch := m.c.etcd.Watch(ctx, namespace+string(p), clientv3.WithPrefix(), clientv3.WithRev(rev+1), clientv3.WithProgressNotify())
 			for {
 				resp, ok := <-watch
 				if !ok {
@@ -267,8 +268,12 @@ func (b *behind) ask(ctx context.Context) error {
 	at := b.m.Rev() // before asking: the store's answer cannot be older than this
 	resp, err := b.m.c.etcd.Get(ctx, namespace+string(b.m.prefixes[0]), clientv3.WithKeysOnly())
 	if err != nil {
-		return nil // away: the watch waits as well
+		if err = known(err); !errors.Is(err, context.Canceled) {
+			b.m.setAway(err)
+		}
+		return nil // the watch waits as well
 	}
+	b.m.setAway(nil)
 	switch {
 	case resp.Header.ClusterId != b.cluster:
 		return errors.New("it is a different store")
