@@ -5,7 +5,7 @@
 // and any number of times: each engine reads what the kernel has and changes only the difference, so a
 // second Apply changes nothing and a new agent adopts what an old one has left, without losing a packet.
 //
-//	take away: DHCP answers -> routes, neighbours, taps -> rules -> tracked connections
+//	take away: routes, neighbours, taps -> rules -> tracked connections
 //	add:       namespace -> rules -> taps, neighbours, routes -> DHCP answers
 //
 // At no time is there a tap whose packets the rules do not check. Every name in the root namespace starts with

@@ -204,6 +204,24 @@ func TestTwoHostsLiveOnOneMachine(t *testing.T) {
 	}
 }
 
+func TestWhatOthersDeleteIsMadeAgain(t *testing.T) {
+	m := start(t, "etm")
+	c := config("etm", guestInterface(1, "sg-default"))
+	apply(t, m, c)
+	if err := Remove(context.Background(), "etm"); err != nil { // behind the manager's back
+		t.Fatal(err)
+	}
+	apply(t, m, c)
+	metadata(t, m)
+	g := boot(t, m, 1)
+	if out, err := g.Run("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-s", script(t)); err != nil {
+		t.Errorf("udhcpc: %v\n%s", err, out)
+	}
+	if !reaches(t, g.Namespace, Metadata.String()) {
+		t.Errorf("guest does not reach %s", Metadata)
+	}
+}
+
 func TestATapIsOpenedAgainWhenItsHolderIsGone(t *testing.T) {
 	m := start(t, "eti")
 	apply(t, m, config("eti", guestInterface(1, "sg-default")))

@@ -23,7 +23,7 @@ type Manager struct {
 	log    *slog.Logger
 	links  *link.Links
 	dhcp   *dhcp.Server
-	stale  chan struct{} // somebody else has changed our rules
+	stale  chan string   // somebody else has changed rules: who
 	moved  chan struct{} // an Apply may have made or dropped namespaces
 
 	one  sync.Mutex // one Apply at a time: it guards the kernel, and so is held over I/O
@@ -43,7 +43,7 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 	}
 	return &Manager{
 		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), taps: map[cloud.InterfaceID]tapOf{},
-		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+		stale: make(chan string, 1), moved: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -66,42 +66,61 @@ func (m *Manager) Apply(ctx context.Context, want Config) error {
 	m.one.Lock()
 	defer m.one.Unlock()
 	m.last = &want
-	defer signal(m.moved)
-	return m.apply(ctx, plan, want)
+	defer func() {
+		select {
+		case m.moved <- struct{}{}:
+		default:
+		}
+	}()
+	_, err = m.apply(ctx, plan, want)
+	return err
 }
 
-// repair applies the last wish again.
-func (m *Manager) repair(ctx context.Context) error {
+// repair applies the last wish again, and reports whether the rules had to be changed.
+func (m *Manager) repair(ctx context.Context) (filtered bool, err error) {
 	m.one.Lock()
 	defer m.one.Unlock()
 	if m.last == nil {
-		return nil
+		return false, nil
 	}
 	plan, err := Compile(*m.last)
 	if err != nil {
-		return err
+		return false, err
 	}
 	return m.apply(ctx, plan, *m.last)
 }
 
-func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
+func (m *Manager) apply(ctx context.Context, plan Plan, want Config) (filtered bool, err error) {
 	released, err := m.links.Prune(plan.Link)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return false, err
 	}
 	if err := m.drop(plan); err != nil {
-		return err
+		return false, err
 	}
 	ranges, err := m.links.Ensure(plan.Link)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if err := m.filter(plan, ranges); err != nil {
-		return err
+	if filtered, err = m.filter(plan, ranges); err != nil {
+		return filtered, err
 	}
+	if err := m.forget(plan, released); err != nil {
+		return filtered, err
+	}
+	if err := ctx.Err(); err != nil {
+		return filtered, err
+	}
+	indexes, err := m.links.Attach(plan.Link)
+	m.remember(want)
+	return filtered, errors.Join(err, m.lease(plan, indexes))
+}
+
+// forget deletes the tracked connections of addresses that were taken away.
+func (m *Manager) forget(plan Plan, released link.Released) error {
 	for network, addrs := range released {
 		if _, ok := plan.Firewall[network]; !ok {
 			continue // gone with its namespace
@@ -114,12 +133,7 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 			return err
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	indexes, err := m.links.Attach(plan.Link)
-	m.remember(want)
-	return errors.Join(err, m.lease(plan, indexes))
+	return nil
 }
 
 // drop deletes the networks that are not wished any more.
@@ -139,7 +153,7 @@ func (m *Manager) drop(plan Plan) error {
 }
 
 // filter sets the rules of every namespace and of the host.
-func (m *Manager) filter(plan Plan, ranges []link.Range) error {
+func (m *Manager) filter(plan Plan, ranges []link.Range) (changed bool, err error) {
 	host := firewall.Host{Table: m.prefix}
 	for _, r := range ranges {
 		host.Uplinks = append(host.Uplinks, r.Veth)
@@ -147,21 +161,24 @@ func (m *Manager) filter(plan Plan, ranges []link.Range) error {
 	}
 	var errs []error
 	if len(ranges) > 0 {
-		_, err := firewall.ApplyHost(host)
+		did, err := firewall.ApplyHost(host)
+		changed = changed || did
 		errs = append(errs, err)
 	} else {
 		errs = append(errs, firewall.RemoveHost(m.prefix))
 	}
 	for network, cfg := range plan.Firewall {
 		s, err := m.links.Space(network)
+		var did bool
 		if err == nil {
-			_, err = firewall.Apply(s.FD(), cfg)
+			did, err = firewall.Apply(s.FD(), cfg)
 		}
+		changed = changed || did
 		if err != nil {
 			errs = append(errs, fmt.Errorf("filter %s: %w", network, err))
 		}
 	}
-	return errors.Join(errs...)
+	return changed, errors.Join(errs...)
 }
 
 // lease gives the DHCP server the taps that are there now.
@@ -172,7 +189,7 @@ func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 		if err != nil {
 			return err
 		}
-		n := dhcp.Network{Name: l.Network, Enter: s.Do}
+		n := dhcp.Network{Name: fmt.Sprintf("%s@%d", l.Network, s.ID()), Enter: s.Do}
 		for i, h := range l.Hosts {
 			if h.Index = indexes[l.Network][l.Taps[i]]; h.Index > 0 {
 				n.Hosts = append(n.Hosts, h)
@@ -227,18 +244,27 @@ func (m *Manager) Run(ctx context.Context) error {
 	again := time.NewTimer(time.Hour)
 	again.Stop()
 	for {
+		var who string
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-m.moved:
 			m.watch(ctx, watched, &group)
 			continue
-		case <-m.stale:
+		case who = <-m.stale:
 		case <-again.C:
 		}
-		if err := m.repair(ctx); err != nil && ctx.Err() == nil {
+		changed, err := m.repair(ctx)
+		if err != nil && ctx.Err() == nil {
 			m.log.Error("network not repaired", "err", err)
 			again.Reset(time.Second)
+		}
+		if changed {
+			m.log.Warn("rules repaired that another process had changed", "by", who)
+		}
+		select { // tools that change rules of their own all day must not cost us a processor
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }
@@ -278,17 +304,12 @@ func (m *Manager) watch(ctx context.Context, watched map[*link.Space]context.Can
 		watched[s] = stop
 		group.Go(func() {
 			w.Run(one, func(who string, pid int) {
-				m.log.Warn("rules changed by another process", "network", name, "by", who, "pid", pid)
-				signal(m.stale)
+				select {
+				case m.stale <- fmt.Sprintf("%s (%d) in %s", who, pid, name):
+				default:
+				}
 			})
 		})
-	}
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
 	}
 }
 

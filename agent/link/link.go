@@ -182,8 +182,17 @@ func (l *Links) Ensure(want Config) ([]Range, error) {
 }
 
 func (l *Links) ensure(want Config, n Network) (Range, error) {
-	if err := createSpace(l.prefix + "-" + n.Name); err != nil {
+	made, err := createSpace(l.prefix + "-" + n.Name)
+	if err != nil {
 		return Range{}, err
+	}
+	if made { // somebody may have deleted the one we hold
+		l.mu.Lock()
+		if s := l.spaces[n.Name]; s != nil {
+			s.close()
+			delete(l.spaces, n.Name)
+		}
+		l.mu.Unlock()
 	}
 	s, err := l.Space(n.Name)
 	if err != nil {

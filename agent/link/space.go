@@ -21,12 +21,16 @@ const spaceDir = "/run/netns" // where ip(8) looks
 // Space is one network namespace, held open.
 type Space struct {
 	name string
+	id   uint64
 	file *os.File
 	h    *netlink.Handle
 }
 
 // FD returns the namespace's descriptor, for libraries that open sockets in it.
 func (s *Space) FD() int { return int(s.file.Fd()) }
+
+// ID tells a namespace from another that had or will have its name.
+func (s *Space) ID() uint64 { return s.id }
 
 // Do runs f on a thread inside the namespace. f must not start goroutines that rely on being there.
 func (s *Space) Do(f func() error) error {
@@ -60,18 +64,18 @@ func (s *Space) close() {
 	s.file.Close()
 }
 
-// createSpace makes a namespace under spaceDir unless there is one already.
-func createSpace(name string) error {
+// createSpace makes a namespace under spaceDir unless there is one already, and reports whether it did.
+func createSpace(name string) (made bool, err error) {
 	path := filepath.Join(spaceDir, name)
 	if isSpace(path) {
-		return nil
+		return false, nil
 	}
 	if err := os.MkdirAll(spaceDir, 0o755); err != nil {
-		return fmt.Errorf("make namespace %s: %w", name, err)
+		return false, fmt.Errorf("make namespace %s: %w", name, err)
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDONLY, 0o444)
 	if err != nil {
-		return fmt.Errorf("make namespace %s: %w", name, err)
+		return false, fmt.Errorf("make namespace %s: %w", name, err)
 	}
 	f.Close()
 	done := make(chan error, 1)
@@ -85,9 +89,9 @@ func createSpace(name string) error {
 	}()
 	if err := <-done; err != nil {
 		os.Remove(path)
-		return fmt.Errorf("make namespace %s: %w", name, err)
+		return false, fmt.Errorf("make namespace %s: %w", name, err)
 	}
-	return nil
+	return true, nil
 }
 
 // isSpace tells a mounted namespace from the empty file that a crash may have left.
@@ -116,7 +120,13 @@ func openSpace(name string) (*Space, error) {
 		h.Close()
 		return nil, fmt.Errorf("size netlink buffer of namespace %s: %w", name, err)
 	}
-	return &Space{name: name, file: f, h: h}, nil
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		f.Close()
+		h.Close()
+		return nil, fmt.Errorf("identify namespace %s: %w", name, err)
+	}
+	return &Space{name: name, id: st.Ino, file: f, h: h}, nil
 }
 
 func deleteSpace(name string) error {
