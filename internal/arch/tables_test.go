@@ -20,6 +20,7 @@ var rooms = map[string]int{
 	"internal/reconcile": contracts,
 	"internal/service":   contracts,
 	"internal/shim":      contracts,
+	"internal/door":      contracts, // what control and agent say to each other through the host's door
 	"internal/handover":  engines,
 	"internal/store":     engines,
 	"internal/block":     engines,
