@@ -284,6 +284,9 @@ func (s *Space) tune(t Tap, l netlink.Link) error {
 			return fmt.Errorf("set alias: %w", err)
 		}
 	}
+	if a.Flags&net.FlagUp != 0 {
+		return nil // then it has had its settings; reading five files of each tap would be half of an Apply
+	}
 	conf, neigh := "ipv4/conf/"+t.Name+"/", "ipv4/neigh/"+t.Name+"/"
 	err := s.Do(func() error {
 		return sysctls([][2]string{
@@ -297,10 +300,8 @@ func (s *Space) tune(t Tap, l netlink.Link) error {
 	if err != nil {
 		return err
 	}
-	if a.Flags&net.FlagUp == 0 {
-		if err := s.h.LinkSetUp(l); err != nil {
-			return fmt.Errorf("set up: %w", err)
-		}
+	if err := s.h.LinkSetUp(l); err != nil {
+		return fmt.Errorf("set up: %w", err)
 	}
 	return nil
 }
