@@ -142,8 +142,11 @@ func TestRebootDoesNotRunAgain(t *testing.T) {
 	h.startGateway()
 	h.startAgent()
 	side := filepath.Join(t.TempDir(), "side")
-	id := h.send("echo run >> " + side + "; echo out; exec sleep 1000")
+	id := h.send("echo run >> " + side + "; echo $$; exec sleep 1000")
 	h.wait(id, func(i cloud.Invocation) bool { return i.Status == cloud.InvocationInProgress })
+	pid, err := strconv.Atoi(strings.TrimSpace(h.output(id, wire.Stdout)))
+	check(t, err)
+	defer unix.Kill(pid, unix.SIGKILL) // a boot would have ended it
 	kill(h.agent)
 	check(t, os.RemoveAll(h.state))
 	// The test can not change the boot ID; what the gateway noted of the last boot it can.

@@ -10,7 +10,6 @@
 package keeper
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +18,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -176,7 +174,9 @@ func (k *Keeper) next(flags int) (int, syscall.WaitStatus, error) {
 		return 0, 0, nil
 	}
 	p := Process{PID: pid}
-	p.Start, _, _ = Started(pid) // a zombie still tells
+	if s, err := Stat(pid); err == nil { // a zombie still tells
+		p.Start = s.Start
+	}
 	var status syscall.WaitStatus
 	if _, err := syscall.Wait4(pid, &status, 0, nil); err != nil {
 		return 0, 0, err
@@ -248,7 +248,7 @@ func (k *Keeper) tell(p Process) {
 		k.answer(p, code, true)
 		return
 	}
-	if start, parent, err := Started(p.PID); err == nil && start == p.Start && parent == os.Getpid() {
+	if s, err := Stat(p.PID); err == nil && s.Start == p.Start && s.Parent == os.Getpid() {
 		k.asked[p] = true
 		return
 	}
@@ -279,22 +279,4 @@ func (k *Keeper) release(dir string) {
 		unix.Close(fd)
 	}
 	delete(k.pipes, dir)
-}
-
-// Started returns when a process was started and its parent. A zombie still counts.
-func Started(pid int) (start uint64, parent int, err error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, 0, err
-	}
-	// The name in parentheses may hold anything; what follows the last one does not: state, parent ...
-	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(f) < 20 {
-		return 0, 0, fmt.Errorf("stat of process %d has %d fields", pid, len(f))
-	}
-	if parent, err = strconv.Atoi(f[1]); err != nil {
-		return 0, 0, err
-	}
-	start, err = strconv.ParseUint(f[19], 10, 64)
-	return start, parent, err
 }

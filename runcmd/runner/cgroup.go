@@ -1,12 +1,16 @@
 package runner
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 )
 
 // cgroups hands out control groups: the one thing that a process can not leave by setsid or a double
@@ -17,6 +21,7 @@ type cgroups struct {
 	mu    sync.Mutex
 	next  int
 	spare *cgroup
+	left  []string // groups in which processes were left behind
 }
 
 type cgroup struct {
@@ -67,8 +72,23 @@ func (c *cgroups) prepare() {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.left = slices.DeleteFunc(c.left, func(path string) bool { return os.Remove(path) == nil })
 	if c.spare == nil {
 		c.spare = c.create()
+	}
+}
+
+// sweep removes the empty groups of agents that are gone.
+func (c *cgroups) sweep() {
+	groups, err := filepath.Glob(filepath.Join(c.top, "*-*"))
+	if err != nil || c.top == "" {
+		return
+	}
+	for _, g := range groups {
+		pid, _, _ := strings.Cut(filepath.Base(g), "-")
+		if _, err := os.Stat("/proc/" + pid); err != nil {
+			os.Remove(g) // fails while something lives in it
+		}
 	}
 }
 
@@ -115,12 +135,37 @@ func openCgroup(path string) (*cgroup, error) {
 	return &cgroup{path, d}, nil
 }
 
+// kill ends everything in the group and waits until it is gone. A process that the kernel can not end
+// now, because it waits for a device, is left to die later.
 func (g *cgroup) kill() {
-	os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0)
+	const patience = 1000 // ms
+	events, err := os.Open(filepath.Join(g.path, "cgroup.events"))
+	if err != nil {
+		return
+	}
+	defer events.Close()
+	if os.WriteFile(filepath.Join(g.path, "cgroup.kill"), []byte("1"), 0) != nil {
+		return
+	}
+	for buf := make([]byte, 256); ; {
+		n, err := events.ReadAt(buf, 0)
+		if err != nil && n == 0 || !bytes.Contains(buf[:n], []byte("populated 1")) {
+			return
+		}
+		poll := []unix.PollFd{{Fd: int32(events.Fd()), Events: unix.POLLPRI}}
+		if n, err := unix.Poll(poll, patience); n == 0 && err == nil {
+			return
+		}
+	}
 }
 
-// close removes the group unless processes that were left behind still live in it.
-func (g *cgroup) close() {
+// release removes a group. It waits for its turn while processes that were left behind live in it.
+func (c *cgroups) release(g *cgroup) {
 	g.dir.Close()
-	os.Remove(g.path)
+	if os.Remove(g.path) == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.left = append(c.left, g.path)
 }

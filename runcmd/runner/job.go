@@ -270,7 +270,7 @@ func (j *Job) start(n int, out [wire.Streams]*os.File, before []wire.StepResult,
 	p, err := start(j.scriptPath(n), step, j.env(), out, group)
 	if err != nil {
 		if group != nil {
-			group.close()
+			j.r.groups.release(group)
 		}
 		return nil, err
 	}
@@ -300,7 +300,7 @@ func (j *Job) wait(ctx context.Context, p *process, step wire.Step, begun time.D
 			r.Outcome = wire.Interrupted
 		}
 		if p.group != nil {
-			p.group.close()
+			j.r.groups.release(p.group)
 		}
 		return r
 	case <-ctx.Done():
@@ -322,7 +322,7 @@ func (j *Job) wait(ctx context.Context, p *process, step wire.Step, begun time.D
 	p.kill()
 	<-p.ended
 	if p.group != nil {
-		p.group.close()
+		j.r.groups.release(p.group)
 	}
 	r.Ended, r.Code = Uptime(), 128+int(unix.SIGKILL) // what Systems Manager reports for both
 	return r

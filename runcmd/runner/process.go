@@ -3,18 +3,17 @@ package runner
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 	"unsafe"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
+	"github.com/ichiro-metal/ichiro/runcmd/keeper"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 	"golang.org/x/sys/unix"
 )
@@ -136,21 +135,13 @@ func (p *process) kill() {
 	}
 }
 
-// startTime returns when a process was started, in clock ticks since boot.
+// startTime returns when a process was started, in clock ticks since boot; an error if it has ended.
 func startTime(pid int) (uint64, error) {
-	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, err
+	s, err := keeper.Stat(pid)
+	if err == nil && s.Ended {
+		err = os.ErrProcessDone
 	}
-	// The name in parentheses may hold anything; the fields after the last one are numbers.
-	f := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(f) < 20 {
-		return 0, fmt.Errorf("stat of process %d has %d fields", pid, len(f))
-	}
-	if f[0] == "Z" || f[0] == "X" {
-		return 0, os.ErrProcessDone
-	}
-	return strconv.ParseUint(f[19], 10, 64)
+	return s.Start, err
 }
 
 // find looks for the leader of a command's session: what was started just before an agent was killed

@@ -59,6 +59,7 @@ func New(cfg Config) *Runner {
 		}
 	}
 	r := &Runner{cfg: cfg, groups: openCgroups(), jobs: map[cloud.CommandID]*Job{}}
+	r.groups.sweep()
 	r.groups.prepare()
 	return r
 }

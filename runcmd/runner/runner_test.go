@@ -1,0 +1,150 @@
+package runner
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/journal"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+)
+
+// bench is a runner whose changes the test waits for.
+type bench struct {
+	t       *testing.T
+	r       *Runner
+	changed chan struct{}
+}
+
+func newBench(t *testing.T, dir string) *bench {
+	t.Helper()
+	j, err := journal.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &bench{t: t, changed: make(chan struct{}, 1)}
+	b.r = New(Config{
+		Journal: j, Boot: "boot", Environment: os.Environ(), Grace: 100 * time.Millisecond,
+		Changed: func(cloud.CommandID) {
+			select {
+			case b.changed <- struct{}{}:
+			default:
+			}
+		},
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	})
+	if err := b.r.Adopt(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func request(id, script string) wire.Request {
+	return wire.Request{ID: cloud.CommandID(id), Limit: 100 << 20, Steps: []wire.Step{{Name: "a", Script: script, Timeout: time.Minute}}}
+}
+
+// end collects a job's output, acknowledging as it goes, until the result is there.
+func (b *bench) end(j *Job) (*wire.Result, string) {
+	var out strings.Builder
+	buf := make([]byte, 64<<10)
+	for {
+		r := j.Result()
+		for s := j.Stream(wire.Stdout); s != nil; {
+			n, err := s.ReadAt(buf, int64(out.Len()))
+			if err != nil {
+				b.t.Fatal(err)
+			}
+			if n == 0 {
+				break
+			}
+			out.Write(buf[:n])
+			s.Ack(int64(out.Len()))
+		}
+		if r != nil {
+			return r, out.String()
+		}
+		<-b.changed
+	}
+}
+
+func TestOutputLargerThanTheWindow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := newBench(t, dir)
+	r, out := b.end(b.r.Request(t.Context(), request("a", "seq 1 2000000")))
+	if !strings.HasPrefix(out, "1\n2\n3\n") || !strings.HasSuffix(out, "1999999\n2000000\n") || int64(len(out)) != r.Outputs[wire.Stdout] {
+		t.Errorf("got %d bytes, result says %d", len(out), r.Outputs[wire.Stdout])
+	}
+	if segments, _ := filepath.Glob(filepath.Join(dir, "a", "stdout.*")); len(segments) > 1 {
+		t.Errorf("acknowledged segments are kept: %v", segments)
+	}
+	b.r.Forget("a")
+	b.r.wg.Wait()
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("a forgotten command leaves %v", left)
+	}
+}
+
+func TestKnownCommandDoesNotRunAgain(t *testing.T) {
+	t.Parallel()
+	dir, side := t.TempDir(), filepath.Join(t.TempDir(), "side")
+	b := newBench(t, dir)
+	req := request("a", "echo run >> "+side+"; echo out; exit 3")
+	b.end(b.r.Request(t.Context(), req))
+	b.end(b.r.Request(t.Context(), req))
+	next := newBench(t, dir) // a new agent
+	r, out := next.end(next.r.Request(t.Context(), req))
+	if r.Steps[0].Code != 3 || out != "out\n" {
+		t.Errorf("got %+v and %q", r, out)
+	}
+	if data, _ := os.ReadFile(side); string(data) != "run\n" {
+		t.Errorf("ran %q, want once", data)
+	}
+}
+
+func TestWhatAnotherBootWasGivenDoesNotRun(t *testing.T) {
+	t.Parallel()
+	side := filepath.Join(t.TempDir(), "side")
+	b := newBench(t, t.TempDir())
+	req := request("a", "echo run >> "+side)
+	req.Resume = true
+	if r, _ := b.end(b.r.Request(t.Context(), req)); r.Steps[0].Outcome != wire.Interrupted {
+		t.Errorf("got %+v, want interrupted", r)
+	}
+	req = request("b", "echo run >> "+side)
+	req.Cancel = true
+	if r, _ := b.end(b.r.Request(t.Context(), req)); r.Steps[0].Outcome != wire.Cancelled {
+		t.Errorf("got %+v, want cancelled", r)
+	}
+	if _, err := os.Stat(side); err == nil {
+		t.Error("a script ran")
+	}
+}
+
+func TestJournalOfAnotherBoot(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j, err := journal.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Begin(request("a", "true"), "an earlier boot"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "torn"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, dir)
+	if r, _ := b.end(b.r.Job("a")); r.Steps[0].Outcome != wire.Interrupted {
+		t.Errorf("got %+v, want interrupted", r)
+	}
+	if b.r.Job("torn") != nil {
+		t.Error("a torn entry counts as a command")
+	}
+}
