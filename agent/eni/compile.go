@@ -3,6 +3,7 @@ package eni
 import (
 	"cmp"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -29,35 +30,51 @@ type Leases struct {
 	Hosts   []dhcp.Host
 }
 
-// Compile is pure: the same Config always gives the same Plan. It refuses what would make two guests one.
+// Refused is why a part of the wish cannot be: the error says what of it, the rest of the plan stands.
+type Refused struct {
+	Interface cloud.InterfaceID // empty: it is not about one interface
+	Err       error
+}
+
+func (r Refused) Error() string { return r.Err.Error() }
+func (r Refused) Unwrap() error { return r.Err }
+
+func refuse(id cloud.InterfaceID, format string, args ...any) error {
+	return Refused{id, fmt.Errorf(format, args...)}
+}
+
+// Compile is pure: the same Config always gives the same Plan. What would make two guests one, or cannot be read, is
+// left out of the plan and named by the error, which joins one Refused for each; of two interfaces that
+// want one address, the one attached first has it. A rule that cannot be read allows nothing.
 func Compile(c Config) (Plan, error) {
 	pool := c.Pool
 	if !pool.IsValid() {
 		pool = DefaultPool
 	}
 	p := Plan{Link: link.Config{Outside: c.Uplink, Pool: pool}, Firewall: map[string]firewall.Config{}}
+	var errs []error
 	vpcs := slices.SortedFunc(slices.Values(c.VPCs), func(a, b VPC) int { return cmp.Compare(a.ID, b.ID) })
 	for _, v := range vpcs {
 		if _, ok := p.Firewall[string(v.ID)]; ok {
-			return Plan{}, fmt.Errorf("compile %s: it is there twice", v.ID)
+			errs = append(errs, refuse("", "compile %s: it is there twice", v.ID))
+			continue
 		}
-		if err := p.vpc(c, v); err != nil {
-			return Plan{}, fmt.Errorf("compile %s: %w", v.ID, err)
+		if v.ID == "" || strings.ContainsAny(string(v.ID), "/.") {
+			errs = append(errs, refuse("", "compile %q: it cannot name a namespace", v.ID))
+			continue
 		}
+		errs = append(errs, p.vpc(c, v)...)
 	}
 	for _, i := range c.Interfaces {
 		if _, ok := p.Firewall[string(i.VPC)]; !ok {
-			return Plan{}, fmt.Errorf("compile %s: its VPC %q is not in the configuration", i.ID, i.VPC)
+			errs = append(errs, refuse(i.ID, "compile %s: its VPC %q is not in the configuration", i.ID, i.VPC))
 		}
 	}
-	return p, nil
+	return p, errors.Join(errs...)
 }
 
-func (p *Plan) vpc(c Config, v VPC) error {
+func (p *Plan) vpc(c Config, v VPC) (errs []error) {
 	name := string(v.ID)
-	if name == "" || strings.ContainsAny(name, "/.") {
-		return fmt.Errorf("%q cannot name a namespace", name)
-	}
 	network := link.Network{Name: name, Local: []netip.Addr{Metadata.Addr()}, Closed: v.Prefixes}
 	rules := firewall.Config{Prefixes: v.Prefixes, Services: []netip.AddrPort{Metadata, Gateway}}
 	if v.Internet {
@@ -65,13 +82,20 @@ func (p *Plan) vpc(c Config, v VPC) error {
 	}
 	leases := Leases{Network: name}
 	mine := slices.DeleteFunc(slices.Clone(c.Interfaces), func(i Interface) bool { return i.VPC != v.ID })
-	slices.SortFunc(mine, func(a, b Interface) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(mine, func(a, b Interface) int {
+		return cmp.Or(a.AttachTime.Compare(b.AttachTime), cmp.Compare(a.ID, b.ID))
+	})
 	owner := map[netip.Addr]cloud.InterfaceID{}
 	taps := map[string]cloud.InterfaceID{}
 	for _, i := range mine {
 		mac, err := check(v, i, owner, taps)
 		if err != nil {
-			return fmt.Errorf("interface %s: %w", i.ID, err)
+			errs = append(errs, refuse(i.ID, "compile interface %s: %w", i.ID, err))
+			continue
+		}
+		taps[TapName(i.ID)] = i.ID
+		for _, a := range i.Addresses {
+			owner[a] = i.ID
 		}
 		router := i.Network.Router()
 		if !slices.Contains(rules.Gateways, router) {
@@ -91,15 +115,12 @@ func (p *Plan) vpc(c Config, v VPC) error {
 			Hostname: i.Hostname, Domain: c.Domain, Resolvers: c.Resolvers,
 		})
 	}
-	groups, err := compileGroups(v.ID, c.Groups, mine)
-	if err != nil {
-		return err
-	}
+	groups, groupErrs := compileGroups(v.ID, c.Groups, mine)
 	rules.Groups = groups
 	p.Link.Networks = append(p.Link.Networks, network)
 	p.Firewall[name] = rules
 	p.DHCP = append(p.DHCP, leases)
-	return nil
+	return append(errs, groupErrs...)
 }
 
 // check refuses interfaces that cannot be, and returns the MAC.
@@ -107,7 +128,6 @@ func check(v VPC, i Interface, owner map[netip.Addr]cloud.InterfaceID, taps map[
 	if other, ok := taps[TapName(i.ID)]; ok {
 		return mac, fmt.Errorf("it has the same tap as %s", other)
 	}
-	taps[TapName(i.ID)] = i.ID
 	if mac, err = parseMAC(i.MAC); err != nil {
 		return mac, err
 	}
@@ -130,7 +150,6 @@ func check(v VPC, i Interface, owner map[netip.Addr]cloud.InterfaceID, taps map[
 		if other, ok := owner[a]; ok {
 			return mac, fmt.Errorf("address %s belongs to %s", a, other)
 		}
-		owner[a] = i.ID
 	}
 	return mac, nil
 }
@@ -144,7 +163,7 @@ func parseMAC(s string) (mac [6]byte, err error) {
 }
 
 // compileGroups translates the groups of a VPC that its interfaces are in, and those their rules name.
-func compileGroups(vpc cloud.VPCID, groups []cloud.HostGroup, mine []Interface) ([]firewall.Group, error) {
+func compileGroups(vpc cloud.VPCID, groups []cloud.HostGroup, mine []Interface) (out []firewall.Group, errs []error) {
 	used := map[cloud.GroupID]bool{}
 	for _, i := range mine {
 		for _, g := range i.Groups {
@@ -160,47 +179,45 @@ func compileGroups(vpc cloud.VPCID, groups []cloud.HostGroup, mine []Interface) 
 			}
 		}
 	}
-	var out []firewall.Group
 	for _, g := range slices.SortedFunc(slices.Values(groups), func(a, b cloud.HostGroup) int { return cmp.Compare(a.ID, b.ID) }) {
 		if !used[g.ID] || g.VPC != vpc {
 			continue
 		}
-		in, err := compileRules(g.Ingress)
-		if err != nil {
-			return nil, fmt.Errorf("group %s: %w", g.ID, err)
-		}
-		egress, err := compileRules(g.Egress)
-		if err != nil {
-			return nil, fmt.Errorf("group %s: %w", g.ID, err)
-		}
+		in, inErrs := compileRules(g.ID, g.Ingress)
+		egress, outErrs := compileRules(g.ID, g.Egress)
+		errs = append(append(errs, inErrs...), outErrs...)
 		members := slices.SortedFunc(slices.Values(g.Members), netip.Addr.Compare)
 		out = append(out, firewall.Group{ID: string(g.ID), In: in, Out: egress, Members: slices.Compact(members)})
 	}
-	return out, nil
+	return out, errs
 }
 
-func compileRules(rules []cloud.GroupRule) ([]firewall.Rule, error) {
-	var out []firewall.Rule
+func compileRules(group cloud.GroupID, rules []cloud.GroupRule) (out []firewall.Rule, errs []error) {
 	for _, r := range rules {
-		protocol, err := parseProtocol(r.Protocol)
-		if err != nil {
-			return nil, fmt.Errorf("rule %s: %w", r.ID, err)
+		f, err := compileRule(r)
+		switch {
+		case err != nil:
+			errs = append(errs, refuse("", "compile group %s: rule %s: %w", group, r.ID, err))
+		case f.Group == "" && f.Prefix.Addr().Is6():
+			// Guests have no IPv6 yet: nothing to allow.
+		default:
+			out = append(out, f)
 		}
-		f := firewall.Rule{Protocol: protocol, From: r.FromPort, To: r.ToPort, Group: string(r.Group)}
-		if r.Group == "" {
-			if f.Prefix, err = netip.ParsePrefix(r.CIDR); err != nil {
-				return nil, fmt.Errorf("rule %s: %w", r.ID, err)
-			}
-			if f.Prefix.Addr().Is6() {
-				continue // guests have no IPv6 yet: nothing to allow
-			}
-		}
-		if err := checkPorts(f); err != nil {
-			return nil, fmt.Errorf("rule %s: %w", r.ID, err)
-		}
-		out = append(out, f)
 	}
-	return out, nil
+	return out, errs
+}
+
+func compileRule(r cloud.GroupRule) (f firewall.Rule, err error) {
+	f = firewall.Rule{From: r.FromPort, To: r.ToPort, Group: string(r.Group)}
+	if f.Protocol, err = parseProtocol(r.Protocol); err != nil {
+		return f, err
+	}
+	if r.Group == "" {
+		if f.Prefix, err = netip.ParsePrefix(r.CIDR); err != nil {
+			return f, err
+		}
+	}
+	return f, checkPorts(f)
 }
 
 func parseProtocol(s string) (int, error) {

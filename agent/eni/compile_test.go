@@ -2,6 +2,7 @@ package eni
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"net/netip"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
@@ -113,6 +115,22 @@ func TestWishesThatMakeTwoGuestsOneAreRefused(t *testing.T) {
 				t.Errorf("got %v, want an error with %q", err, c.want)
 			}
 		})
+	}
+}
+
+func TestWhatIsRefusedDoesNotStopTheRest(t *testing.T) {
+	c := sample()
+	late := c.Interfaces[1] // wants the address that it has
+	late.ID, late.MAC, late.AttachTime = "eni-0", "02:00:00:00:00:09", time.Unix(1, 0)
+	c.Interfaces = append(c.Interfaces, late)
+	plan, err := Compile(c)
+	var r Refused
+	if !errors.As(err, &r) || r.Interface != "eni-0" {
+		t.Errorf("got %v, want eni-0 refused", err)
+	}
+	want, _ := Compile(sample())
+	if !reflect.DeepEqual(plan, want) {
+		t.Errorf("got %+v, want the plan without it", plan)
 	}
 }
 

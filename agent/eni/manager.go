@@ -53,16 +53,13 @@ func (m *Manager) Close() {
 	m.links.Close()
 }
 
-// Apply makes the wish true. An error means that some of it is not; the rest is done, and calling again repeats only
-// what is missing. It never opens a way that the wish does not allow, whatever fails.
+// Apply makes the wish true. An error means that some of it is not (a Refused names an interface that cannot be); calling
+// again repeats only what is missing. It never opens a way that the wish does not allow, whatever fails.
 func (m *Manager) Apply(ctx context.Context, want Config) error {
 	if want.Prefix != m.prefix {
 		return fmt.Errorf("apply interfaces: prefix %q is not %q", want.Prefix, m.prefix)
 	}
-	plan, err := Compile(want)
-	if err != nil {
-		return err
-	}
+	plan, refused := Compile(want)
 	m.one.Lock()
 	defer m.one.Unlock()
 	m.last = &want
@@ -72,8 +69,8 @@ func (m *Manager) Apply(ctx context.Context, want Config) error {
 		default:
 		}
 	}()
-	_, err = m.apply(ctx, plan, want)
-	return err
+	_, err := m.apply(ctx, plan, want)
+	return errors.Join(refused, err)
 }
 
 // repair applies the last wish again, and reports whether the rules had to be changed.
@@ -83,10 +80,7 @@ func (m *Manager) repair(ctx context.Context) (filtered bool, err error) {
 	if m.last == nil {
 		return false, nil
 	}
-	plan, err := Compile(*m.last)
-	if err != nil {
-		return false, err
-	}
+	plan, _ := Compile(*m.last) // what it refuses, Apply has said
 	return m.apply(ctx, plan, *m.last)
 }
 
