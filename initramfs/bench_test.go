@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -97,4 +98,43 @@ func size(t *testing.T, name string) float64 {
 func median(v []float64) float64 {
 	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
+}
+
+// TestLaunchFigures prints where the time between init and the end of the user-data script goes, in
+// seconds of the guest's clock, against the time to init of the same boots.
+func TestLaunchFigures(t *testing.T) {
+	b := build(t, "zstd", "../runcmd")
+	steps := []struct{ name, pattern string }{
+		{"init to network modules", `network modules loaded at ([0-9.]+)\s`},
+		{"init to network up", `network up .* at ([0-9.]+)\s`},
+		{"init to metadata read", `metadata read at ([0-9.]+)\s`},
+		{"init to script started", `user-data started at ([0-9.]+)\s`},
+		{"init to script finished", `user-data finished rc=0 at ([0-9.]+)\s`},
+	}
+	raw := make([][]float64, len(steps))
+	var toInit []float64
+	for range rounds {
+		h := newHost(t, "#!/bin/sh\necho hello\n")
+		g := vmtest.Start(t, vmtest.Config{Kernel: b.kernel, Ramdisk: b.ramdisk, CommandLine: b.commandLine + " ichiro.trace",
+			Args: h.wire.Args(), Files: []*os.File{h.wire.Tap}})
+		start := number(t, g.Expect(`init at ([0-9.]+)\s`)[1])
+		toInit = append(toInit, start)
+		for i, s := range steps {
+			raw[i] = append(raw[i], number(t, g.Expect(s.pattern)[1])-start)
+		}
+		g.Close()
+	}
+	for i, s := range steps {
+		figure{Name: s.name, Unit: "seconds", Ours: median(raw[i]), Reference: median(toInit), Target: 0.35,
+			OursRaw: raw[i], RefRaw: toInit}.print(t)
+	}
+}
+
+func number(t *testing.T, s string) float64 {
+	t.Helper()
+	v, err := strconv.ParseFloat(s, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
 }

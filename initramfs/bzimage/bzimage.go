@@ -83,7 +83,11 @@ func Extract(image []byte) ([]byte, error) {
 	if start+length > uint64(len(image)) || length < 8 {
 		return nil, fmt.Errorf("%w: payload lies outside", ErrNotKernel)
 	}
-	kernel, err := codec.Decode(image[start:start+length], MaxKernel)
+	payload := image[start : start+length]
+	if f, err := codec.Detect(payload); err == nil && f != codec.Gzip {
+		payload = payload[:length-4] // the kernel's build appends the unpacked size; gzip has it itself
+	}
+	kernel, err := codec.Decode(payload, MaxKernel)
 	if err != nil {
 		return nil, fmt.Errorf("unpack the kernel: %w", err)
 	}

@@ -87,7 +87,7 @@ func Detect(data []byte) (Format, error) {
 }
 
 // Decode unpacks data, whatever its format, to at most limit bytes.
-// Bytes that follow the packed stream are ignored: kernels carry their size there.
+// Bytes that follow a gzip or LZ4 stream are ignored.
 func Decode(data []byte, limit int) ([]byte, error) {
 	f, err := Detect(data)
 	if err != nil {
@@ -103,7 +103,8 @@ func Decode(data []byte, limit int) ([]byte, error) {
 		z.Multistream(false)
 		r = z
 	case Zstd:
-		z, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(limit)+1))
+		z, err := zstd.NewReader(bytes.NewReader(data), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(128<<20)) // what kernels are packed with (zstd -22)
 		if err != nil {
 			return nil, fmt.Errorf("unpack zstd: %v", err)
 		}
