@@ -165,7 +165,7 @@ func (m *Manager) filter(plan Plan, ranges []link.Range) (changed bool, err erro
 		s, err := m.links.Space(network)
 		var did bool
 		if err == nil {
-			did, err = firewall.Apply(s.FD(), cfg)
+			err = s.With(func(fd int) (err error) { did, err = firewall.Apply(fd, cfg); return err })
 		}
 		changed = changed || did
 		if err != nil {
@@ -285,11 +285,7 @@ func (m *Manager) watch(ctx context.Context, watched map[*link.Space]context.Can
 		if watched[s] != nil {
 			continue
 		}
-		fd := 0
-		if s != nil {
-			fd = s.FD()
-		}
-		w, err := firewall.NewWatch(fd)
+		w, err := follow(s)
 		if err != nil {
 			m.log.Error("rules not watched", "network", name, "err", err)
 			continue
@@ -305,6 +301,15 @@ func (m *Manager) watch(ctx context.Context, watched map[*link.Space]context.Can
 			})
 		})
 	}
+}
+
+// follow watches the rules of a namespace, nil being the root namespace.
+func follow(s *link.Space) (w *firewall.Watch, err error) {
+	if s == nil {
+		return firewall.NewWatch(0)
+	}
+	err = s.With(func(fd int) (err error) { w, err = firewall.NewWatch(fd); return err })
+	return w, err
 }
 
 // Counters returns what DHCP and the rules have counted: dhcp_acks, VPC/spoof, VPC/arp_spoof, host/isolated.
@@ -325,10 +330,13 @@ func (m *Manager) Counters() map[string]uint64 {
 		if err != nil {
 			continue
 		}
-		counts, _ := firewall.Counters(s.FD())
-		for k, v := range counts {
-			out[n+"/"+k] = v
-		}
+		_ = s.With(func(fd int) error {
+			counts, err := firewall.Counters(fd)
+			for k, v := range counts {
+				out[n+"/"+k] = v
+			}
+			return err
+		})
 	}
 	counts, _ := firewall.HostCounters(m.prefix)
 	for k, v := range counts {

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
@@ -22,44 +23,63 @@ const spaceDir = "/run/netns" // where ip(8) looks
 type Space struct {
 	name string
 	id   uint64
-	file *os.File
-	h    *netlink.Handle
+	h    *netlink.Handle // used by the calls of Links only, which are made one at a time
+
+	mu     sync.RWMutex // held over f in With: a descriptor must not become another file's meanwhile
+	file   *os.File
+	closed bool
 }
 
-// FD returns the namespace's descriptor, for libraries that open sockets in it.
-func (s *Space) FD() int { return int(s.file.Fd()) }
+// With calls f with the namespace's descriptor, for libraries that open sockets in it. The descriptor is good only until f
+// returns; f is not called, and the error wraps fs.ErrClosed, when the network has been dropped.
+func (s *Space) With(f func(fd int) error) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return fmt.Errorf("use namespace %s: %w", s.name, fs.ErrClosed)
+	}
+	return f(int(s.file.Fd()))
+}
 
 // ID tells a namespace from another that had or will have its name.
 func (s *Space) ID() uint64 { return s.id }
 
 // Do runs f on a thread inside the namespace. f must not start goroutines that rely on being there.
 func (s *Space) Do(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		// A thread that cannot be brought back is not unlocked, and ends with this goroutine.
-		runtime.LockOSThread()
-		home, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			runtime.UnlockOSThread()
-			done <- err
-			return
+	return s.With(func(fd int) error {
+		done := make(chan error, 1)
+		go func() { done <- inside(fd, f) }()
+		if err := <-done; err != nil {
+			return fmt.Errorf("in namespace %s: %w", s.name, err)
 		}
-		defer home.Close()
-		if err := unix.Setns(s.FD(), unix.CLONE_NEWNET); err != nil {
-			runtime.UnlockOSThread()
-			done <- fmt.Errorf("enter namespace %s: %w", s.name, err)
-			return
-		}
-		err = f()
-		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		}
-		done <- err
-	}()
-	return <-done
+		return nil
+	})
+}
+
+// inside runs f in the namespace fd. A thread that cannot be brought back is not unlocked: it ends with the goroutine.
+func inside(fd int, f func() error) error {
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer home.Close()
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	err = f()
+	if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+		runtime.UnlockOSThread()
+	}
+	return err
 }
 
 func (s *Space) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
 	s.h.Close()
 	s.file.Close()
 }

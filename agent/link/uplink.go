@@ -167,12 +167,14 @@ func (l *Links) pair(want Config, n Network, s *Space, name string) (Range, erro
 		}
 	}
 	if err != nil || veth == nil {
-		pair := &netlink.Veth{
-			LinkAttrs:     netlink.LinkAttrs{Name: name, Group: GroupUplink},
-			PeerName:      Uplink,
-			PeerNamespace: netlink.NsFd(s.FD()),
-		}
-		if err := l.root.LinkAdd(pair); err != nil {
+		err := s.With(func(fd int) error {
+			return l.root.LinkAdd(&netlink.Veth{
+				LinkAttrs:     netlink.LinkAttrs{Name: name, Group: GroupUplink},
+				PeerName:      Uplink,
+				PeerNamespace: netlink.NsFd(fd),
+			})
+		})
+		if err != nil {
 			return Range{}, err
 		}
 		if veth, err = l.root.LinkByName(name); err != nil {
