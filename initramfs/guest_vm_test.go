@@ -3,9 +3,12 @@
 package main
 
 import (
+	"os"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/ichiro-metal/ichiro/internal/vmtest"
 )
 
 const script = `#!/bin/sh
@@ -73,6 +76,24 @@ func TestGuestWithoutNetworkStaysUp(t *testing.T) {
 	}
 	g.Send("poweroff")
 	if code := g.Wait(); code != 0 {
+		t.Errorf("QEMU ended with code %d, want 0", code)
+	}
+}
+
+func TestGuestStartsItsAgentAgain(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "")
+	b := build(t, "zstd", "../runcmd")
+	g := vmtest.Start(t, vmtest.Config{Kernel: b.kernel, Ramdisk: b.ramdisk, CommandLine: b.commandLine + " ichiro.shell ichiro.trace",
+		Args: h.wire.Args(), Files: []*os.File{h.wire.Tap}})
+	g.ExpectAll(`ichiro: user-data none`, `ichiro: agent started`, `ichiro: settled`)
+	g.Send("")
+	g.Expect(`# `)
+	g.Send("kill -9 $(ps | grep '[i]chiro-runcmd' | sed 's/^ *//' | cut -d ' ' -f 1)")
+	g.ExpectAll(`ichiro: trouble: agent ended rc=137`, `rc=137(?s:.*)ichiro: agent started`)
+	g.Send("reboot")
+	g.Expect(`ichiro: going down`)
+	if code := g.Wait(); code != 0 { // -no-reboot makes an end of it
 		t.Errorf("QEMU ended with code %d, want 0", code)
 	}
 }
