@@ -138,8 +138,8 @@ func (m *Manager) Run(ctx context.Context) error {
 
 // Adopt supervises every machine in the run directory that was started and has not ended, whether
 // its shim lives or must be brought back, and returns their instances. Called once, when the agent
-// starts.
-func (m *Manager) Adopt(ctx context.Context) ([]cloud.InstanceID, error) {
+// starts; it may be before Run, which then does what was found to be done.
+func (m *Manager) Adopt(context.Context) ([]cloud.InstanceID, error) {
 	ids, err := m.root.List()
 	if err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (m *Manager) Adopt(ctx context.Context) ([]cloud.InstanceID, error) {
 		if err != nil {
 			return adopted, err
 		}
-		if _, err := m.supervise(ctx, id, nil); err != nil {
+		if _, err := m.supervise(id, nil); err != nil {
 			return adopted, err
 		}
 		adopted = append(adopted, id)
@@ -167,7 +167,7 @@ func (m *Manager) Adopt(ctx context.Context) ([]cloud.InstanceID, error) {
 // waited for.
 func (m *Manager) Start(ctx context.Context, id cloud.InstanceID, taps []*os.File) error {
 	for {
-		e, err := m.supervise(ctx, id, taps)
+		e, err := m.supervise(id, taps)
 		if err == nil {
 			return e.await(ctx)
 		}
@@ -208,24 +208,20 @@ func (e *entry) await(ctx context.Context) error {
 var errExists = errors.New("unit exists")
 
 // supervise begins to keep a unit, or returns the one that is kept already with errExists.
-func (m *Manager) supervise(ctx context.Context, id cloud.InstanceID, taps []*os.File) (*entry, error) {
-	select {
-	case <-m.begun:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+func (m *Manager) supervise(id cloud.InstanceID, taps []*os.File) (*entry, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if e := m.units[id]; e != nil {
 		return e, errExists
 	}
-	if m.ctx.Err() != nil {
+	if m.ctx != nil && m.ctx.Err() != nil {
 		return nil, m.ctx.Err()
 	}
 	e := &entry{id: id, taps: taps, done: make(chan struct{}), up: make(chan struct{})}
 	m.units[id] = e
-	run := m.ctx
 	m.work.Go(func() {
+		<-m.begun
+		run := m.ctx // written before begun was closed, and never again
 		err := m.keep(run, e)
 		closeAll(e.taps)
 		m.mu.Lock()

@@ -78,11 +78,16 @@ func manager(t *testing.T, root bundle.Root, mode string) (*Manager, func()) {
 		t.Fatal(err)
 	}
 	m := New(root, self, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	return m, begin(t, m)
+}
+
+func begin(t *testing.T, m *Manager) (stop func()) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- m.Run(ctx) }()
 	stopped := false
-	stop := func() {
+	stop = func() {
 		if stopped {
 			return
 		}
@@ -93,7 +98,7 @@ func manager(t *testing.T, root bundle.Root, mode string) (*Manager, func()) {
 		}
 	}
 	t.Cleanup(stop)
-	return m, stop
+	return stop
 }
 
 func place(t *testing.T, root bundle.Root, boot int) bundle.Dir {
@@ -174,10 +179,11 @@ func TestLifeOfAUnit(t *testing.T) {
 	if !second.Alive() {
 		t.Fatal("the shim ended with its agent")
 	}
-	m, _ = manager(t, root, "keep")
+	m = New(root, m.start.(*fork).program, m.log)
 	if ids, err := m.Adopt(t.Context()); err != nil || len(ids) != 1 || ids[0] != id || !m.Alive(id) {
 		t.Errorf("adopted %v, %v", ids, err)
 	}
+	begin(t, m)
 	if got := keeper(t, dir, shim.Process{}); got != second {
 		t.Errorf("the shim is %v, want %v still", got, second)
 	}
