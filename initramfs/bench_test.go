@@ -130,6 +130,23 @@ func TestLaunchFigures(t *testing.T) {
 	}
 }
 
+// TestShellFigure prints what starting the shell costs in the guest, in milliseconds: the floor under
+// every Run Command. The reference is starting /bin/true, which is the same program without a shell.
+func TestShellFigure(t *testing.T) {
+	h := newHost(t, `#!/bin/sh
+loop() { a=$(date +%s%N); for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do "$@"; done; b=$(date +%s%N); echo "$1 $(( (b - a) / 20000 )) us"; }
+for round in 1 2 3 4 5; do loop /bin/true; loop /bin/sh -c true; done
+`)
+	g := h.guest(t, "")
+	f := figure{Name: "sh -c true in the guest", Unit: "milliseconds", Target: 2}
+	for range rounds {
+		f.RefRaw = append(f.RefRaw, number(t, g.Expect(`/bin/true (\d+) us`)[1])/1000)
+		f.OursRaw = append(f.OursRaw, number(t, g.Expect(`/bin/sh (\d+) us`)[1])/1000)
+	}
+	f.Ours, f.Reference = median(f.OursRaw), median(f.RefRaw)
+	f.print(t)
+}
+
 func number(t *testing.T, s string) float64 {
 	t.Helper()
 	v, err := strconv.ParseFloat(s, 64)

@@ -97,3 +97,18 @@ func TestGuestStartsItsAgentAgain(t *testing.T) {
 		t.Errorf("QEMU ended with code %d, want 0", code)
 	}
 }
+
+// A guest that gets no address must still hear its power button, and take the address when it comes.
+func TestGuestWaitsForItsServer(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "")
+	h.silent.Store(true)
+	g := h.guest(t, "ichiro.trace")
+	g.Expect(`ichiro: settled`)
+	h.silent.Store(false)
+	g.ExpectAll(`ichiro: network up`, `ichiro: user-data none`)
+	g.Monitor("system_powerdown")
+	if code := g.Wait(); code != 0 {
+		t.Errorf("QEMU ended with code %d, want 0", code)
+	}
+}

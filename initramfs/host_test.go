@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -26,14 +27,14 @@ import (
 type host struct {
 	wire     *vmtest.Wire
 	userData []byte
-	posted   chan string // what the guest PUTs to /report
+	silent   atomic.Bool // DHCP questions are not answered
 }
 
 const guestAddress = "172.31.0.20"
 
 func newHost(t testing.TB, userData string) *host {
 	t.Helper()
-	h := &host{userData: []byte(userData), posted: make(chan string, 100)}
+	h := &host{userData: []byte(userData)}
 	h.wire = vmtest.NewWire(t, netip.MustParsePrefix("172.31.0.1/20"), netip.MustParsePrefix("169.254.169.254/32"))
 	var imds net.Listener
 	var dhcp int
@@ -66,7 +67,7 @@ func (h *host) lease(f *os.File, fd int) {
 			return
 		}
 		p := buf[:n]
-		if n < 28+240+3 || p[9] != 17 || binary.BigEndian.Uint16(p[22:]) != 67 {
+		if h.silent.Load() || n < 28+240+3 || p[9] != 17 || binary.BigEndian.Uint16(p[22:]) != 67 {
 			continue
 		}
 		to := &unix.SockaddrLinklayer{Protocol: 0x0008, Ifindex: 2, Halen: 6}
@@ -95,11 +96,6 @@ func answer(request []byte, kind byte) []byte {
 }
 
 func (h *host) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method == "PUT" && r.URL.Path == "/report" {
-		body, _ := io.ReadAll(r.Body)
-		h.posted <- string(body)
-		return
-	}
 	if r.Method == "PUT" && r.URL.Path == "/latest/api/token" {
 		w.Header().Set("X-Aws-Ec2-Metadata-Token-Ttl-Seconds", "300")
 		w.Header().Set("Connection", "close")

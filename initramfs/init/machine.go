@@ -20,7 +20,8 @@ const (
 	agent       = "/usr/bin/ichiro-runcmd"
 	moduleList  = "/etc/ichiro/modules"
 	searchPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	settleAfter = 200 * time.Millisecond
+	settleAfter = 200 * time.Millisecond // from network up
+	noServer    = 2 * time.Second        // from the first question
 )
 
 // environment of every process that init starts.
@@ -45,6 +46,9 @@ func (m *machine) boot() {
 	}
 	go guard("children", m.children.run)
 	must(mountAll(early))
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	must(err)
+	m.options = options(string(cmdline))
 	go guard("signals", m.hearSignals)
 	list, err := os.ReadFile(moduleList)
 	must(err)
@@ -52,33 +56,31 @@ func (m *machine) boot() {
 	must(load(m.modules, func(when string) bool { return when == "network" }))
 	m.note("network modules loaded")
 
-	// The machine is made complete while the DHCP server thinks, and not before it is asked.
+	// The machine is made complete while the DHCP server thinks, and not before it is asked. What is in
+	// no hurry waits for the script to end, but neither for one that goes on nor for a server that is not there.
+	settled := sync.OnceFunc(func() { guard("settle", m.settle) })
+	late := time.AfterFunc(noServer, settled)
 	asked := make(chan struct{})
 	prepared := make(chan struct{})
 	go guard("preparation", func() {
 		defer close(prepared)
 		<-asked
 		must(m.prepare())
+		if m.has("shell") {
+			go guard("console shell", m.consoleShell)
+		}
 	})
-	iface, err := m.connect(asked)
+	iface, term, err := m.connect(asked)
 	<-prepared
-	if m.has("shell") {
-		go guard("console shell", m.consoleShell)
-	}
 	if err != nil {
 		must(err)
-		m.settle()
+		settled()
 		return
 	}
-	// What is in no hurry waits for the script to end, but not for one that goes on.
-	settled := sync.OnceFunc(m.settle)
-	late := time.AfterFunc(settleAfter, func() { guard("settle", settled) })
+	late.Reset(settleAfter)
 	m.become(context.Background())
-	late.Stop()
-	guard("settle", settled)
-	if iface.Name != "" {
-		go guard("lease", func() { m.renew(iface) })
-	}
+	settled()
+	go guard("lease", func() { m.renew(iface, term) })
 }
 
 // note says an event only to those who look for where the time goes: ichiro.trace.
@@ -89,13 +91,6 @@ func (m *machine) note(what string) {
 }
 
 func (m *machine) has(option string) bool {
-	if m.options == nil {
-		text, err := os.ReadFile("/proc/cmdline")
-		if err != nil {
-			return false
-		}
-		m.options = options(string(text))
-	}
 	_, ok := m.options[option]
 	return ok
 }
@@ -122,8 +117,9 @@ func (m *machine) settle() {
 	m.note("settled")
 }
 
-// connect brings the first interface up. It closes asked after the first question is out.
-func (m *machine) connect(asked chan struct{}) (network.Interface, error) {
+// connect brings the first interface up and returns it and how long it may keep its address. It closes
+// asked after the first question is out.
+func (m *machine) connect(asked chan struct{}) (network.Interface, time.Duration, error) {
 	release := sync.OnceFunc(func() { close(asked) })
 	defer release()
 	if err := network.Up(1, 0); err != nil { // the loopback is always number 1
@@ -131,20 +127,20 @@ func (m *machine) connect(asked chan struct{}) (network.Interface, error) {
 	}
 	i, err := network.First()
 	if err != nil {
-		return i, err
+		return i, 0, err
 	}
 	if err := network.Up(i.Index, 0); err != nil {
-		return i, err
+		return i, 0, err
 	}
 	a, err := network.Acquire(context.Background(), i, release)
 	if err != nil {
-		return i, err
+		return i, 0, err
 	}
 	if err := m.adopt(i, a); err != nil {
-		return i, err
+		return i, 0, err
 	}
 	say("network up %s %s", i.Name, a.Address)
-	return i, nil
+	return i, a.Duration, nil
 }
 
 // adopt makes a DHCP answer true.
@@ -175,16 +171,17 @@ func short(hostname string) string {
 
 // renew asks again at half of the lease's time, for ever: an address here is a wish that
 // the host repeats, so a question from the beginning is as good as a renewal.
-func (m *machine) renew(i network.Interface) {
+func (m *machine) renew(i network.Interface, term time.Duration) {
 	for {
+		time.Sleep(max(term/2, 30*time.Second))
 		a, err := network.Acquire(context.Background(), i, func() {})
 		if err != nil {
 			complain(err)
-			a.Duration = time.Minute
 		} else if err := m.adopt(i, a); err != nil {
 			complain(err)
+		} else {
+			term = a.Duration
 		}
-		time.Sleep(max(a.Duration/2, 30*time.Second))
 	}
 }
 
