@@ -89,6 +89,7 @@ var rooms = map[string]int{
 	"deploy/doctor":  engines,
 	"deploy/process": engines,
 	"deploy/host":    conductors,
+	"deploy/bench":   mains,
 	"deploy/s3":      mains,
 }
 
@@ -126,12 +127,12 @@ type library struct {
 var libraries = map[string]library{
 	"github.com/BurntSushi/toml":                    {why: "ichiro.toml, with unknown fields refused", doors: []string{"deploy", "agent", "control"}},
 	"github.com/aws/aws-sdk-go":                     {why: "its API models are the input of the generator of shapes", tool: true},
-	"github.com/aws/aws-sdk-go-v2":                  {why: "the stock client, as the other side in tests"},
-	"github.com/aws/aws-sdk-go-v2/credentials":      {why: "the stock client, as the other side in tests"},
+	"github.com/aws/aws-sdk-go-v2":                  {why: "the stock client, as the other side in tests and in the bench", doors: []string{"deploy/bench"}},
+	"github.com/aws/aws-sdk-go-v2/credentials":      {why: "the stock client, as the other side in tests and in the bench", doors: []string{"deploy/bench"}},
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds": {why: "the stock client, as the other side in tests"},
-	"github.com/aws/aws-sdk-go-v2/service/ec2":      {why: "the stock client, as the other side in tests"},
+	"github.com/aws/aws-sdk-go-v2/service/ec2":      {why: "the stock client, as the other side in tests and in the bench", doors: []string{"deploy/bench"}},
 	"github.com/aws/aws-sdk-go-v2/service/iam":      {why: "the stock client, as the other side in tests"},
-	"github.com/aws/aws-sdk-go-v2/service/ssm":      {why: "the stock client, as the other side in tests"},
+	"github.com/aws/aws-sdk-go-v2/service/ssm":      {why: "the stock client, as the other side in tests and in the bench", doors: []string{"deploy/bench"}},
 	"github.com/aws/aws-sdk-go-v2/service/sts":      {why: "the stock client, as the other side in tests"},
 	"github.com/coreos/go-systemd/v22":              {why: "sd_notify, the watchdog, is stderr the journal; units over D-Bus", doors: []string{"internal/service", "agent/unit"}},
 	"github.com/fsnotify/fsnotify":                  {why: "inotify for the instance directories", doors: []string{"internal/bundle"}},

@@ -1,0 +1,115 @@
+// Command bench measures what ichiro promises of its speed and size, and prints each figure beside
+// what it is compared with.
+//
+// It brings up a host of its own in a directory of its own and takes it down again. Nothing is asserted
+// from inside: times are taken where a user would take them, at the API and at the guest's console, and
+// the reference runs in turns with ours, so that a busy machine is unfair to both alike. A figure is the
+// median of its runs; the runs themselves are printed below the table, and written as JSON lines to the
+// file that BENCH_OUT names.
+//
+//	ichiro-bench [--bin DIR] [--dir DIR] [--only up,idle,launch,ramdisk,command,describe]
+//
+// It needs root, like a host does. A figure that is missed makes the exit code 1.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/ichiro-metal/ichiro/internal/service"
+)
+
+func main() { os.Exit(service.Main("bench", run)) }
+
+// errMissed is what a run ends with that measured everything and found a target missed.
+var errMissed = errors.New("not every target is met")
+
+// bench is one run: the host it measures and what it has found.
+type bench struct {
+	bin, dir string
+	log      *slog.Logger
+	host     *host
+	figures  []figure
+}
+
+// section is a group of figures that are measured together.
+type section struct {
+	name    string
+	measure func(*bench, context.Context) error
+}
+
+// sections are in the order in which they are run: those on an idle, empty host come first, and the one
+// that fills the store is the last.
+var sections = []section{
+	{"up", (*bench).upEmpty},
+	{"idle", (*bench).idle},
+	{"launch", (*bench).launch},
+	{"ramdisk", (*bench).ramdisk},
+	{"command", (*bench).command},
+	{"describe", (*bench).describe},
+}
+
+func run(ctx context.Context, args []string, log *slog.Logger) (err error) {
+	fs := flag.NewFlagSet("ichiro-bench", flag.ContinueOnError)
+	bin := fs.String("bin", "bin", "`directory` of the programs")
+	dir := fs.String("dir", "", "short `directory` for the host; it is made and removed (default: a new one below the system's)")
+	only := fs.String("only", "", "comma separated `sections` (default: all)")
+	if err := service.Parse(fs, args); err != nil {
+		return err
+	}
+	wanted := strings.FieldsFunc(*only, func(r rune) bool { return r == ',' })
+	for _, w := range wanted {
+		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == w }) {
+			return service.Usagef("there is no section %q", w)
+		}
+	}
+	if os.Geteuid() != 0 {
+		return errors.New("a host needs root: run this as root")
+	}
+	b := &bench{log: log}
+	if b.bin, err = filepath.Abs(*bin); err != nil {
+		return err
+	}
+	if b.dir, err = workDir(*dir); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	defer func() { err = errors.Join(err, b.stop(context.WithoutCancel(ctx))) }()
+	for _, s := range sections {
+		if len(wanted) > 0 && !slices.Contains(wanted, s.name) {
+			continue
+		}
+		log.Info("measuring", "section", s.name)
+		if err := s.measure(b, ctx); err != nil {
+			return fmt.Errorf("measure %s: %w", s.name, err)
+		}
+	}
+	if err := report(os.Stdout, b.figures); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(b.figures, func(f figure) bool { return !f.Met }) {
+		return errMissed
+	}
+	return nil
+}
+
+// workDir makes the directory of the host, which the daemons' users must be able to pass.
+func workDir(name string) (string, error) {
+	var err error
+	if name == "" {
+		name, err = os.MkdirTemp("", "ib-")
+	} else if name, err = filepath.Abs(name); err == nil {
+		err = os.Mkdir(name, 0o755)
+	}
+	if err != nil {
+		return "", err
+	}
+	return name, os.Chmod(name, 0o755)
+}
