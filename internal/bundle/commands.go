@@ -71,15 +71,30 @@ func (d Dir) CommandOutput(id cloud.CommandID, stream string) string {
 	return d.Path("commands", string(id), stream)
 }
 
-// MakeCommands makes the directory of commands for a gateway that runs under the group.
+// MakeCommands makes the directory of commands for a gateway that runs under the group. It appears under
+// its name when the gateway may read it: one that saw it earlier would not watch it.
 func (d Dir) MakeCommands(group int) error {
-	if err := os.Mkdir(d.Commands(), 0o770); err != nil && !errors.Is(err, fs.ErrExist) {
+	if _, err := os.Lstat(d.Commands()); err == nil {
+		return share(d.Commands(), group)
+	}
+	temp := d.Path(".commands")
+	if err := os.RemoveAll(temp); err != nil { // of a writer that was killed
 		return err
 	}
-	if err := os.Lchown(d.Commands(), -1, group); err != nil {
+	if err := os.Mkdir(temp, 0o700); err != nil {
 		return err
 	}
-	return os.Chmod(d.Commands(), commandsMode)
+	if err := share(temp, group); err != nil {
+		return err
+	}
+	return os.Rename(temp, d.Commands())
+}
+
+func share(dir string, group int) error {
+	if err := os.Lchown(dir, -1, group); err != nil {
+		return err
+	}
+	return os.Chmod(dir, commandsMode)
 }
 
 // PutCommand asks the gateway for what the wish says: to run the command, or, if it says so, to cancel
@@ -166,4 +181,6 @@ func (d Dir) RemoveCommand(id cloud.CommandID) error {
 }
 
 // Agent returns what the gateway knows of the agent in the guest; fs.ErrNotExist if it never connected.
-func (d Dir) Agent() (cloud.AgentPing, error) { return Read[cloud.AgentPing](d.Path("commands", "agent.json")) }
+func (d Dir) Agent() (cloud.AgentPing, error) {
+	return Read[cloud.AgentPing](d.Path("commands", "agent.json"))
+}
