@@ -33,7 +33,7 @@ func Compile(a cloud.Assignment) bundle.Metadata {
 		LifeCycle:      "on-demand",
 		Action:         action(i),
 		Monitoring:     i.Monitoring,
-		Placement:      bundle.MetadataPlacement{Region: a.Region, Zone: i.Zone, ZoneID: ZoneID(a.Region, i.Zone)},
+		Placement:      bundle.MetadataPlacement{Region: a.Region, Zone: i.Zone, ZoneID: cloud.ZoneID(a.Region, i.Zone)},
 		BlockDevices:   devices(i),
 		PublicKey:      strings.TrimSpace(a.PublicKey),
 		KeyName:        i.KeyName,
@@ -114,14 +114,4 @@ func options(o cloud.MetadataOptions) cloud.MetadataOptions {
 		o.InstanceTags = d.InstanceTags
 	}
 	return o
-}
-
-// ZoneID returns the identifier of a zone in EC2's form: ichiro1-az1 is zone a of region ichiro-1. DescribeAvailabilityZones
-// must say the same.
-func ZoneID(region, zone string) string {
-	letter, ok := strings.CutPrefix(zone, region)
-	if !ok || len(letter) != 1 || letter[0] < 'a' || letter[0] > 'i' {
-		return ""
-	}
-	return strings.ReplaceAll(region, "-", "") + "-az" + string(letter[0]-'a'+'1')
 }

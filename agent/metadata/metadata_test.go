@@ -98,7 +98,7 @@ func TestZoneID(t *testing.T) {
 		{"ichiro-1", "ichiro-2a", ""},
 		{"ichiro-1", "ichiro-1", ""},
 	} {
-		if got := ZoneID(c.region, c.zone); got != c.want {
+		if got := cloud.ZoneID(c.region, c.zone); got != c.want {
 			t.Errorf("ZoneID(%s, %s) = %q, want %q", c.region, c.zone, got, c.want)
 		}
 	}

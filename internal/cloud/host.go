@@ -2,6 +2,7 @@ package cloud
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -72,4 +73,14 @@ type HostNetwork struct {
 type HostGroup struct {
 	SecurityGroup
 	Members []netip.Addr
+}
+
+// ZoneID returns the identifier of a zone in EC2's form: ichiro1-az1 is zone a of region ichiro-1. It is
+// empty for a zone whose name is not its region's and a letter.
+func ZoneID(region, zone string) string {
+	letter, ok := strings.CutPrefix(zone, region)
+	if !ok || len(letter) != 1 || letter[0] < 'a' || letter[0] > 'i' {
+		return ""
+	}
+	return strings.ReplaceAll(region, "-", "") + "-az" + string(letter[0]-'a'+'1')
 }

@@ -115,7 +115,7 @@ func (s *Service) DescribeSubnets(ctx context.Context, in *shape.DescribeSubnets
 		out := make([]shape.Subnet, 0, len(all))
 		for _, v := range all {
 			out = append(out, shape.Subnet{
-				SubnetId: string(v.ID), VpcId: string(v.VPC), CidrBlock: v.CIDR.String(), AvailabilityZone: v.Zone, AvailabilityZoneId: zoneID(v.Zone),
+				SubnetId: string(v.ID), VpcId: string(v.VPC), CidrBlock: v.CIDR.String(), AvailabilityZone: v.Zone, AvailabilityZoneId: cloud.ZoneID(s.Region, v.Zone),
 				AvailableIpAddressCount: number(v.Size() - used[v.ID]), DefaultForAz: ptr(v.Default), MapPublicIpOnLaunch: ptr(v.MapPublicAddress),
 				AssignIpv6AddressOnCreation: ptr(false), Ipv6Native: ptr(false), EnableDns64: ptr(false), MapCustomerOwnedIpOnLaunch: ptr(false),
 				OwnerId: string(v.Account), State: "available", Tags: tags(v.Tags),

@@ -4,15 +4,11 @@ import (
 	"context"
 	"slices"
 	"strconv"
-	"strings"
 
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
-
-// zoneID is a zone's name that is the same in every account; here the names already are.
-func zoneID(zone string) string { return strings.ReplaceAll(zone, "-", "") + "-az1" }
 
 // DescribeRegions shows the region that this endpoint is.
 func (s *Service) DescribeRegions(ctx context.Context, in *shape.DescribeRegionsInput) (*shape.DescribeRegionsOutput, error) {
@@ -62,10 +58,10 @@ func (s *Service) DescribeAvailabilityZones(ctx context.Context, in *shape.Descr
 		}
 		var out []zone
 		for _, n := range names {
-			if len(in.ZoneNames) > 0 && !slices.Contains(in.ZoneNames, n) || len(in.ZoneIds) > 0 && !slices.Contains(in.ZoneIds, zoneID(n)) {
+			if len(in.ZoneNames) > 0 && !slices.Contains(in.ZoneNames, n) || len(in.ZoneIds) > 0 && !slices.Contains(in.ZoneIds, cloud.ZoneID(s.Region, n)) {
 				continue
 			}
-			out = append(out, zone{ZoneName: n, ZoneId: zoneID(n), ZoneType: "availability-zone", RegionName: s.Region, GroupName: s.Region,
+			out = append(out, zone{ZoneName: n, ZoneId: cloud.ZoneID(s.Region, n), ZoneType: "availability-zone", RegionName: s.Region, GroupName: s.Region,
 				NetworkBorderGroup: s.Region, State: "available", OptInStatus: "opt-in-not-required"})
 		}
 		return out, nil
@@ -159,7 +155,7 @@ func (s *Service) DescribeInstanceTypeOfferings(ctx context.Context, in *shape.D
 	case "availability-zone":
 		place = s.Zone
 	case "availability-zone-id":
-		place = zoneID(s.Zone)
+		place = cloud.ZoneID(s.Region, s.Zone)
 	default:
 		return nil, cloud.Errorf("InvalidParameterValue", "LocationType is region, availability-zone or availability-zone-id, not %.40q", in.LocationType)
 	}
