@@ -1,38 +1,66 @@
 # ichiro. `make help` says what can be made.
-GO       ?= go
+GO       ?= $(shell deploy/scripts/go)
 PROGRAMS  = ichiro:deploy ichiro-control:control ichiro-agent:agent ichiro-shim:hypervisor-shim ichiro-imds:imds \
-            ichiro-gateway:runcmd/gateway ichiro-initramfs:initramfs
+            ichiro-gateway:runcmd/gateway ichiro-initramfs:initramfs ichiro-runcmd:runcmd init:initramfs/init
+COUNT     = $(GO) run ./deploy/count
+export GOFLAGS += -buildvcs=false
 
-all: build ## all programs into bin/, reproducible
-
-build:
+build: ## all programs into bin/, reproducible
 	@mkdir -p bin
-	@for p in $(PROGRAMS); do $(GO) build -trimpath -o bin/$${p%%:*} ./$${p#*:} || exit 1; done
+	@for p in $(PROGRAMS); do CGO_ENABLED=0 $(GO) build -trimpath -ldflags='-s -w -buildid=' -o bin/$${p%%:*} ./$${p#*:} || exit 1; done
 
-check: fmt vet lint arch unit ## gofmt, vet, staticcheck, the plan of the house, unit tests with -race; no root
+demo: needs-run build ## installs what is missing, boots a guest, runs a command in it, cleans up
+	@deploy/scripts/demo
+
+run: needs-run build ## the same host, left running in the foreground; Ctrl-C stops it and cleans up
+	@deploy/scripts/run
+
+test: needs-test ## everything: check, net, vm, walk; each with its count
+	@$(MAKE) --no-print-directory check net vm walk && $(COUNT) total
+
+check: fmt vet lint generated arch unit ## gofmt, vet, staticcheck, generated code, the plan, unit tests with -race; no root
 
 fmt:
 	@bad=$$(gofmt -l $$($(GO) list -e -f '{{.Dir}}' ./...)); test -z "$$bad" || { echo "not gofmt'ed:" $$bad; exit 1; }
 
 vet:
-	$(GO) vet -tags net,vm ./...
+	$(GO) vet -tags net,vm,walk ./...
 
 lint:
-	$(GO) run honnef.co/go/tools/cmd/staticcheck -tags net,vm ./...
+	$(GO) run honnef.co/go/tools/cmd/staticcheck -tags net,vm,walk ./...
+
+generated:
+	$(GO) run ./control/api/shape/gen -check
 
 arch: ## only the plan of the house, with its warnings
 	$(GO) test -count=1 ./internal/arch
 
 unit:
-	$(GO) test -race ./...
+	@$(COUNT) unit $(GO) test -race ./...
 
 net: ## tests in network namespaces (root)
-	$(GO) test -tags net ./...
+	@$(COUNT) net $(GO) test -tags net -p 1 $$(deploy/scripts/tagged net)
 
-vm: ## tests with guests in QEMU
-	$(GO) test -tags vm ./...
+vm: build ## tests with guests in QEMU (root)
+	@$(COUNT) vm $(GO) test -tags vm -p 1 -timeout 25m $$(deploy/scripts/tagged vm)
+
+walk: build ## the walkthrough's scripts, with the AWS CLI (root)
+	@$(COUNT) walk $(GO) test -tags walk -p 1 -timeout 20m $$(deploy/scripts/tagged walk)
+
+bench: needs-test build ## every figure: name, ours, reference, ratio, target, met; JSON lines into $$BENCH_OUT
+	@$(GO) run ./deploy/bench --bin bin
+
+fresh: ## proves demo and test in a newly bootstrapped Debian 12 without Go (root, systemd-nspawn)
+	@deploy/scripts/fresh
+
+needs-run needs-test:
+	@deploy/scripts/needs $(@:needs-%=%)
+
+deb rpm lab: ## not there yet
+	@echo "make $@ is not there yet"; exit 1
 
 help: ## this
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z ]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
 
-.PHONY: all build check fmt vet lint arch unit net vm help
+.DEFAULT_GOAL = build
+.PHONY: build demo run test check fmt vet lint generated arch unit net vm walk bench fresh needs-run needs-test deb rpm lab help

@@ -89,12 +89,16 @@ type File struct {
 func Files() []File {
 	return []File{
 		{"machine.json", "agent/host", []string{"shim"}},
+		{"reboots.json", "agent/host", []string{"agent/host"}},
 		{"metadata.json", "agent/host", []string{"imds", "gateway"}},
 		{"credentials.json", "agent/host", []string{"imds"}},
-		{"commands/ID/request.json", "agent/host", []string{"gateway"}},
-		{"commands/ID/{stdout,stderr,result.json}", "gateway", []string{"agent/host", "agent/door"}},
-		{"agent.json", "gateway", []string{"agent/host"}},
-		{"shim.sock, status.json, console.log", "shim", []string{"agent/host", "agent/door"}},
+		{"commands/ID/request.json, commands/ID.cancel", "agent/host", []string{"gateway"}},
+		{"commands/ID.json", "gateway", []string{"agent/host"}},
+		{"commands/ID/{stdout,stderr}", "gateway", []string{"agent/door"}},
+		{"commands/ID/sent", "gateway", []string{"gateway"}},
+		{"commands/agent.json", "gateway", []string{"agent/host"}},
+		{"shim.sock, status.json, console.log", "shim", []string{"agent/host", "agent/door", "agent/unit"}},
+		{"shim.log, qemu.log, qmp.sock", "shim", []string{"operator", "shim"}},
 	}
 }
 
