@@ -1,14 +1,13 @@
-// Command ichiro-control is the control plane: the API, the planner, and by default the store. It has no
-// rights on the host; everything that it wants done it writes into the store.
+// Command ichiro-control is the control plane: the API, the planner, and by default the store.
+//
+// It has no rights on the host; everything that it wants done it writes into the store. Several of them may
+// run over one external store: they decide the same, and compare-and-swap lets one of them win.
 package main
 
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"flag"
-	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -25,6 +24,7 @@ import (
 	"github.com/ichiro-metal/ichiro/control/api/ssm"
 	"github.com/ichiro-metal/ichiro/control/api/sts"
 	"github.com/ichiro-metal/ichiro/control/cluster"
+	"github.com/ichiro-metal/ichiro/control/config"
 	"github.com/ichiro-metal/ichiro/control/etcd"
 	"github.com/ichiro-metal/ichiro/control/iam"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
@@ -40,6 +40,7 @@ func main() { os.Exit(service.Main("control", run)) }
 type options struct {
 	root                   bundle.Root
 	state                  string
+	config                 string
 	listen                 string
 	region, zone, account  string
 	etcd, cert, key, cacrt string
@@ -54,6 +55,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.region, "region", "ichiro-1", "name of the region")
 	flags.StringVar(&o.zone, "zone", "ichiro-1a", "name of the default availability zone")
 	flags.StringVar(&o.account, "account", "000000000000", "account number, 12 digits")
+	flags.StringVar(&o.config, "config", "/etc/ichiro/ichiro.toml", "`file` with what flags are too small for; it need not exist")
 	flags.StringVar(&o.etcd, "etcd", "", "`endpoints` of an external etcd, comma separated (default: embedded)")
 	flags.StringVar(&o.cert, "etcd-cert", "", "client certificate `file` for --etcd")
 	flags.StringVar(&o.key, "etcd-key", "", "its key `file`")
@@ -80,6 +82,10 @@ func loopback(listen string) error {
 
 func run(ctx context.Context, args []string, log *slog.Logger) error {
 	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	site, err := config.Read(o.config)
 	if err != nil {
 		return err
 	}
@@ -117,7 +123,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 
 	mirror := store.NewMirror(client, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
 	authority := iamapi.NewAuthority(engine)
-	front, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint)
+	front, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint, site.InstanceTypes)
 	if err != nil {
 		return err
 	}
@@ -125,7 +131,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 
 	plan := cluster.Config{
 		Store: client, Mirror: mirror, Signer: signer, Region: o.region, Account: account,
-		Types: cloud.Types, Now: time.Now, Log: log,
+		Types: site.InstanceTypes, Now: time.Now, Log: log,
 	}
 	planner := reconcile.New("cluster", 30*time.Second, cluster.New(plan).Reconcile)
 	minting := reconcile.New("credentials", 30*time.Second, (&cluster.Credentials{Config: plan, Minter: engine}).Reconcile)
@@ -162,7 +168,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 // newFront builds the API from its services.
-func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string) (*api.Front, *os.File, error) {
+func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string, types []cloud.InstanceType) (*api.Front, *os.File, error) {
 	sealing, err := keyFile(filepath.Join(o.state, "keys", "pager"), 32)
 	if err != nil {
 		return nil, nil, err
@@ -180,7 +186,7 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 		Services: []api.Service{
 			ec2.New(ec2.Config{
 				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: door.Client{}, Pager: pager,
-				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: cloud.Types,
+				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: types,
 				Now: time.Now, Rand: rand.Reader, Log: log,
 			}),
 			ssm.New(ssm.Config{Store: client, Mirror: mirror, Door: door.Client{}, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),
@@ -189,74 +195,4 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 		},
 	})
 	return front, audit, err
-}
-
-// waiting is a task that begins when others are ready.
-type waiting struct {
-	*reconcile.Loop
-	on []<-chan struct{}
-}
-
-func after(l *reconcile.Loop, on ...<-chan struct{}) service.Task { return waiting{l, on} }
-
-func (w waiting) Run(ctx context.Context) error {
-	if !all(ctx, w.on) {
-		return nil
-	}
-	return w.Loop.Run(ctx)
-}
-
-func all(ctx context.Context, on []<-chan struct{}) bool {
-	for _, c := range on {
-		select {
-		case <-c:
-		case <-ctx.Done():
-			return false
-		}
-	}
-	return true
-}
-
-// serving is the API as a task: it answers when there is something true to answer with.
-type serving struct {
-	front    *api.Front
-	listener net.Listener
-	path     string
-	endpoint string
-	on       []<-chan struct{}
-	ready    chan struct{}
-}
-
-func newServing(o options, f *api.Front, l net.Listener, endpoint string, on ...<-chan struct{}) *serving {
-	return &serving{f, l, filepath.Join(string(o.root), "control", "endpoint"), endpoint, on, make(chan struct{})}
-}
-
-func (s *serving) Ready() <-chan struct{} { return s.ready }
-func (s *serving) String() string         { return "api" }
-
-func (s *serving) Run(ctx context.Context) error {
-	if !all(ctx, s.on) {
-		return s.listener.Close()
-	}
-	if err := bundle.WriteBytes(s.path, []byte(s.endpoint+"\n"), 0o644); err != nil {
-		return err
-	}
-	close(s.ready)
-	return s.front.Serve(ctx, s.listener)
-}
-
-// keyFile returns n random bytes that are made once and kept in a file of mode 0600.
-func keyFile(path string, n int) ([]byte, error) {
-	key, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		key = make([]byte, n)
-		if _, err := rand.Read(key); err != nil {
-			return nil, err
-		}
-		return key, bundle.WriteBytes(path, key, 0o600)
-	}
-	if err == nil && len(key) != n {
-		return nil, fmt.Errorf("key file %s has %d bytes, want %d", path, len(key), n)
-	}
-	return key, err
 }

@@ -76,6 +76,7 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		fs.StringVar(&opt.Region, "region", "ichiro-1", "name of the region")
 		fs.StringVar(&opt.Zone, "zone", "", "name of the availability zone (default: the region's a)")
 		fs.StringVar(&opt.Account, "account", "000000000000", "account number, 12 digits")
+		fs.StringVar(&opt.Config, "config", "/etc/ichiro/ichiro.toml", "file with further instance types; it need not exist")
 		fs.StringVar(&opt.Etcd, "etcd", "", "endpoints of an external etcd, comma separated (default: embedded)")
 		fs.StringVar(&opt.Accel, "accel", "auto", "auto, kvm or tcg")
 		fs.StringVar(&opt.Uplink, "uplink-range", "100.64.0.0/16", "addresses for the links between VPCs and this machine")

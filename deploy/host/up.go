@@ -25,6 +25,7 @@ type Options struct {
 	Region     string
 	Zone       string
 	Account    string
+	Config     string // ichiro.toml
 	Etcd       string // endpoints of an external cluster; "" for the embedded one
 	Accel      string
 	Uplink     string
@@ -113,7 +114,7 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 func daemons(opt Options, u Users, log *slog.Logger) []*process.Daemon {
 	control := []string{
 		"--run", opt.Run, "--state", opt.State, "--listen", opt.Listen,
-		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account,
+		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config,
 	}
 	agent := []string{
 		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink-range", opt.Uplink,
