@@ -42,6 +42,7 @@ type options struct {
 	state                  string
 	config                 string
 	listen                 string
+	listenFD               int
 	region, zone, account  string
 	etcd, cert, key, cacrt string
 }
@@ -52,6 +53,7 @@ func parse(args []string) (options, error) {
 	dir := flags.String("run", "/run/ichiro", "run `directory`")
 	flags.StringVar(&o.state, "state", "/var/lib/ichiro", "state `directory`")
 	flags.StringVar(&o.listen, "listen", "127.0.0.1:8773", "`address` of the API; port 0 chooses a free one")
+	flags.IntVar(&o.listenFD, "listen-fd", 0, "`descriptor` that listens at that address already; 0 for none")
 	flags.StringVar(&o.region, "region", "ichiro-1", "name of the region")
 	flags.StringVar(&o.zone, "zone", "ichiro-1a", "name of the default availability zone")
 	flags.StringVar(&o.account, "account", "000000000000", "account number, 12 digits")
@@ -78,6 +80,16 @@ func loopback(listen string) error {
 		return service.Usagef("--listen %s: only loopback addresses for now, as HTTPS is not there yet; put a TLS proxy in front to reach further", listen)
 	}
 	return nil
+}
+
+// open returns the socket of the API: the one that was lent to us, or a new one.
+func (o options) open() (net.Listener, error) {
+	if o.listenFD == 0 {
+		return net.Listen("tcp", o.listen)
+	}
+	f := os.NewFile(uintptr(o.listenFD), "api")
+	defer f.Close()
+	return net.FileListener(f)
 }
 
 func run(ctx context.Context, args []string, log *slog.Logger) error {
@@ -115,7 +127,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err := cluster.Bootstrap(ctx, client, account, o.zone); err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", o.listen)
+	listener, err := o.open()
 	if err != nil {
 		return err
 	}

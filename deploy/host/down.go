@@ -34,13 +34,8 @@ func Down(ctx context.Context, l Layout, log *slog.Logger) error {
 		return err
 	}
 	defer lock.Close()
-	for name, id := range process.Recorded(l.records()) {
-		if id.Alive() {
-			log.Info("ending a daemon without supervisor", "daemon", name, "pid", id.PID)
-			if err := process.End(id, 10*time.Second); err != nil {
-				return err
-			}
-		}
+	if err := l.endLeft(log); err != nil {
+		return err
 	}
 	if err := l.remove(ctx, log); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -54,8 +55,24 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 		return err
 	}
 	os.Remove(opt.endpoint())
+	if err := opt.endLeft(log); err != nil {
+		return err
+	}
+	// The API's socket is ours and lent to the control plane: while that is started again requests wait in
+	// the backlog, and the port stays the same.
+	listener, err := net.Listen("tcp", opt.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for the API: %w", err)
+	}
+	defer listener.Close()
+	socket, err := listener.(*net.TCPListener).File()
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	opt.Listen = listener.Addr().String()
 
-	d := daemons(opt, users, log)
+	d := daemons(opt, users, socket, log)
 	g, gctx := errgroup.WithContext(ctx)
 	// The daemons outlive the context of their group by the order in which they are stopped: the agent
 	// before the control plane whose store it writes to.
@@ -110,10 +127,23 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 	return err
 }
 
+// endLeft ends the daemons of a supervisor that was killed: they hold the API's socket.
+func (l Layout) endLeft(log *slog.Logger) error {
+	for name, id := range process.Recorded(l.records()) {
+		if id.Alive() {
+			log.Info("ending a daemon without supervisor", "daemon", name, "pid", id.PID)
+			if err := process.End(id, 10*time.Second); err != nil {
+				return fmt.Errorf("end the %s of an earlier supervisor: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
 // daemons returns the programs of a host in the order in which they are waited for.
-func daemons(opt Options, u Users, log *slog.Logger) []*process.Daemon {
+func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process.Daemon {
 	control := []string{
-		"--run", opt.Run, "--state", opt.State, "--listen", opt.Listen,
+		"--run", opt.Run, "--state", opt.State, "--listen", opt.Listen, "--listen-fd", "4",
 		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config,
 	}
 	agent := []string{
@@ -131,8 +161,10 @@ func daemons(opt Options, u Users, log *slog.Logger) []*process.Daemon {
 			User: user, Record: opt.record(name), Log: log,
 		}
 	}
+	api := one("control", u.Control, control...)
+	api.Files = []*os.File{socket}
 	return []*process.Daemon{
-		one("control", u.Control, control...),
+		api,
 		one("agent", process.User{}, agent...),
 		one("imds", u.IMDS, "--run", opt.Run, "--token-key", opt.tokenKey()),
 		one("gateway", u.Gateway, "--run", opt.Run),

@@ -63,7 +63,8 @@ type Daemon struct {
 	Path   string
 	Args   []string
 	User   User
-	Record string // where its identity is kept
+	Files  []*os.File // handed to each run as descriptors 4, 5 ...
+	Record string     // where its identity is kept
 	Log    *slog.Logger
 
 	once  sync.Once
@@ -129,7 +130,7 @@ func (d *Daemon) runOnce(ctx context.Context) error {
 	defer r.Close()
 	cmd := exec.Command(d.Path, d.Args...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.ExtraFiles = append([]*os.File{w}, d.Files...)
 	cmd.Env = append(os.Environ(), "ICHIRO_READY_FD=3")
 	// Its own process group: a Ctrl-C at the terminal reaches the supervisor alone, which then stops
 	// the daemons in order.
