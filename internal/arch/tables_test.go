@@ -38,6 +38,7 @@ var rooms = map[string]int{
 	"control/scaling":   deciders,
 	"control/recovery":  deciders,
 	"control/identity":  deciders,
+	"control/config":    engines,    // ichiro.toml
 	"control/etcd":      conductors, // opens the store and keeps it: over internal/store
 	"control/iam":       conductors, // IAM's engine over the store
 	"control/cluster":   conductors,
@@ -90,6 +91,9 @@ var rooms = map[string]int{
 	"deploy/process": engines,
 	"deploy/host":    conductors,
 	"deploy/bench":   mains,
+	"deploy/count":   mains,
+	"deploy/e2e":     mains,
+	"deploy/walk":    mains,
 	"deploy/s3":      mains,
 }
 
@@ -98,7 +102,6 @@ var neighbours = map[string]string{
 	"control/api -> control/cluster":               "an action that changes what is wished wakes the planner",
 	"control/api -> control/iam":                   "IAM's and STS's actions are answered by its engine",
 	"agent/host -> agent/eni":                      "the host applies all interfaces before it starts a unit",
-	"agent/host -> agent/door":                     "the host opens the door when it knows its instances",
 	"hypervisor-shim/qemu -> hypervisor-shim/jail": "QEMU is started inside the jail",
 	"runcmd/link -> runcmd/runner":                 "what arrives on the link is handed to the runner",
 	"initramfs/bzimage -> initramfs/codec":         "a kernel image is compressed",
@@ -125,7 +128,7 @@ type library struct {
 }
 
 var libraries = map[string]library{
-	"github.com/BurntSushi/toml":                    {why: "ichiro.toml, with unknown fields refused", doors: []string{"deploy", "agent", "control"}},
+	"github.com/BurntSushi/toml":                    {why: "ichiro.toml, with unknown fields refused", doors: []string{"control/config"}},
 	"github.com/aws/aws-sdk-go":                     {why: "its API models are the input of the generator of shapes", tool: true},
 	"github.com/aws/aws-sdk-go-v2":                  {why: "the stock client, as the other side in tests and in the bench", doors: []string{"deploy/bench"}},
 	"github.com/aws/aws-sdk-go-v2/credentials":      {why: "the stock client, as the other side in tests and in the bench", doors: []string{"deploy/bench"}},
@@ -134,6 +137,7 @@ var libraries = map[string]library{
 	"github.com/aws/aws-sdk-go-v2/service/iam":      {why: "the stock client, as the other side in tests"},
 	"github.com/aws/aws-sdk-go-v2/service/ssm":      {why: "the stock client, as the other side in tests and in the bench", doors: []string{"deploy/bench"}},
 	"github.com/aws/aws-sdk-go-v2/service/sts":      {why: "the stock client, as the other side in tests"},
+	"github.com/aws/smithy-go":                      {why: "the stock client's errors, in tests and in the bench", doors: []string{"deploy/bench"}},
 	"github.com/coreos/go-systemd/v22":              {why: "sd_notify, the watchdog, is stderr the journal; units over D-Bus", doors: []string{"internal/service", "agent/unit"}},
 	"github.com/fsnotify/fsnotify":                  {why: "inotify for the instance directories", doors: []string{"internal/bundle"}},
 	"github.com/google/nftables":                    {why: "nf_tables by netlink: one batch, no parsing of nft's text", doors: []string{"agent/firewall"}},
@@ -145,22 +149,19 @@ var libraries = map[string]library{
 	"github.com/pierrec/lz4/v4":                     {why: "lz4 of kernels and ramdisks", doors: []string{"initramfs/codec"}},
 	"github.com/prometheus/client_golang":           {why: "metrics: declared where the fact is", wide: true},
 	"github.com/smallstep/pkcs7":                    {why: "the PKCS#7 signature of identity documents", doors: []string{"control/identity"}},
-	"github.com/ti-mo/conntrack":                    {why: "end connections of rules and addresses that are gone", doors: []string{"agent/firewall"}},
 	"github.com/u-root/u-root":                      {why: "the small image's commands, and cpio", doors: []string{"initramfs"}},
 	"github.com/versity/versitygw":                  {why: "IAM's engine; the S3 front", doors: []string{"control/iam", "deploy/s3"}},
 	"github.com/vishvananda/netlink":                {why: "links, routes, neighbours", doors: []string{"agent/link", "internal/vmtest", "initramfs/network"}},
 	"github.com/vishvananda/netns":                  {why: "network namespaces", doors: []string{"agent/link"}},
 	"go.etcd.io/etcd/api/v3":                        {why: "the store's wire types and errors", doors: []string{"internal/store", "control/etcd"}},
 	"go.etcd.io/etcd/client/v3":                     {why: "the store's client", doors: []string{"internal/store", "control/etcd"}},
+	"go.etcd.io/etcd/client/pkg/v3":                 {why: "TLS files of etcd's own client, in tests", doors: []string{"internal/store", "control/etcd"}},
 	"go.etcd.io/etcd/server/v3":                     {why: "the store's server, embedded", doors: []string{"control/etcd", "internal/storetest"}},
 	"go.uber.org/zap":                               {why: "etcd logs through it: bridged to slog, or silenced", doors: []string{"control/etcd", "internal/store"}},
-	"go.yaml.in/yaml/v3":                            {why: "#cloud-config and Run Command documents", doors: []string{"internal/userdata", "internal/document"}},
 	"golang.org/x/crypto":                           {why: "OpenSSH's form of public keys", doors: []string{"control/api/ec2", "control/iam", "internal/userdata"}},
 	"golang.org/x/sync":                             {why: "errgroup", wide: true},
 	"golang.org/x/sys":                              {why: "system calls that package syscall lacks", wide: true},
-	"golang.org/x/term":                             {why: "raw mode for the console", doors: []string{"deploy"}},
 	"google.golang.org/grpc":                        {why: "etcd's transport: connection parameters and status codes", doors: []string{"internal/store", "internal/storetest", "control/etcd"}},
-	"honnef.co/go/tools":                            {why: "staticcheck", tool: true},
 	"mvdan.cc/sh/v3":                                {why: "the small image's shell", doors: []string{"initramfs/tools"}},
 	"pgregory.net/rapid":                            {why: "property tests"},
 	"rsc.io/script":                                 {why: "the walkthrough's scripts"},
