@@ -329,7 +329,7 @@ func (s *Service) DescribeInstanceInformation(ctx context.Context, in *shape.Des
 			PlatformType: p.PlatformType, PlatformVersion: p.PlatformVer, LastPingDateTime: &p.LastSeen, PingStatus: "ConnectionLost",
 			ResourceType: "EC2Instance", IsLatestVersion: ptr(true),
 		}
-		if p.Connected {
+		if s.online(snap, i, p) {
 			v.PingStatus = "Online"
 		}
 		if i.Profile != nil {
@@ -349,6 +349,13 @@ func (s *Service) DescribeInstanceInformation(ctx context.Context, in *shape.Des
 	}
 	cut, next := api.Cut(page, snap.Rev(), out, func(v shape.InstanceInformation) string { return v.InstanceId })
 	return &shape.DescribeInstanceInformationOutput{InstanceInformationList: cut, NextToken: next}, nil
+}
+
+// online reports whether the agent is there now. A machine that ended without a word leaves a connection
+// behind that looks alive for a while, so what was heard must be of the boot that runs.
+func (s *Service) online(snap *store.Snapshot, i cloud.Instance, p cloud.AgentPing) bool {
+	st, err := store.MirroredGet(snap, store.InstanceStatuses(i.Host), i.ID)
+	return err == nil && p.Connected && i.State(&st.Value) == cloud.StateRunning && !p.LastSeen.Before(st.Value.Started)
 }
 
 func informed(v shape.InstanceInformation, i cloud.Instance, key string, values []string) (bool, error) {
