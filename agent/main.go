@@ -38,6 +38,7 @@ type options struct {
 	zone    string
 	region  string
 	etcd    string
+	tls     store.Config // its files
 	accel   string
 	pool    netip.Prefix
 	program string
@@ -70,6 +71,9 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.region, "region", "ichiro-1", "name of the region")
 	flags.StringVar(&o.zone, "zone", "ichiro-1a", "availability `zone` of this host")
 	flags.StringVar(&o.etcd, "etcd", "", "`endpoints` of the store, comma separated (default: the embedded one of this host)")
+	flags.StringVar(&o.tls.Cert, "etcd-cert", "", "client certificate `file` for --etcd")
+	flags.StringVar(&o.tls.Key, "etcd-key", "", "its key `file`")
+	flags.StringVar(&o.tls.CA, "etcd-ca", "", "`file` of the CA that signed the servers' certificates")
 	flags.StringVar(&o.accel, "accel", "auto", "auto, kvm or tcg")
 	flags.TextVar(&o.pool, "uplink-range", netip.Prefix{}, "`addresses` for the links between VPCs and this machine")
 	flags.StringVar(&o.program, "shim", filepath.Join(filepath.Dir(self), "ichiro-shim"), "the shim's `program`")
@@ -107,7 +111,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err := os.MkdirAll(o.root.Instances(), 0o755); err != nil {
 		return err
 	}
-	client, err := store.Open(ctx, store.Config{Endpoints: strings.Split(o.etcd, ",")})
+	client, err := store.Open(ctx, store.Config{Endpoints: strings.Split(o.etcd, ","), Cert: o.tls.Cert, Key: o.tls.Key, CA: o.tls.CA})
 	if err != nil {
 		return err
 	}

@@ -26,8 +26,9 @@ type Options struct {
 	Region     string
 	Zone       string
 	Account    string
-	Config     string // ichiro.toml
-	Etcd       string // endpoints of an external cluster; "" for the embedded one
+	Config     string    // ichiro.toml
+	Etcd       string    // endpoints of an external cluster; "" for the embedded one
+	EtcdTLS    [3]string // files for it: certificate, key, CA
 	Accel      string
 	Uplink     string
 	Kernel     string // the kernel of the small image; "" for the newest installed cloud kernel
@@ -152,8 +153,8 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 		"--group", fmt.Sprint(u.Group),
 	}
 	if opt.Etcd != "" {
-		control = append(control, "--etcd", opt.Etcd)
-		agent = append(agent, "--etcd", opt.Etcd)
+		tls := []string{"--etcd", opt.Etcd, "--etcd-cert", opt.EtcdTLS[0], "--etcd-key", opt.EtcdTLS[1], "--etcd-ca", opt.EtcdTLS[2]}
+		control, agent = append(control, tls...), append(agent, tls...)
 	}
 	one := func(name string, user process.User, args ...string) *process.Daemon {
 		return &process.Daemon{
