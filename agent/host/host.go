@@ -113,7 +113,13 @@ func (h *Host) Reconcile(ctx context.Context) error {
 		if a.Instance.Power == cloud.PowerRunning {
 			errs = append(errs, h.run(ctx, id, a))
 		}
-		errs = append(errs, h.report(ctx, id, a))
+	}
+	for id, a := range want {
+		err := h.report(ctx, id, a)
+		errs = append(errs, err)
+		if errors.Is(err, store.ErrUnavailable) {
+			return errors.Join(errs...) // the store is away: what is to be done is done, and the next round tells
+		}
 	}
 	errs = append(errs, h.forget(ctx, want))
 	return errors.Join(errs...)
