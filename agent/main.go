@@ -140,6 +140,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	instances := reconcile.New("instances", 30*time.Second, after(h.Recall, h.Reconcile))
 	commands := reconcile.New("commands", 30*time.Second, after(c.Recall, c.Reconcile))
 	mirror.OnChange(func() { instances.Wake(); commands.Wake() })
+	restored := make(chan struct{})
 
 	if _, err := units.Adopt(ctx); err != nil {
 		return err
@@ -153,9 +154,16 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		mirror,
 		service.Func("watcher", watcher.Run),
 		service.Func("files", func(ctx context.Context) error { return follow(ctx, watcher, units, instances, commands) }),
+		service.Func("restore", func(ctx context.Context) error {
+			defer close(restored)
+			if err := h.Restore(ctx); err != nil {
+				log.Warn("the network is not restored before the store answers", "err", err)
+			}
+			return nil
+		}),
 		announce(cfg),
-		gate(mirror, instances),
-		gate(mirror, commands),
+		gate(instances, mirror.Ready(), restored),
+		gate(commands, mirror.Ready()),
 	)
 }
 
@@ -195,22 +203,24 @@ func after(first, f func(context.Context) error) func(context.Context) error {
 	}
 }
 
-// gated is a loop that begins when the mirror has seen the store: before, it knows no wish, and an empty
-// answer would read as "end everything".
+// gated is a loop that begins when others are ready. Before the mirror has seen the store it shows no wish, and
+// an empty answer would read as "end everything".
 type gated struct {
 	*reconcile.Loop
-	mirror *store.Mirror
+	on []<-chan struct{}
 }
 
-func gate(m *store.Mirror, l *reconcile.Loop) service.Task { return gated{l, m} }
+func gate(l *reconcile.Loop, on ...<-chan struct{}) service.Task { return gated{l, on} }
 
 func (g gated) Run(ctx context.Context) error {
-	select {
-	case <-g.mirror.Ready():
-		return g.Loop.Run(ctx)
-	case <-ctx.Done():
-		return nil
+	for _, c := range g.on {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return nil
+		}
 	}
+	return g.Loop.Run(ctx)
 }
 
 // announce writes what this host is into the store, and every ten seconds that it is there.

@@ -16,7 +16,9 @@
 package host
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -71,14 +73,14 @@ type Config struct {
 // Host is this host.
 type Host struct {
 	Config
-	reported map[cloud.InstanceID]cloud.InstanceStatus // what the store is known to hold
-	vpcs     map[cloud.VPCID]bool
+	reported   map[cloud.InstanceID]cloud.InstanceStatus // what the store is known to hold
+	remembered []byte                                    // what network.json holds
 }
 
 // New returns a Host.
 func New(cfg Config) *Host {
 	cfg.Log = cfg.Log.With("component", "host", "host", cfg.ID)
-	return &Host{Config: cfg, reported: map[cloud.InstanceID]cloud.InstanceStatus{}, vpcs: map[cloud.VPCID]bool{}}
+	return &Host{Config: cfg, reported: map[cloud.InstanceID]cloud.InstanceStatus{}}
 }
 
 // Reconcile makes everything true once.
@@ -108,7 +110,7 @@ func (h *Host) Reconcile(ctx context.Context) error {
 	if err := h.Network.Apply(ctx, config); err != nil {
 		errs = append(errs, fmt.Errorf("apply interfaces: %w", err))
 	}
-	errs = append(errs, h.listen(config))
+	errs = append(errs, h.listen(config), h.remember(config))
 	for id, a := range want {
 		if a.Instance.Power == cloud.PowerRunning {
 			errs = append(errs, h.run(ctx, id, a))
@@ -212,6 +214,40 @@ func cmpString[T ~string](a, b T) int {
 		return 1
 	}
 	return 0
+}
+
+// remember keeps the network's configuration where the next agent of this host finds it.
+func (h *Host) remember(c eni.Config) error {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if bytes.Equal(data, h.remembered) {
+		return nil
+	}
+	if err := bundle.WriteBytes(h.networkFile(), data, 0o600); err != nil {
+		return err
+	}
+	h.remembered = data
+	return nil
+}
+
+func (h *Host) networkFile() string { return filepath.Join(string(h.Root), "network.json") }
+
+// Restore applies the network as an earlier agent left it, so that guests renew their addresses and reach
+// their metadata although the store may be away. What the store says replaces it as soon as it says something.
+func (h *Host) Restore(ctx context.Context) error {
+	c, err := bundle.Read[eni.Config](h.networkFile())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if c.Prefix != h.Prefix {
+		return fmt.Errorf("%s is of another host", h.networkFile())
+	}
+	return errors.Join(h.Network.Apply(ctx, c), h.listen(c))
 }
 
 // listen sees that metadata service and gateway listen in every VPC that has an interface here, and in no
