@@ -57,6 +57,7 @@ func Examine(w Where) []Finding {
 		{"guest kernel", kernel},
 		{"tun device", tun},
 		{"network namespaces", namespaces},
+		{"network settings", sysctls},
 		{"nftables", nftables},
 		{"address ranges", ranges},
 		{"inotify limit", inotify},
@@ -144,6 +145,15 @@ func namespaces(Where) (Grade, string, string) {
 		return Fail, "make a network namespace: " + err.Error(), "needs root and a kernel with CONFIG_NET_NS"
 	}
 	return OK, "can be made", ""
+}
+
+// sysctls sees whether the settings of a new namespace can be changed: in containers they often cannot.
+func sysctls(Where) (Grade, string, string) {
+	err := inNamespace(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644) })
+	if err != nil {
+		return Fail, err.Error(), "mount -o remount,rw /proc/sys; with systemd-nspawn: SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes"
+	}
+	return OK, "can be changed", ""
 }
 
 func nftables(Where) (Grade, string, string) {
