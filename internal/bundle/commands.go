@@ -100,8 +100,9 @@ func share(dir string, group int) error {
 // PutCommand asks the gateway for what the wish says: to run the command, or, if it says so, to cancel
 // it. To ask again changes nothing.
 //
-// It and the functions below go through os.Root: the gateway parses what guests send and may one day
-// be made to plant a link here, and the caller has more rights than the gateway.
+// It, RemoveCommand, Invocation and Agent go through os.Root, wait for no pipe, and believe no name that they read:
+// the gateway parses what guests send and may one day be made to plant links, pipes and lies here, and the
+// caller has more rights than the gateway.
 func (d Dir) PutCommand(req CommandRequest) error {
 	root, err := os.OpenRoot(d.Commands())
 	if err != nil {
@@ -113,8 +114,12 @@ func (d Dir) PutCommand(req CommandRequest) error {
 		return fmt.Errorf("command ID %.40q is not a UUID in lower case", id)
 	}
 	if req.Cancel {
-		if err := root.WriteFile(id+".cancel", nil, 0o640); err != nil {
+		f, err := root.OpenFile(id+".cancel", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
+		}
+		if err == nil {
+			f.Close()
 		}
 	}
 	if _, err := root.Lstat(id); err == nil {
@@ -146,24 +151,11 @@ func (d Dir) PutCommand(req CommandRequest) error {
 	return root.Rename(temp, id)
 }
 
-// Invocation returns what the gateway has seen of a command: Pending if nothing yet, fs.ErrNotExist if
-// it was never asked for. StdoutBytes and StderrBytes are what the command printed; the files may hold
-// less, when it was more than is kept.
-func (d Dir) Invocation(id cloud.CommandID) (cloud.Invocation, error) {
-	inv, err := Read[cloud.Invocation](d.Path("commands", string(id)+".json"))
-	if !errors.Is(err, fs.ErrNotExist) {
-		return inv, err
-	}
-	if _, err := os.Lstat(d.Path("commands", string(id))); err != nil {
-		return inv, err
-	}
-	return cloud.Invocation{
-		Command: id, Instance: d.ID(), Status: cloud.InvocationPending, Details: string(cloud.InvocationPending), ResponseCode: -1,
-	}, nil
-}
-
 // RemoveCommand removes all that is kept of a command. A guest that still runs it is told to stop.
 func (d Dir) RemoveCommand(id cloud.CommandID) error {
+	if _, kind := ParseCommandFile(string(id)); kind != CommandAsked {
+		return fmt.Errorf("command ID %.40q is not a UUID in lower case", id)
+	}
 	root, err := os.OpenRoot(d.Commands())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -178,9 +170,4 @@ func (d Dir) RemoveCommand(id cloud.CommandID) error {
 		}
 	}
 	return nil
-}
-
-// Agent returns what the gateway knows of the agent in the guest; fs.ErrNotExist if it never connected.
-func (d Dir) Agent() (cloud.AgentPing, error) {
-	return Read[cloud.AgentPing](d.Path("commands", "agent.json"))
 }
