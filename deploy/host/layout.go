@@ -60,7 +60,6 @@ func (l Layout) record(n string) string  { return filepath.Join(l.records(), n+"
 func (l Layout) keys() string            { return filepath.Join(l.State, "keys") }
 func (l Layout) images() string          { return filepath.Join(l.State, "images") }
 func (l Layout) tokenKey() string        { return filepath.Join(l.State, "imds", "token.key") }
-func (l Layout) endpoint() string        { return filepath.Join(l.Run, "control", "endpoint") }
 func (l Layout) exports() string         { return filepath.Join(l.Run, "exports") }
 
 // Users are the accounts that the daemons run as: those that the packages make, or fixed numbers which

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -55,7 +56,6 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 	if err := bundle.Write(filepath.Join(opt.Run, "up.json"), self, 0o644); err != nil {
 		return err
 	}
-	os.Remove(opt.endpoint())
 	if err := opt.endLeft(log); err != nil {
 		return err
 	}
@@ -75,8 +75,9 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 
 	d := daemons(opt, users, socket, log)
 	g, gctx := errgroup.WithContext(ctx)
-	// The daemons outlive the context of their group by the order in which they are stopped: the agent
-	// before the control plane whose store it writes to.
+	// The daemons outlive the context of their group: they are stopped one after the other, the agent before
+	// the control plane whose store it writes to. Guests are removed between the two, when no agent is left
+	// that would repair what is taken away.
 	stop := make([]context.CancelFunc, len(d))
 	for i, one := range d {
 		own, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -85,13 +86,15 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 	}
 	g.Go(func() error {
 		<-gctx.Done()
+		var err error
 		for i := len(d) - 1; i >= 0; i-- {
 			if i == 0 && opt.WithGuests {
-				opt.remove(context.WithoutCancel(ctx), log)
+				err = opt.remove(context.WithoutCancel(ctx), log)
 			}
 			stop[i]()
+			<-d[i].Ended()
 		}
-		return nil
+		return err
 	})
 	g.Go(func() error {
 		for _, one := range d {
@@ -102,8 +105,8 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 				return nil
 			}
 		}
-		exports, err := opt.writeExports(gctx, users)
-		if err != nil || gctx.Err() != nil {
+		exports, err := opt.writeExports()
+		if err != nil {
 			return err
 		}
 		if opt.Ready != "" {
@@ -175,22 +178,38 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 func ids(u process.User) string { return fmt.Sprintf("%d:%d", u.UID, u.GID) }
 
 // writeExports writes how to reach the API, as lines for a shell, where `ichiro env` finds them.
-func (opt Options) writeExports(ctx context.Context, u Users) (string, error) {
-	endpoint, err := os.ReadFile(opt.endpoint())
-	if err != nil {
-		return "", fmt.Errorf("read where the control plane listens: %w", err)
-	}
+func (opt Options) writeExports() (string, error) {
 	var key struct{ AccessKeyId, SecretAccessKey string } //nolint:staticcheck // the names are those of the file
 	data, err := os.ReadFile(filepath.Join(opt.keys(), "root"))
 	if err != nil {
 		return "", fmt.Errorf("read the root key: %w", err)
 	}
 	if err := json.Unmarshal(data, &key); err != nil {
-		return "", fmt.Errorf("decode the root key: %w", err)
+		return "", fmt.Errorf("decode the root key: %v", err)
 	}
-	text := fmt.Sprintf("export AWS_ENDPOINT_URL=%s\nexport AWS_ACCESS_KEY_ID=%s\nexport AWS_SECRET_ACCESS_KEY=%s\nexport AWS_DEFAULT_REGION=%s\n",
-		strings.TrimSpace(string(endpoint)), key.AccessKeyId, key.SecretAccessKey, opt.Region)
+	text, err := exports("http://"+opt.Listen, key.AccessKeyId, key.SecretAccessKey, opt.Region)
+	if err != nil {
+		return "", err
+	}
 	return text, bundle.WriteBytes(opt.exports(), []byte(text), 0o600)
+}
+
+// plain is what means nothing to a shell: all that keys, regions and endpoints are made of.
+var plain = regexp.MustCompile(`^[A-Za-z0-9+/=_.:\[\]-]+$`)
+
+// exports returns lines that an operator's shell, most often root's, evaluates. The key file belongs to the control
+// plane, which has no rights on the host and gets none in this way.
+func exports(endpoint, id, secret, region string) (string, error) {
+	var b strings.Builder
+	for _, v := range [][2]string{
+		{"AWS_ENDPOINT_URL", endpoint}, {"AWS_ACCESS_KEY_ID", id}, {"AWS_SECRET_ACCESS_KEY", secret}, {"AWS_DEFAULT_REGION", region},
+	} {
+		if !plain.MatchString(v[1]) {
+			return "", fmt.Errorf("write %s for a shell: its value is empty or has characters that a shell would read", v[0])
+		}
+		fmt.Fprintf(&b, "export %s=%s\n", v[0], v[1])
+	}
+	return b.String(), nil
 }
 
 // Env returns the lines that Up wrote.

@@ -69,6 +69,7 @@ type Daemon struct {
 
 	once  sync.Once
 	ready chan struct{}
+	ended chan struct{}
 	first sync.Once // closes ready: a daemon that is started again says it again
 }
 
@@ -78,17 +79,23 @@ type User struct {
 	Groups   []uint32
 }
 
-func (d *Daemon) init() { d.once.Do(func() { d.ready = make(chan struct{}) }) }
+func (d *Daemon) init() {
+	d.once.Do(func() { d.ready, d.ended = make(chan struct{}), make(chan struct{}) })
+}
 
 // Ready is closed when the daemon has said for the first time that it is ready.
 func (d *Daemon) Ready() <-chan struct{} { d.init(); return d.ready }
 
+// Ended is closed when Run has returned: the daemon's process is gone.
+func (d *Daemon) Ended() <-chan struct{} { d.init(); return d.ended }
+
 func (d *Daemon) String() string { return d.Name }
 
 // Run keeps the daemon running until ctx ends, then ends it. It ends whatever a predecessor of this
-// supervisor left behind under the same record.
+// supervisor left behind under the same record. It is called once.
 func (d *Daemon) Run(ctx context.Context) error {
 	d.init()
+	defer close(d.ended)
 	if old, err := bundle.Read[shim.Process](d.Record); err == nil {
 		if err := End(old, 5*time.Second); err != nil {
 			return fmt.Errorf("end the %s of an earlier supervisor: %w", d.Name, err)
