@@ -57,7 +57,7 @@ func Unsigned() Option { return func(a *Action) { a.unsigned = true } }
 
 // Resource gives the resources that permission is asked for, each on its own; all must be allowed.
 // A resource is an ARN, or its last part, such as "instance/i-123", which the front completes with
-// region and account. Without this option, or if f returns nothing, the resource is "*".
+// region and account; "ec2:instance/i-123" is one of another service. Without this option, or if f returns nothing, the resource is "*".
 func Resource[I any](f func(in *I) []string) Option {
 	return func(a *Action) {
 		a.resources = func(in any) []string { return f(in.(*I)) }

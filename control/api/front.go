@@ -312,11 +312,17 @@ func (c *call) arn(r string) string {
 	if r == "*" || strings.HasPrefix(r, "arn:") {
 		return r
 	}
-	region := c.front.cfg.Region
-	if c.table.Name == "iam" { // identities belong to no region
+	service, region, account := c.table.Name, c.front.cfg.Region, c.caller.Account
+	if kind, _, _ := strings.Cut(r, "/"); strings.Contains(kind, ":") { // of another service: ec2:instance/i-123
+		service, r, _ = strings.Cut(r, ":")
+	}
+	if service == "iam" { // identities belong to no region
 		region = ""
 	}
-	return strings.Join([]string{"arn", "aws", c.table.Name, region, c.caller.Account, r}, ":")
+	if service == "ec2" && strings.HasPrefix(r, "image/") || service == "ssm" && strings.HasPrefix(r, "document/AWS-") {
+		account = "" // AWS writes the ARNs of what may be everybody's without an account
+	}
+	return strings.Join([]string{"arn", "aws", service, region, account, r}, ":")
 }
 
 // explain turns an error into what the client sees, and logs it if it is a defect of ours.

@@ -47,7 +47,7 @@ func New(cfg Config) api.Service {
 	return api.Service{
 		Name: "ssm", Protocol: wire.JSON, Version: shape.Version, TargetPrefix: shape.TargetPrefix, Known: shape.Operations, Ignored: shape.Ignored,
 		Actions: []api.Action{
-			api.Do("SendCommand", s.SendCommand),
+			api.Do("SendCommand", s.SendCommand, api.Resource(s.reached)),
 			api.Do("CancelCommand", s.CancelCommand),
 			api.Do("ListCommands", s.ListCommands, ro),
 			api.Do("ListCommandInvocations", s.ListCommandInvocations, ro),
@@ -55,6 +55,27 @@ func New(cfg Config) api.Service {
 			api.Do("DescribeInstanceInformation", s.DescribeInstanceInformation, ro),
 		},
 	}
+}
+
+// reached returns what SendCommand needs permission for: the document, and each instance that is named or that a
+// target finds now.
+func (s *Service) reached(in *shape.SendCommandInput) []string {
+	out := []string{"document/" + in.DocumentName}
+	for _, id := range in.InstanceIds {
+		out = append(out, "ec2:instance/"+id)
+	}
+	if len(in.Targets) == 0 {
+		return out
+	}
+	all, _ := store.Mirrored(s.Mirror.Snapshot(), store.Instances) // what cannot be read now cannot be reached either
+	for _, o := range all {
+		for _, t := range in.Targets {
+			if ok, err := matches(o.Value, cloud.CommandTarget{Key: t.Key, Values: t.Values}); ok && err == nil {
+				out = append(out, "ec2:instance/"+string(o.Value.ID))
+			}
+		}
+	}
+	return out
 }
 
 func caller(ctx context.Context) cloud.AccountID {

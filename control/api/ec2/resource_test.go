@@ -1,0 +1,75 @@
+package ec2
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/control/api"
+	"github.com/ichiro-metal/ichiro/control/sigv4"
+)
+
+// but allows everything but one resource.
+type but struct{ denied string }
+
+func (b but) Authenticate(_ context.Context, c api.Credential) (api.Identity, []byte, error) {
+	return api.Identity{Account: "000000000000", ARN: "arn:aws:iam::000000000000:user/u"}, sigv4.Key("s", c.Date, c.Region, c.Service), nil
+}
+
+func (b but) Authorize(_ context.Context, _ api.Identity, _, resource string) error {
+	if resource == b.denied {
+		return api.ErrDenied
+	}
+	return nil
+}
+
+// A policy that denies one resource must be asked about it, or it denies nothing. No store is needed: what is refused
+// never reaches an action.
+func TestADeniedResourceIsRefused(t *testing.T) {
+	const arn, image = "arn:aws:ec2:r-1:000000000000:", "arn:aws:ec2:r-1::image/"
+	for _, c := range []struct{ form, denied string }{
+		{"Action=StartInstances&InstanceId.1=i-1&InstanceId.2=i-2", arn + "instance/i-2"},
+		{"Action=StopInstances&InstanceId.1=i-1", arn + "instance/i-1"},
+		{"Action=RebootInstances&InstanceId.1=i-1", arn + "instance/i-1"},
+		{"Action=TerminateInstances&InstanceId.1=i-1", arn + "instance/i-1"},
+		{"Action=ModifyInstanceAttribute&InstanceId=i-1&InstanceType.Value=t3.nano", arn + "instance/i-1"},
+		{"Action=DescribeInstanceAttribute&InstanceId=i-1&Attribute=userData", arn + "instance/i-1"},
+		{"Action=GetConsoleOutput&InstanceId=i-1", arn + "instance/i-1"},
+		{"Action=RunInstances&ImageId=ami-1&MinCount=1&MaxCount=1", arn + "instance/*"},
+		{"Action=RunInstances&ImageId=ami-1&MinCount=1&MaxCount=1", image + "ami-1"},
+		{"Action=RunInstances&ImageId=ami-1&MinCount=1&MaxCount=1&KernelId=aki-1", image + "aki-1"},
+		{"Action=RunInstances&ImageId=ami-1&MinCount=1&MaxCount=1&KeyName=k", arn + "key-pair/k"},
+		{"Action=RunInstances&ImageId=ami-1&MinCount=1&MaxCount=1", arn + "subnet/*"},
+		{"Action=RunInstances&ImageId=ami-1&MinCount=1&MaxCount=1&SubnetId=subnet-1", arn + "subnet/subnet-1"},
+		{"Action=RunInstances&ImageId=ami-1&MinCount=1&MaxCount=1&SecurityGroupId.1=sg-1&SecurityGroupId.2=sg-2", arn + "security-group/sg-2"},
+		{"Action=RunInstances&ImageId=ami-1&MinCount=1&MaxCount=1&NetworkInterface.1.DeviceIndex=0&NetworkInterface.1.SubnetId=subnet-2", arn + "subnet/subnet-2"},
+		{"Action=RegisterImage&Name=n", image + "*"},
+		{"Action=DeregisterImage&ImageId=ami-1", image + "ami-1"},
+		{"Action=CreateKeyPair&KeyName=a:b/c", arn + "key-pair/a:b/c"},
+		{"Action=DeleteKeyPair&KeyName=k", arn + "key-pair/k"},
+		{"Action=CreateTags&ResourceId.1=i-1&ResourceId.2=vpc-1&Tag.1.Key=k", arn + "vpc/vpc-1"},
+		{"Action=CreateTags&ResourceId.1=aki-1&Tag.1.Key=k", image + "aki-1"},
+		{"Action=DeleteTags&ResourceId.1=i-1", arn + "instance/i-1"},
+	} {
+		t.Run(c.form+" "+c.denied, func(t *testing.T) {
+			front, err := api.New(api.Config{Region: "r-1", Authority: but{c.denied}, Services: []api.Service{New(Config{Now: time.Now})}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			body := c.form + "&Version=2016-11-15"
+			r := httptest.NewRequest(http.MethodPost, "http://api/", strings.NewReader(body))
+			sigv4.Signer{AccessKeyID: "AKIA", Secret: "s", Region: "r-1", Service: "ec2"}.Sign(
+				sigv4.Request{Method: r.Method, Path: "/", Host: r.Host, Header: r.Header, Body: []byte(body)}, time.Now())
+			w := httptest.NewRecorder()
+			front.ServeHTTP(w, r)
+			got, _ := io.ReadAll(w.Body)
+			if want := "on resource: " + c.denied + "<"; w.Code != http.StatusForbidden || !strings.Contains(string(got), want) {
+				t.Errorf("got %d %s, want 403 and %q", w.Code, got, want)
+			}
+		})
+	}
+}
