@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,17 +14,19 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"github.com/aws/aws-sdk-go-v2/service/ssm/types"
 
+	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
 const (
-	commands = 200
-	rounds   = 10 // between which the guest's own time is measured
-	shells   = 20 // starts of a shell in one measurement
+	sent   = 200
+	rounds = 10 // between which the guest's own time is measured
+	shells = 20 // starts of a shell in one measurement
 )
 
-// command measures Run Command from SendCommand's answer to a terminal state of the invocation, seen by a
-// client that asks again and again, and takes off only what the guest needs for `sh -c true` by itself.
+// command measures Run Command from SendCommand's answer to a terminal state of the invocation, in
+// GetCommandInvocation's answer, and takes off only what the guest needs for `sh -c true` by itself.
 // That is measured in the same guest between the commands, with the clock of the guest.
 func (b *bench) command(ctx context.Context) error {
 	h, err := b.running(ctx)
@@ -44,21 +47,27 @@ func (b *bench) command(ctx context.Context) error {
 	if err := h.agent(ctx, g.id); err != nil {
 		return err
 	}
+	err = h.listen(ctx, g.id, func(ctx context.Context, r *results) error { return b.commands(ctx, h, r) })
+	return errors.Join(err, h.terminate(ctx, g.id))
+}
+
+func (b *bench) commands(ctx context.Context, h *host, r *results) error {
 	for range 5 { // what only the first ones pay
-		if _, _, err := h.send(ctx, g.id, "true"); err != nil {
+		if _, _, err := h.send(ctx, r, "true"); err != nil {
 			return err
 		}
 	}
+	r.stages = [3][]float64{}
 	f := figure{Name: "send-command of true to terminal state, less the guest's own sh -c true", Unit: "ms", Target: 10}
 	var all, own []float64
 	for range rounds {
-		t, err := h.shell(ctx, g.id)
+		t, err := h.shell(ctx, r)
 		if err != nil {
 			return err
 		}
 		own = append(own, t)
-		for range commands / rounds {
-			took, _, err := h.send(ctx, g.id, "true")
+		for range sent / rounds {
+			took, _, err := h.send(ctx, r, "true")
 			if err != nil {
 				return err
 			}
@@ -68,8 +77,10 @@ func (b *bench) command(ctx context.Context) error {
 	f.Ours = median(all) - median(own)
 	f.OursRaw, f.RefRaw = all, own
 	f.Note = fmt.Sprintf("p50 %s ms of %d runs, of which the guest's own %s ms; raw: whole commands, and the guest's own", number(median(all)), len(all), number(median(own)))
+	f.Note += fmt.Sprintf("; p50 of the stages: %s ms until the request is in the guest's directory, %s ms until the result is, %s ms until it is known",
+		number(median(r.stages[0])), number(median(r.stages[1])), number(median(r.stages[2])))
 	b.bound(f)
-	return h.terminate(ctx, g.id)
+	return nil
 }
 
 // agent waits until the instance's agent is known.
@@ -85,45 +96,105 @@ func (h *host) agent(ctx context.Context, id cloud.InstanceID) error {
 	})
 }
 
-// send runs a command and returns the time from SendCommand's answer to a terminal state, and its output.
-func (h *host) send(ctx context.Context, id cloud.InstanceID, lines ...string) (time.Duration, string, error) {
+// results is where ends of commands are heard of first: asking the API again and again would take the time
+// from the guest. The API is asked when they are there, and its answer ends the clock.
+type results struct {
+	mirror *store.Mirror
+	kind   store.Kind[cloud.Invocation]
+	dir    bundle.Dir
+	id     cloud.InstanceID
+	stages [3][]float64 // ms: until the request is in the guest's directory, until the result is, until it is known
+}
+
+// listen runs f with the results of an instance's commands.
+func (h *host) listen(ctx context.Context, id cloud.InstanceID, f func(context.Context, *results) error) error {
+	c, err := h.store(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	hosts, err := store.List(ctx, c, store.Hosts, store.Range{})
+	if err != nil {
+		return err
+	}
+	if len(hosts.Objects) != 1 {
+		return fmt.Errorf("there are %d hosts, want 1", len(hosts.Objects))
+	}
+	r := &results{kind: store.Invocations(hosts.Objects[0].Value.ID), id: id, dir: bundle.Root(h.run).Instance(id)}
+	r.mirror = store.NewMirror(c, r.kind.Prefix())
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- r.mirror.Run(ctx) }()
+	defer func() { cancel(); <-ended }()
+	select {
+	case <-r.mirror.Ready():
+	case err := <-ended:
+		ended <- err
+		return err
+	}
+	return f(ctx, r)
+}
+
+// await returns when the store has the end of a command, and notes when the command was where.
+func (r *results) await(ctx context.Context, command cloud.CommandID, accepted time.Time) error {
+	for {
+		o, err := store.MirroredGet(r.mirror, r.kind, store.InvocationID(command, r.id))
+		if err == nil && o.Value.Status.Terminal() {
+			break
+		}
+		select {
+		case <-r.mirror.Changed():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	now := time.Now()
+	last := accepted
+	for n, name := range []string{string(command) + "/request.json", string(command) + ".json"} {
+		info, err := os.Stat(r.dir.Path("commands", name))
+		if err != nil {
+			return err
+		}
+		r.stages[n] = append(r.stages[n], info.ModTime().Sub(last).Seconds()*1e3)
+		last = info.ModTime()
+	}
+	r.stages[2] = append(r.stages[2], now.Sub(last).Seconds()*1e3)
+	return nil
+}
+
+// send runs a command and returns the time from SendCommand's answer to its end, and its output.
+func (h *host) send(ctx context.Context, r *results, lines ...string) (time.Duration, string, error) {
 	out, err := h.ssm.SendCommand(ctx, &ssm.SendCommandInput{
-		DocumentName: aws.String("AWS-RunShellScript"), InstanceIds: []string{string(id)},
+		DocumentName: aws.String("AWS-RunShellScript"), InstanceIds: []string{string(r.id)},
 		Parameters: map[string][]string{"commands": lines},
 	})
 	accepted := time.Now()
 	if err != nil {
 		return 0, "", err
 	}
-	in := &ssm.GetCommandInvocationInput{CommandId: out.Command.CommandId, InstanceId: aws.String(string(id))}
-	var took time.Duration
-	var text string
-	err = until(ctx, h, tick, func() (bool, error) {
-		got, err := h.ssm.GetCommandInvocation(ctx, in)
-		var early *types.InvocationDoesNotExist
-		if errors.As(err, &early) {
-			return false, nil
+	id := aws.ToString(out.Command.CommandId)
+	if err := r.await(ctx, cloud.CommandID(id), accepted); err != nil {
+		return 0, "", err
+	}
+	for { // at most a few times: the API hears of it when we do
+		got, err := h.ssm.GetCommandInvocation(ctx, &ssm.GetCommandInvocationInput{CommandId: &id, InstanceId: aws.String(string(r.id))})
+		took := time.Since(accepted)
+		switch {
+		case err != nil:
+			return 0, "", err
+		case got.Status == types.CommandInvocationStatusSuccess:
+			return took, aws.ToString(got.StandardOutputContent), nil
+		case got.Status == types.CommandInvocationStatusPending, got.Status == types.CommandInvocationStatusInProgress:
+			continue
 		}
-		if err != nil {
-			return false, err
-		}
-		took = time.Since(accepted)
-		switch got.Status {
-		case types.CommandInvocationStatusPending, types.CommandInvocationStatusInProgress, types.CommandInvocationStatusDelayed:
-			return false, nil
-		case types.CommandInvocationStatusSuccess:
-			text = aws.ToString(got.StandardOutputContent)
-			return true, nil
-		}
-		return false, fmt.Errorf("command %q ended as %s: %s", lines, got.Status, aws.ToString(got.StandardErrorContent))
-	})
-	return took, text, err
+		return 0, "", fmt.Errorf("command %q ended as %s: %s", lines, got.Status, aws.ToString(got.StandardErrorContent))
+	}
 }
 
 // shell returns the milliseconds that `sh -c true` takes in the guest, by the guest's clock.
-func (h *host) shell(ctx context.Context, id cloud.InstanceID) (float64, error) {
+func (h *host) shell(ctx context.Context, r *results) (float64, error) {
 	loop := "for i in " + strings.TrimSpace(strings.Repeat("1 ", shells)) + "; do sh -c true; done"
-	_, text, err := h.send(ctx, id, "cat /proc/uptime", loop, "cat /proc/uptime")
+	_, text, err := h.send(ctx, r, "cat /proc/uptime", loop, "cat /proc/uptime")
 	if err != nil {
 		return 0, err
 	}

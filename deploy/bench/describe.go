@@ -12,7 +12,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 
-	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
@@ -210,7 +209,7 @@ func (h *host) stopped(ctx context.Context) (n int, err error) {
 // fill writes instances with their interfaces straight into the store, and the statuses that their host
 // would have written.
 func (h *host) fill(ctx context.Context) ([]string, error) {
-	c, err := store.Open(ctx, store.Config{Endpoints: []string{"unix://" + bundle.Root(h.run).Etcd()}})
+	c, err := h.store(ctx)
 	if err != nil {
 		return nil, err
 	}

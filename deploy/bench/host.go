@@ -23,6 +23,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/shim"
+	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
 // host is a running `ichiro up`.
@@ -152,6 +153,11 @@ func (h *host) image(ctx context.Context) (id string, err error) {
 		return id != "", nil
 	})
 	return id, err
+}
+
+// store opens the store behind the API.
+func (h *host) store(ctx context.Context) (*store.Client, error) {
+	return store.Open(ctx, store.Config{Endpoints: []string{"unix://" + bundle.Root(h.run).Etcd()}})
 }
 
 // daemons returns the process numbers of the supervisor and of all that it supervises.
