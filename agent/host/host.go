@@ -17,6 +17,7 @@ package host
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/agent/eni"
@@ -186,10 +188,10 @@ func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Confi
 		}
 		for _, n := range a.Interfaces {
 			vpcs[n.VPC] = n.VPCPrefix
-			name := cloud.PrivateDNSName(n.Primary(), a.Region)
+			name, _, _ := strings.Cut(cloud.PrivateDNSName(n.Primary(), a.Region), ".")
 			c.Interfaces = append(c.Interfaces, eni.Interface{
 				NetworkInterface: n.NetworkInterface, Network: n.Network, Owner: uint32(h.MachineUID),
-				Hostname: name[:len(name)-len("."+c.Domain)],
+				Hostname: name,
 			})
 		}
 	}
@@ -201,19 +203,9 @@ func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Confi
 		return c, err
 	}
 	c.Groups = o.Value.Groups
-	slices.SortFunc(c.Interfaces, func(a, b eni.Interface) int { return cmpString(a.ID, b.ID) })
-	slices.SortFunc(c.VPCs, func(a, b eni.VPC) int { return cmpString(a.ID, b.ID) })
+	slices.SortFunc(c.Interfaces, func(a, b eni.Interface) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(c.VPCs, func(a, b eni.VPC) int { return cmp.Compare(a.ID, b.ID) })
 	return c, nil
-}
-
-func cmpString[T ~string](a, b T) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // remember keeps the network's configuration where the next agent of this host finds it.
@@ -288,6 +280,11 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 		return h.Units.Stop(ctx, id, powerOffGrace) // the earlier boot must end first
 	case h.Units.Alive(id):
 		return nil // its shim has not said anything yet
+	}
+	for _, name := range []string{a.Kernel, a.Ramdisk} {
+		if _, err := cloud.KindOfLocation(name); err != nil { // the shim opens it with all rights
+			return fmt.Errorf("start %s: %w", id, err)
+		}
 	}
 	m := bundle.Machine{
 		ID: id, Boot: a.Instance.Boot, Generation: a.Instance.Generation, Type: a.Type.Name,

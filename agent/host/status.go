@@ -43,10 +43,15 @@ func (h *Host) observe(id cloud.InstanceID, a cloud.Assignment) (cloud.InstanceS
 	out := cloud.InstanceStatus{ID: id, Host: h.ID, Generation: i.Generation, Boot: i.Boot, State: cloud.StatePending}
 	st, err := shim.ReadStatus(string(h.Root.Instance(id)))
 	if errors.Is(err, fs.ErrNotExist) {
-		switch i.Power {
-		case cloud.PowerTerminated:
+		alive := h.Units.Alive(id) // its shim has not said anything yet, and may have started a machine
+		switch {
+		case i.Power == cloud.PowerTerminated && alive:
+			out.State = cloud.StateShuttingDown
+		case i.Power == cloud.PowerTerminated:
 			out.State = cloud.StateTerminated
-		case cloud.PowerStopped:
+		case i.Power == cloud.PowerStopped && alive:
+			out.State = cloud.StateStopping
+		case i.Power == cloud.PowerStopped:
 			out.State = cloud.StateStopped
 		}
 		out.Since = h.since(id, out)

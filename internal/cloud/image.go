@@ -55,7 +55,7 @@ var poolFile = regexp.MustCompile(`^[0-9a-f]{64}\.(kernel|ramdisk)$`)
 // KindOfLocation returns what a pool file is, or an error for anything that is not the name of one.
 func KindOfLocation(location string) (ImageKind, error) {
 	if !poolFile.MatchString(location) {
-		return "", Errorf("InvalidParameterValue", "ImageLocation must name a file of the image pool, <sha256>.kernel or <sha256>.ramdisk: put one there with `ichiro image add FILE`")
+		return "", Errorf("InvalidParameterValue", "ImageLocation must name a file of the image pool, <sha256>.kernel or <sha256>.ramdisk: put one there with `ichiro image add kernel|ramdisk FILE`")
 	}
 	return ImageKind(location[strings.IndexByte(location, '.')+1:]), nil
 }
