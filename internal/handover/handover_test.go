@@ -315,6 +315,9 @@ func TestStrangersAreRefused(t *testing.T) {
 			if got := s.admitted(c.service, c.uid); got != c.want {
 				t.Errorf("admitted(%s, %d) = %t, want %t", c.service, c.uid, got, c.want)
 			}
+			if got, want := s.known(c.uid), c.uid != 1002; got != want {
+				t.Errorf("known(%d) = %t, want %t", c.uid, got, want)
+			}
 		})
 	}
 }

@@ -189,6 +189,14 @@ func (s *Server) Run(ctx context.Context) error {
 // serve speaks with one daemon until the connection ends.
 func (s *Server) serve(p *peer) error {
 	defer p.close()
+	uid, err := peerUser(p.conn)
+	if err != nil {
+		return err
+	}
+	if !s.known(uid) { // before anything is read: a stranger who says nothing would keep a connection here
+		s.log.Debug("a stranger was sent away", "uid", uid)
+		return nil
+	}
 	hello, fd, err := p.receive()
 	if err != nil {
 		return err
@@ -197,10 +205,6 @@ func (s *Server) serve(p *peer) error {
 		unix.Close(fd)
 	}
 	service := hello.Service
-	uid, err := peerUser(p.conn)
-	if err != nil {
-		return err
-	}
 	if hello.Op != "hello" || !s.admitted(service, uid) {
 		return fmt.Errorf("user %d may not serve %q", uid, service)
 	}
@@ -224,6 +228,21 @@ func (s *Server) admitted(service string, uid uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return uid == 0 || int(uid) == os.Geteuid() || slices.Contains(s.users[service], uid)
+}
+
+// known reports whether a user may speak for any service.
+func (s *Server) known(uid uint32) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if uid == 0 || int(uid) == os.Geteuid() {
+		return true
+	}
+	for _, users := range s.users {
+		if slices.Contains(users, uid) {
+			return true
+		}
+	}
+	return false
 }
 
 // take keeps a socket that a daemon had, unless there is a better one.
