@@ -327,7 +327,6 @@ func (i *instance) deliver(c *command) {
 		return
 	}
 	c.told = true
-	c.told = true
 	i.send(c.request(i.dir.ID(), i.now.hello.Boot, min(i.limits.Output, max(0, i.limits.Quota-i.used))))
 	i.log.Debug("command sent", "command", c.id)
 	if c.cancel {
