@@ -63,7 +63,7 @@ func (h *host) launch(t *testing.T, change func(*ec2.RunInstancesInput)) types.I
 func (h *host) guest(t *testing.T, change func(*ec2.RunInstancesInput)) types.Instance {
 	t.Helper()
 	i := h.launch(t, func(in *ec2.RunInstancesInput) {
-		in.UserData = aws.String(base64.StdEncoding.EncodeToString([]byte(remember)))
+		in.UserData = aws.String(base64Of(remember))
 		if change != nil {
 			change(in)
 		}
@@ -211,3 +211,5 @@ func refused(t *testing.T, err error, want string) {
 
 // noCancel is for what must be done at the end of a test too.
 func noCancel(t *testing.T) context.Context { return context.WithoutCancel(t.Context()) }
+
+func base64Of(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
