@@ -27,6 +27,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -77,6 +78,7 @@ type Host struct {
 	Config
 	reported   map[cloud.InstanceID]cloud.InstanceStatus // what the store is known to hold
 	remembered []byte                                    // what network.json holds
+	connected  connection                                // what the network was last made to be
 }
 
 // New returns a Host.
@@ -109,10 +111,7 @@ func (h *Host) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	if err := h.Network.Apply(ctx, config); err != nil {
-		errs = append(errs, fmt.Errorf("apply interfaces: %w", err))
-	}
-	errs = append(errs, h.listen(config), h.remember(config))
+	errs = append(errs, h.connect(ctx, config))
 	for id, a := range want {
 		if a.Instance.Power == cloud.PowerRunning {
 			errs = append(errs, h.run(ctx, id, a))
@@ -240,6 +239,41 @@ func (h *Host) Restore(ctx context.Context) error {
 		return fmt.Errorf("%s is of another host", h.networkFile())
 	}
 	return errors.Join(h.Network.Apply(ctx, c), h.listen(c))
+}
+
+// connect makes the network what it should be. It looks at the kernel again when something else is wished
+// for, or when it has not done so for a while: the loop is woken for every command too, and a look at all
+// namespaces would take the processor from the guest that the command is for. What others change meanwhile
+// the network repairs by itself.
+func (h *Host) connect(ctx context.Context, c eni.Config) error {
+	now := h.Now()
+	if h.connected.good(c, now) {
+		return nil
+	}
+	h.connected = connection{}
+	err := h.Network.Apply(ctx, c)
+	if err != nil {
+		err = fmt.Errorf("apply interfaces: %w", err)
+	}
+	if err := errors.Join(err, h.listen(c), h.remember(c)); err != nil {
+		return err
+	}
+	h.connected = connection{config: c, at: now}
+	return nil
+}
+
+// connection is a configuration that the network had at a time.
+type connection struct {
+	config eni.Config
+	at     time.Time
+}
+
+// connectionHolds is less than the pause between two runs that nothing wakes: each of those looks.
+const connectionHolds = 20 * time.Second
+
+func (n connection) good(want eni.Config, now time.Time) bool {
+	age := now.Sub(n.at)
+	return age >= 0 && age < connectionHolds && reflect.DeepEqual(n.config, want)
 }
 
 // listen sees that metadata service and gateway listen in every VPC that has an interface here, and in no

@@ -26,8 +26,8 @@ const (
 	// shortPause follows a connection that worked: two agents that fence each other must not spin.
 	shortPause = 50 * time.Millisecond
 	// quiet is how long a command runs before the gateway is told that it was accepted: a result that
-	// comes sooner says so too, and the guest is spared a frame.
-	quiet = 20 * time.Millisecond
+	// comes sooner says so too, and the guest is spared a frame. Under TCG a shell starts in 20 to 80 ms.
+	quiet = 100 * time.Millisecond
 )
 
 // Link is the agent's side of the connection.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -353,17 +354,20 @@ func (j *Job) end(before []wire.StepResult, last wire.StepResult) {
 		}
 		_, r.Outputs[n] = s.Sizes()
 	}
+	j.mu.Lock()
+	j.result = &r
+	j.mu.Unlock()
+	j.changed()
 	if kept {
+		// The sender goes first where there is one processor: the process is a zombie until its result is
+		// on record, so a successor that does not find the record still learns how it ended.
+		runtime.Gosched()
 		if err := j.r.cfg.Journal.End(r); err != nil {
 			j.r.cfg.Log.Error("record a result", "command", j.req.ID, "err", err)
 		}
 		j.r.cfg.Release(j.r.cfg.Journal.Dir(j.req.ID))
 	}
-	j.mu.Lock()
-	j.result = &r
-	j.mu.Unlock()
-	close(j.ended)
-	j.changed()
+	close(j.ended) // from here on it may be forgotten
 }
 
 // drain serves processes that the command left behind until they are gone or the job is forgotten.

@@ -20,8 +20,9 @@ const (
 	helloWait = 10 * time.Second
 	// seenEvery is how often agent.json is renewed while the agent is connected.
 	seenEvery = time.Minute
-	// quiet is how long a command may run before its state is written: most have ended by then.
-	quiet = 20 * time.Millisecond
+	// quiet is how long a command may run before its state is written: most have ended by then,
+	// also under TCG.
+	quiet = 100 * time.Millisecond
 )
 
 // instance is the one who owns what is known of an instance's commands.
