@@ -99,7 +99,30 @@ func layout(s Spec) ([]cpio.Record, error) {
 	for _, f := range etc {
 		list = append(list, cpio.StaticFile(f.path, f.text, f.mode))
 	}
-	return list, nil
+	return withParents(list), nil
+}
+
+// withParents puts before each record the directories above it that have none: the library would make them
+// with mode 0777, for every user of the guest to write to.
+func withParents(list []cpio.Record) []cpio.Record {
+	seen := map[string]bool{".": true}
+	out := make([]cpio.Record, 0, 2*len(list))
+	var ensure func(dir string)
+	ensure = func(dir string) {
+		if !seen[dir] {
+			ensure(path.Dir(dir))
+			seen[dir] = true
+			out = append(out, cpio.Directory(dir, 0o755))
+		}
+	}
+	for _, r := range list {
+		ensure(path.Dir(r.Name))
+		if !seen[r.Name] {
+			seen[r.Name] = true
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // unsigned takes the appended signature off a module (include/linux/module_signature.h: signature,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io/fs"
+	"path"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -74,6 +75,26 @@ func TestPlanNamesTheMissing(t *testing.T) {
 func spec(modules fs.FS) Spec {
 	return Spec{Release: "6.1.0-test", Modules: modules, Init: []byte("our init"), Agent: []byte("the agent"),
 		Tools: []string{"sh", "ls"}, Packing: codec.Zstd}
+}
+
+func TestOnlyTmpIsForEverybodyToWriteTo(t *testing.T) {
+	list, err := layout(spec(tree()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{".": true}
+	for _, r := range list {
+		if !there[path.Dir(r.Name)] {
+			t.Errorf("%s comes before its directory, which then gets the library's mode", r.Name)
+		}
+		if there[r.Name] {
+			t.Errorf("%s is there twice", r.Name)
+		}
+		there[r.Name] = true
+		if link := r.Mode&cpio.S_IFMT == cpio.S_IFLNK; !link && r.Mode&0o022 != 0 && r.Name != "tmp" {
+			t.Errorf("%s has mode %o", r.Name, r.Mode)
+		}
+	}
 }
 
 func TestBuildIsReproducible(t *testing.T) {
