@@ -295,7 +295,7 @@ func (h *host) kill(t *testing.T, name string) {
 }
 
 // patience is how long anything may take on a slow machine that is shared.
-const patience = 60 * time.Second
+const patience = 40 * time.Second
 
 // fatal ends a poll at once.
 type fatal struct{ error }
