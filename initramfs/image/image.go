@@ -43,13 +43,13 @@ func Build(s Spec) ([]byte, error) {
 		return nil, err
 	}
 	var raw bytes.Buffer
-	w := cpio.NewDedupWriter(cpio.Newc.Writer(&raw))
+	w := cpio.Newc.Writer(&raw)
 	cpio.MakeAllReproducible(records)
 	for i := range records {
 		records[i].Ino = uint64(i + 1) // no hard links: every record its own
 		records[i].UID, records[i].GID = 0, 0
 	}
-	if err := cpio.WriteRecordsAndDirs(w, records); err != nil {
+	if err := cpio.WriteRecords(w, records); err != nil {
 		return nil, fmt.Errorf("write the archive: %v", err)
 	}
 	if err := cpio.WriteTrailer(w); err != nil {
@@ -106,7 +106,7 @@ func layout(s Spec) ([]cpio.Record, error) {
 // with mode 0777, for every user of the guest to write to.
 func withParents(list []cpio.Record) []cpio.Record {
 	seen := map[string]bool{".": true}
-	out := make([]cpio.Record, 0, 2*len(list))
+	out := append(make([]cpio.Record, 0, 2*len(list)), cpio.Directory(".", 0o755))
 	var ensure func(dir string)
 	ensure = func(dir string) {
 		if !seen[dir] {

@@ -78,13 +78,22 @@ func spec(modules fs.FS) Spec {
 }
 
 func TestOnlyTmpIsForEverybodyToWriteTo(t *testing.T) {
-	list, err := layout(spec(tree()))
+	s := spec(tree())
+	s.Packing = codec.None
+	data, err := Build(s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	there := map[string]bool{".": true}
+	list, err := cpio.ReadAllRecords(cpio.Newc.Reader(bytes.NewReader(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if list[0].Name != "." {
+		t.Errorf("first is %s, want the root directory itself", list[0].Name)
+	}
+	there := map[string]bool{}
 	for _, r := range list {
-		if !there[path.Dir(r.Name)] {
+		if !there[path.Dir(r.Name)] && r.Name != "." {
 			t.Errorf("%s comes before its directory, which then gets the library's mode", r.Name)
 		}
 		if there[r.Name] {
