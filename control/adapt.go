@@ -26,6 +26,25 @@ func (p profiles) MayPassRole(ctx context.Context, ref cloud.ProfileRef) error {
 	return p.authority.MayPassRole(ctx, ref)
 }
 
+// minter makes the credentials of instances.
+type minter struct{ *iam.Engine }
+
+// Current reports whether credentials are of the role that the profile holds now: not of another, and not of
+// one that was made anew under the same name.
+func (m minter) Current(ctx context.Context, profile string, had cloud.Credentials) (bool, error) {
+	ref, err := m.ResolveProfile(ctx, profile)
+	if err == nil && ref.RoleName == had.Role {
+		_, _, err = m.Lookup(had.AccessKeyID, had.Token)
+		if err == nil {
+			return true, nil
+		}
+	}
+	if cloud.Code(err) == "ServiceUnavailable" {
+		return false, err
+	}
+	return false, nil // the minter says why, if it cannot make others
+}
+
 // signer signs identity documents with the region's key.
 type signer struct{ key identity.Key }
 

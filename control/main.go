@@ -146,7 +146,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		Types: site.InstanceTypes, Now: time.Now, Log: log,
 	}
 	planner := reconcile.New("cluster", 30*time.Second, cluster.New(plan).Reconcile)
-	minting := reconcile.New("credentials", 30*time.Second, (&cluster.Credentials{Config: plan, Minter: engine}).Reconcile)
+	minting := reconcile.New("credentials", 30*time.Second, (&cluster.Credentials{Config: plan, Minter: minter{engine}}).Reconcile)
 	images := reconcile.New("images", 30*time.Second, func(ctx context.Context) error {
 		return cluster.RegisterPool(ctx, client, filepath.Join(o.state, "images"), account, time.Now().UTC())
 	})

@@ -17,8 +17,10 @@ const (
 	credentialsRenew = credentialsLife / 2
 )
 
-// minter makes a session of an instance profile's role.
+// minter makes a session of an instance profile's role, and knows whether one still stands for the role
+// that the profile holds now.
 type minter interface {
+	Current(ctx context.Context, profile string, had cloud.Credentials) (bool, error)
 	MintForInstance(ctx context.Context, profile string, id cloud.InstanceID, life time.Duration) (cloud.Credentials, error)
 }
 
@@ -57,8 +59,16 @@ func (c *Credentials) Reconcile(ctx context.Context) error {
 			_, err := c.Store.Commit(ctx, t)
 			errs = append(errs, err)
 			continue
-		case had.Value.Role == i.Profile.RoleName && had.Value.Expiration.Sub(now) > credentialsLife-credentialsRenew:
-			continue
+		}
+		if had.Rev != 0 && had.Value.Expiration.Sub(now) > credentialsLife-credentialsRenew {
+			current, err := c.Minter.Current(ctx, i.Profile.ARN, had.Value)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			if current {
+				continue
+			}
 		}
 		next, err := c.Minter.MintForInstance(ctx, i.Profile.ARN, i.ID, credentialsLife)
 		switch {
