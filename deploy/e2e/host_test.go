@@ -5,6 +5,8 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -331,8 +333,14 @@ func await(t *testing.T, what string, f func() error) time.Duration {
 	return time.Since(began)
 }
 
-// traces lists what hosts leave in a machine: the interfaces and namespaces of its kernel, the rules, the
-// processes of our programs with their guests, the directories of instances.
+// prefix is before the names that a host gives to what it makes in the kernel.
+func (h *host) prefix() string {
+	sum := sha256.Sum256([]byte(h.run()))
+	return "ic" + hex.EncodeToString(sum[:3])
+}
+
+// traces lists what the hosts have in a machine: interfaces, namespaces and rules in its kernel, processes
+// of their programs and guests, directories of instances.
 func traces(t *testing.T, hosts ...*host) []string {
 	t.Helper()
 	var out []string
@@ -362,7 +370,8 @@ func traces(t *testing.T, hosts ...*host) []string {
 		links, _ := exec.Command("ip", args...).Output()
 		for line := range strings.Lines(string(links)) {
 			if f := strings.Fields(line); len(f) > 1 {
-				out = append(out, "link "+n+" "+strings.TrimSuffix(f[1], ":"))
+				name, _, _ := strings.Cut(strings.TrimSuffix(f[1], ":"), "@") // the peer's number follows
+				out = append(out, "link "+n+" "+name)
 			}
 		}
 	}
@@ -375,6 +384,10 @@ func traces(t *testing.T, hosts ...*host) []string {
 			out = append(out, "bundle "+filepath.Base(d))
 		}
 	}
+	out = slices.DeleteFunc(out, func(s string) bool {
+		mine := func(h *host) bool { return strings.Contains(s, h.prefix()) }
+		return !strings.HasPrefix(s, "process ") && !strings.HasPrefix(s, "bundle ") && !slices.ContainsFunc(hosts, mine)
+	})
 	slices.Sort(out)
 	return out
 }

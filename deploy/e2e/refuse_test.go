@@ -81,7 +81,7 @@ func TestRefusals(t *testing.T) {
 			in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: aws.String("lost")}
 		}},
 		{"more than the host has", "InsufficientInstanceCapacity", func(in *ec2.RunInstancesInput) {
-			in.InstanceType, in.MinCount, in.MaxCount = "t2.large", aws.Int32(90), aws.Int32(90)
+			in.InstanceType, in.MinCount, in.MaxCount = "t3.large", aws.Int32(90), aws.Int32(90)
 		}},
 		{"more than one request may", "InstanceLimitExceeded", func(in *ec2.RunInstancesInput) { in.MaxCount = aws.Int32(1000) }},
 		{"none at all", "InvalidParameterValue", func(in *ec2.RunInstancesInput) { in.MinCount, in.MaxCount = aws.Int32(0), aws.Int32(0) }},
