@@ -26,7 +26,7 @@ const (
 )
 
 // command measures Run Command from SendCommand's answer to a terminal state of the invocation, in
-// GetCommandInvocation's answer, and takes off only what the guest needs for `sh -c true` by itself.
+// the store, where the API reads it, and takes off only what the guest needs for `sh -c true` by itself.
 // That is measured in the same guest between the commands, with the clock of the guest.
 func (b *bench) command(ctx context.Context) error {
 	h, err := b.running(ctx)
@@ -60,6 +60,10 @@ func (b *bench) commands(ctx context.Context, h *host, r *results) error {
 	r.stages = [3][]float64{}
 	f := figure{Name: "send-command of true to terminal state, less the guest's own sh -c true", Unit: "ms", Target: 10}
 	var all, own []float64
+	before, err := h.used()
+	if err != nil {
+		return err
+	}
 	for range rounds {
 		t, err := h.shell(ctx, r)
 		if err != nil {
@@ -79,6 +83,14 @@ func (b *bench) commands(ctx context.Context, h *host, r *results) error {
 	f.Note = fmt.Sprintf("p50 %s ms of %d runs, of which the guest's own %s ms; raw: whole commands, and the guest's own", number(median(all)), len(all), number(median(own)))
 	f.Note += fmt.Sprintf("; p50 of the stages: %s ms until the request is in the guest's directory, %s ms until the result is, %s ms until it is known",
 		number(median(r.stages[0])), number(median(r.stages[1])), number(median(r.stages[2])))
+	after, err := h.used()
+	if err != nil {
+		return err
+	}
+	f.Note += "; ms of processor time for each:"
+	for _, name := range []string{"control", "agent", "gateway"} {
+		f.Note += fmt.Sprintf(" %s %s", name, number((after[name]-before[name]).Seconds()*1e3/sent))
+	}
 	b.bound(f)
 	return nil
 }
@@ -96,8 +108,8 @@ func (h *host) agent(ctx context.Context, id cloud.InstanceID) error {
 	})
 }
 
-// results is where ends of commands are heard of first: asking the API again and again would take the time
-// from the guest. The API is asked when they are there, and its answer ends the clock.
+// results is where ends of commands are heard of: asking the API again and again would take the time
+// from the guest. The API is asked when they are there, and must agree.
 type results struct {
 	mirror *store.Mirror
 	kind   store.Kind[cloud.Invocation]
@@ -136,7 +148,7 @@ func (h *host) listen(ctx context.Context, id cloud.InstanceID, f func(context.C
 }
 
 // await returns when the store has the end of a command, and notes when the command was where.
-func (r *results) await(ctx context.Context, command cloud.CommandID, accepted time.Time) error {
+func (r *results) await(ctx context.Context, command cloud.CommandID, accepted time.Time) (time.Duration, error) {
 	for {
 		o, err := store.MirroredGet(r.mirror, r.kind, store.InvocationID(command, r.id))
 		if err == nil && o.Value.Status.Terminal() {
@@ -145,7 +157,7 @@ func (r *results) await(ctx context.Context, command cloud.CommandID, accepted t
 		select {
 		case <-r.mirror.Changed():
 		case <-ctx.Done():
-			return ctx.Err()
+			return 0, ctx.Err()
 		}
 	}
 	now := time.Now()
@@ -153,13 +165,13 @@ func (r *results) await(ctx context.Context, command cloud.CommandID, accepted t
 	for n, name := range []string{string(command) + "/request.json", string(command) + ".json"} {
 		info, err := os.Stat(r.dir.Path("commands", name))
 		if err != nil {
-			return err
+			return 0, err
 		}
 		r.stages[n] = append(r.stages[n], info.ModTime().Sub(last).Seconds()*1e3)
 		last = info.ModTime()
 	}
 	r.stages[2] = append(r.stages[2], now.Sub(last).Seconds()*1e3)
-	return nil
+	return now.Sub(accepted), nil
 }
 
 // send runs a command and returns the time from SendCommand's answer to its end, and its output.
@@ -173,12 +185,12 @@ func (h *host) send(ctx context.Context, r *results, lines ...string) (time.Dura
 		return 0, "", err
 	}
 	id := aws.ToString(out.Command.CommandId)
-	if err := r.await(ctx, cloud.CommandID(id), accepted); err != nil {
+	took, err := r.await(ctx, cloud.CommandID(id), accepted)
+	if err != nil {
 		return 0, "", err
 	}
 	for { // at most a few times: the API hears of it when we do
 		got, err := h.ssm.GetCommandInvocation(ctx, &ssm.GetCommandInvocationInput{CommandId: &id, InstanceId: aws.String(string(r.id))})
-		took := time.Since(accepted)
 		switch {
 		case err != nil:
 			return 0, "", err

@@ -32,6 +32,7 @@ type host struct {
 	cmd        *exec.Cmd
 	ended      chan struct{}
 	took       time.Duration // from the start of `ichiro up` to its ready file
+	config     aws.Config
 	ec2        *ec2.Client
 	ssm        *ssm.Client
 }
@@ -66,7 +67,7 @@ func (h *host) logFile() string { return h.state + ".log" }
 
 // up starts a host on a state directory, which may be empty, and returns when it is ready.
 func (b *bench) up(ctx context.Context, name string) (*host, error) {
-	h := &host{state: filepath.Join(b.dir, name), run: filepath.Join(b.dir, "r"), ended: make(chan struct{})}
+	h := &host{state: filepath.Join(b.dir, name), run: b.runDir, ended: make(chan struct{})}
 	ready := filepath.Join(b.dir, "ready")
 	log, err := os.OpenFile(h.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -107,12 +108,12 @@ func (h *host) connect(exports []byte) {
 			env[k] = v
 		}
 	}
-	cfg := aws.Config{
+	h.config = aws.Config{
 		BaseEndpoint: aws.String(env["AWS_ENDPOINT_URL"]), Region: env["AWS_DEFAULT_REGION"],
 		Credentials: credentials.NewStaticCredentialsProvider(env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"], ""),
 		HTTPClient:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}},
 	}
-	h.ec2, h.ssm = ec2.NewFromConfig(cfg), ssm.NewFromConfig(cfg)
+	h.ec2, h.ssm = ec2.NewFromConfig(h.config), ssm.NewFromConfig(h.config)
 }
 
 // running returns the host that is up, and brings one up if there is none.
@@ -178,6 +179,21 @@ func (h *host) daemons() (map[string]int, error) {
 		return nil, fmt.Errorf("%d daemons are recorded in %s, want 4", len(pids)-1, h.run)
 	}
 	return pids, nil
+}
+
+// used returns the processor time of each daemon since its start.
+func (h *host) used() (map[string]time.Duration, error) {
+	pids, err := h.daemons()
+	if err != nil {
+		return nil, err
+	}
+	used := make(map[string]time.Duration, len(pids))
+	for name, pid := range pids {
+		if used[name], err = cpu(pid); err != nil {
+			return nil, err
+		}
+	}
+	return used, nil
 }
 
 // memory returns the resident and the proportional memory of a process, in bytes.

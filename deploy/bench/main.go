@@ -24,6 +24,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ichiro-metal/ichiro/internal/service"
 )
 
@@ -35,6 +37,7 @@ var errMissed = errors.New("not every target is met")
 // bench is one run: the host it measures and what it has found.
 type bench struct {
 	bin, dir string
+	runDir   string // on a tmpfs, as /run is
 	log      *slog.Logger
 	host     *host
 	figures  []figure
@@ -85,6 +88,9 @@ func run(ctx context.Context, args []string, log *slog.Logger) (err error) {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
+	if b.runDir, err = runDir(b.dir); err != nil {
+		return err
+	}
 	defer func() { err = errors.Join(err, b.stop(context.WithoutCancel(ctx))) }()
 	var failed []error
 	for _, s := range sections {
@@ -111,6 +117,17 @@ func run(ctx context.Context, args []string, log *slog.Logger) (err error) {
 		return errMissed
 	}
 	return nil
+}
+
+// runDir makes the run directory where a machine has it: on a tmpfs, if there is one.
+func runDir(dir string) (string, error) {
+	const memory = "/dev/shm"
+	var st unix.Statfs_t
+	if err := unix.Statfs(memory, &st); err != nil || st.Type != unix.TMPFS_MAGIC {
+		return filepath.Join(dir, "r"), nil
+	}
+	name := filepath.Join(memory, filepath.Base(dir))
+	return name, os.Mkdir(name, 0o755)
 }
 
 // workDir makes the directory of the host, which the daemons' users must be able to pass.

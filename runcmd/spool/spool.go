@@ -56,13 +56,15 @@ type Stream struct {
 func Open(dir, name string, limit int64, changed func()) (*Stream, error) {
 	s := &Stream{dir: dir, name: name, limit: limit, changed: changed, done: make(chan struct{})}
 	s.room = sync.NewCond(&s.mu)
-	if err := s.recover(); err != nil {
+	err := unix.Mkfifo(s.fifo(), 0o600)
+	if errors.Is(err, fs.ErrExist) { // only then can there be segments
+		err = s.recover()
+	} else if err != nil {
+		err = &fs.PathError{Op: "mkfifo", Path: s.fifo(), Err: err}
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err := unix.Mkfifo(s.fifo(), 0o600); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, &fs.PathError{Op: "mkfifo", Path: s.fifo(), Err: err}
-	}
-	var err error
 	s.pipe, err = os.OpenFile(s.fifo(), os.O_RDONLY|unix.O_NONBLOCK, 0)
 	return s, err
 }
