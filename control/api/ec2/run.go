@@ -150,6 +150,18 @@ func (s *Service) checkLaunch(ctx context.Context, in *shape.RunInstancesInput) 
 // unbuilt refuses what the request asks for and ichiro does not have yet: accepting it and doing something
 // else would be worse.
 func unbuilt(in *shape.RunInstancesInput) error {
+	var place shape.Placement
+	if in.Placement != nil {
+		place = *in.Placement
+	}
+	var names shape.PrivateDnsNameOptionsRequest
+	if in.PrivateDnsNameOptions != nil {
+		names = *in.PrivateDnsNameOptions
+	}
+	var nic shape.InstanceNetworkInterfaceSpecification
+	if len(in.NetworkInterfaces) > 0 {
+		nic = in.NetworkInterfaces[0]
+	}
 	for _, c := range []struct {
 		asked bool
 		what  string
@@ -161,10 +173,21 @@ func unbuilt(in *shape.RunInstancesInput) error {
 		{in.HibernationOptions != nil && yes(in.HibernationOptions.Configured), "HibernationOptions: hibernation"},
 		{in.EnclaveOptions != nil && yes(in.EnclaveOptions.Enabled), "EnclaveOptions: enclaves"},
 		{len(in.NetworkInterfaces) > 1, "NetworkInterface.2: more than one network interface"},
-		{in.Placement != nil && (in.Placement.GroupName != "" || in.Placement.GroupId != ""), "Placement.GroupName: placement groups"},
-		{in.Placement != nil && in.Placement.Tenancy != "" && in.Placement.Tenancy != "default", "Placement.Tenancy: dedicated tenancy"},
+		{place.GroupName+place.GroupId != "", "Placement.GroupName: placement groups"},
+		{place.Tenancy != "" && place.Tenancy != "default", "Placement.Tenancy: dedicated tenancy"},
 		{in.CpuOptions != nil, "CpuOptions: the number of cores is the type's, options for it"},
 		{len(in.ElasticGpuSpecification) > 0 || len(in.ElasticInferenceAccelerators) > 0, "ElasticGpuSpecification: accelerators"},
+		{place.HostId+place.HostResourceGroupArn+place.Affinity != "", "Placement.HostId: dedicated hosts"},
+		{place.PartitionNumber != nil, "Placement.PartitionNumber: placement groups"},
+		{yes(in.EnablePrimaryIpv6), "EnablePrimaryIpv6: IPv6"},
+		{in.CapacityReservationSpecification != nil && in.CapacityReservationSpecification.CapacityReservationTarget != nil, "CapacityReservationSpecification: capacity reservations"},
+		{len(in.LicenseSpecifications) > 0, "LicenseSpecification: licenses"},
+		{names.HostnameType == "resource-name" || yes(names.EnableResourceNameDnsARecord) || yes(names.EnableResourceNameDnsAAAARecord), "PrivateDnsNameOptions: names of instances by their IDs"},
+		{yes(nic.AssociatePublicIpAddress), "NetworkInterface.1.AssociatePublicIpAddress: public addresses"},
+		{len(nic.Ipv6Addresses) > 0 || nic.Ipv6AddressCount != nil || nic.Ipv6PrefixCount != nil || len(nic.Ipv6Prefixes) > 0, "NetworkInterface.1.Ipv6Address: IPv6"},
+		{nic.Ipv4PrefixCount != nil || len(nic.Ipv4Prefixes) > 0, "NetworkInterface.1.Ipv4Prefix: prefixes of network interfaces"},
+		{nic.InterfaceType != "" && nic.InterfaceType != "interface", "NetworkInterface.1.InterfaceType: other network interfaces"},
+		{nic.NetworkCardIndex != nil && *nic.NetworkCardIndex != 0, "NetworkInterface.1.NetworkCardIndex: further network cards"},
 	} {
 		if c.asked {
 			return cloud.Errorf("UnsupportedOperation", "%s are not there yet: leave the parameter out", c.what)
