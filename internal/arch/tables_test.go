@@ -164,5 +164,4 @@ var libraries = map[string]library{
 	"google.golang.org/grpc":                        {why: "etcd's transport: connection parameters and status codes", doors: []string{"internal/store", "internal/storetest", "control/etcd"}},
 	"mvdan.cc/sh/v3":                                {why: "the small image's shell", doors: []string{"initramfs/tools"}},
 	"pgregory.net/rapid":                            {why: "property tests"},
-	"rsc.io/script":                                 {why: "the walkthrough's scripts"},
 }

@@ -1,10 +1,11 @@
 // Package ec2 answers the EC2 API: an action is short, it decodes a wish, asks the deciders, and encodes.
 //
 // Reading comes from a snapshot of the store's mirror: nothing is missing up to its revision, and what hosts
-// have said since may be there already; a page after the first is read at the revision of the first. Writing is one transaction that compares what the
-// action relied on; when somebody else was faster the action is decided again on what is there now, and
-// its answer is given only when this process's own mirror shows it, so that a client reads what it wrote.
-// Nothing here starts, stops or touches a machine: the wish is stored, and the hosts make it true.
+// have said since may be there already; a page after the first is read at the revision of the first.
+// Writing is one transaction that compares what the action relied on; when somebody else was faster the
+// action is decided again on what is there now, and its answer is given only when this process's own
+// mirror shows it, so that a client reads what it wrote. Nothing here starts, stops or touches a machine:
+// the wish is stored, and the hosts make it true.
 package ec2
 
 import (
