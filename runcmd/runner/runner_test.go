@@ -49,7 +49,7 @@ func request(id, script string) wire.Request {
 	return wire.Request{ID: cloud.CommandID(id), Limit: 100 << 20, Steps: []wire.Step{{Name: "a", Script: script, Timeout: time.Minute}}}
 }
 
-// end collects a job's output, acknowledging as it goes, until the result is there.
+// end collects a job's output, acknowledging as it goes, until the result is there and on record.
 func (b *bench) end(j *Job) (*wire.Result, string) {
 	var out strings.Builder
 	buf := make([]byte, 64<<10)
@@ -67,6 +67,7 @@ func (b *bench) end(j *Job) (*wire.Result, string) {
 			s.Ack(int64(out.Len()))
 		}
 		if r != nil {
+			<-j.ended
 			return r, out.String()
 		}
 		<-b.changed
