@@ -163,7 +163,11 @@ func (c Command) Show(seen Invocation, i *Instance, now time.Time) Invocation {
 	case i == nil || i.Power == PowerTerminated:
 		seen.Status, seen.Details = InvocationFailed, "Undeliverable"
 	case now.After(c.Expires):
-		seen.Status, seen.Details = InvocationTimedOut, "DeliveryTimedOut"
+		details := "DeliveryTimedOut"
+		if seen.Status.rank() >= InvocationInProgress.rank() {
+			details = "ExecutionTimedOut" // its host has fallen silent meanwhile
+		}
+		seen.Status, seen.Details = InvocationTimedOut, details
 	case c.CancelAsked(seen.Instance):
 		seen.Status, seen.Details = InvocationCancelling, string(InvocationCancelling)
 	}

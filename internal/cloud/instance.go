@@ -146,10 +146,18 @@ func (i Instance) State(st *InstanceStatus) State {
 		}
 		return StateStopping
 	}
-	if !current {
+	switch {
+	case !current:
 		return StatePending
+	case st.State == StateStopped && i.ends(st):
+		return StateShuttingDown // until Follow has made it the wish: it cannot be started again
 	}
 	return st.State
+}
+
+// ends reports whether a guest that ended its own boot has ended the instance by it.
+func (i Instance) ends(st *InstanceStatus) bool {
+	return st.GuestEnded && i.ShutdownBehavior == "terminate"
 }
 
 // StateReason returns the reason to show beside the state, zero when there is none.
@@ -235,7 +243,7 @@ func (i Instance) Follow(st *InstanceStatus, now time.Time) (Instance, bool) {
 		return i, false
 	}
 	i.Power = PowerStopped
-	if st.GuestEnded && i.ShutdownBehavior == "terminate" {
+	if i.ends(st) {
 		i.Power, i.Ended = PowerTerminated, now
 	}
 	i.Generation++
