@@ -151,7 +151,8 @@ func (m *Manager) Adopt(context.Context) ([]cloud.InstanceID, error) {
 			continue
 		}
 		if err != nil {
-			return adopted, err
+			// Its shim may live all the same, and one broken file must not keep the others from being kept.
+			m.log.Warn("status not readable; looking for its shim", "instance", id, "err", err)
 		}
 		if _, err := m.supervise(id, nil); err != nil {
 			return adopted, err

@@ -242,3 +242,29 @@ func TestHopelessShimIsGivenUp(t *testing.T) {
 		t.Error("unit is kept")
 	}
 }
+
+func TestOneBrokenStatusKeepsNobodyElseFromBeingAdopted(t *testing.T) {
+	const broken = cloud.InstanceID("i-00000000000000000") // comes first
+	root := bundle.Root(t.TempDir())
+	dir := place(t, root, 1)
+	if err := bundle.Write(dir.Path("status.json"), shim.Status{State: shim.StateRunning, Boot: 1}, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(string(root.Instance(broken)), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(root.Instance(broken).Path("status.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := New(root, "/bin/false", slog.New(slog.DiscardHandler))
+	ids, err := m.Adopt(t.Context())
+	if err != nil || len(ids) != 2 || !m.Alive(id) || !m.Alive(broken) {
+		t.Fatalf("adopted %v, %v, want both", ids, err)
+	}
+	begin(t, m)
+	for range ids { // neither has a shim that lives: both are given up, and the manager goes on
+		if e := <-m.Exited(); !errors.Is(e.Err, ErrNotRunning) {
+			t.Errorf("exit: %+v", e)
+		}
+	}
+}
