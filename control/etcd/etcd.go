@@ -35,7 +35,7 @@ import (
 // Config says which store to open.
 type Config struct {
 	Dir    string // data of the embedded server: STATE/etcd
-	Socket string // where it listens: RUN/etcd.sock
+	Socket string // where it listens: RUN/control/etcd.sock
 	Quota  int64  // bytes of its file; 0 is 2 GiB, and 8 GiB is as far as etcd is tested
 
 	External store.Config // with endpoints: use these and embed nothing
