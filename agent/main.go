@@ -131,7 +131,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	units := unit.New(o.root, o.program, log)
 	mirror := store.NewMirror(client, store.WishPrefix(id))
 	cfg := host.Config{
-		ID: id, Zone: o.zone, Region: o.region, Root: o.root, Images: filepath.Join(o.state, "images"),
+		ID: id, Zone: o.zone, Region: o.region, Root: o.root, Images: filepath.Join(o.state, "images"), Keys: filepath.Join(o.state, "keys"),
 		Prefix: eni.Prefix(string(o.root)), Pool: o.pool, Accel: o.accel,
 		MachineUID: o.machine.uid, MachineGID: o.machine.gid, IMDSGroup: o.imds.gid, GatewayGID: o.gateway.gid, Group: o.group,
 		Store: client, Mirror: mirror, Network: network, Units: units, Sockets: sockets, Now: time.Now, Log: log,

@@ -117,6 +117,14 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	hosts, err := keyFile(filepath.Join(keys, "hosts"), 32)
+	if err != nil {
+		return err
+	}
+	sealer, err := store.NewSealer(hosts)
+	if err != nil {
+		return err
+	}
 	signer, err := openSigner(keys, o.region)
 	if err != nil {
 		return err
@@ -146,7 +154,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		Types: site.InstanceTypes, Now: time.Now, Log: log,
 	}
 	planner := reconcile.New("cluster", 30*time.Second, cluster.New(plan).Reconcile)
-	minting := reconcile.New("credentials", 30*time.Second, (&cluster.Credentials{Config: plan, Minter: minter{engine}}).Reconcile)
+	minting := reconcile.New("credentials", 30*time.Second, (&cluster.Credentials{Config: plan, Minter: minter{engine}, Sealer: sealer}).Reconcile)
 	images := reconcile.New("images", 30*time.Second, func(ctx context.Context) error {
 		return cluster.RegisterPool(ctx, client, filepath.Join(o.state, "images"), account, time.Now().UTC())
 	})

@@ -56,6 +56,7 @@ type Config struct {
 	Region     string
 	Root       bundle.Root
 	Images     string // the image pool
+	Keys       string // STATE/keys
 	Prefix     string // of names in the root network namespace
 	Pool       netip.Prefix
 	Accel      string
@@ -78,6 +79,7 @@ type Host struct {
 	Config
 	reported   map[cloud.InstanceID]cloud.InstanceStatus // what the store is known to hold
 	remembered []byte                                    // what network.json holds
+	sealer     *store.Sealer                             // nil until it is needed
 	connected  connection                                // what the network was last made to be
 }
 
@@ -304,6 +306,9 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 	if err := h.prepare(dir, a); err != nil {
 		return fmt.Errorf("prepare %s: %w", id, err)
 	}
+	if err := h.credentials(dir); err != nil {
+		h.Log.Warn("no role credentials for the guest", "instance", id, "err", err) // it runs without, as on EC2
+	}
 	st, err := shim.ReadStatus(string(dir))
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -377,18 +382,5 @@ func (h *Host) prepare(dir bundle.Dir, a cloud.Assignment) error {
 	if err := dir.MakeCommands(h.GatewayGID); err != nil {
 		return err
 	}
-	if err := put(dir.Path("metadata.json"), metadata.Compile(a), h.Group); err != nil {
-		return err
-	}
-	o, err := store.MirroredGet(h.Mirror, store.Credentials(h.ID), a.Instance.ID)
-	if errors.Is(err, store.ErrNotFound) {
-		if err := os.Remove(dir.Path("credentials.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return put(dir.Path("credentials.json"), o.Value, h.IMDSGroup)
+	return put(dir.Path("metadata.json"), metadata.Compile(a), h.Group)
 }

@@ -119,19 +119,25 @@ func (c *Cluster) place(ctx context.Context, v *view, o store.Object[cloud.Insta
 	}
 	i.Generation++
 	if err != nil {
-		// EC2 ends an instance that it accepted and then has no room for.
+		// EC2 ends an instance that it accepted and then has no room for; one that was there before it
+		// leaves stopped.
 		c.Log.Warn("no host for instance", "instance", i.ID, "err", err)
-		i.Power, i.Ended = cloud.PowerTerminated, now
+		i.Power = cloud.PowerStopped
+		if i.Boot <= 1 {
+			i.Power, i.Ended = cloud.PowerTerminated, now
+		}
 		i.Reason = cloud.Reason{Code: "Server.InsufficientInstanceCapacity", Message: "Server.InsufficientInstanceCapacity: " + err.Error()}
 		i.Transition = i.Reason.Message
 		store.Update(t, store.Instances, o, i)
 		_, err := c.Store.Commit(ctx, t)
 		return err
 	}
-	if p, ok := v.plans[i.Host]; ok {
-		store.Update(t, plans, p, plan{Placed: p.Value.Placed + 1})
+	p, ok := v.plans[i.Host]
+	counted := plan{Placed: p.Value.Placed + 1}
+	if ok {
+		store.Update(t, plans, p, counted)
 	} else {
-		store.Create(t, plans, i.Host, plan{Placed: 1})
+		store.Create(t, plans, i.Host, counted)
 	}
 	store.Update(t, store.Instances, o, i)
 	rev, err := c.Store.Commit(ctx, t)
@@ -141,7 +147,7 @@ func (c *Cluster) place(ctx context.Context, v *view, o store.Object[cloud.Insta
 	c.Log.Info("instance placed", "instance", i.ID, "host", i.Host)
 	// Go on at once with what was just written: the launch is waiting.
 	v.used[i.Host] += typ.MemoryMiB
-	v.plans[i.Host] = store.Object[plan]{Key: plans.Key(string(i.Host)), ID: string(i.Host), Rev: rev, Value: plan{}}
+	v.plans[i.Host] = store.Object[plan]{Key: plans.Key(string(i.Host)), ID: string(i.Host), Rev: rev, Value: counted}
 	o.Value, o.Rev = i, rev
 	return c.assign(ctx, v, o)
 }
@@ -159,6 +165,9 @@ func (c *Cluster) assign(ctx context.Context, v *view, o store.Object[cloud.Inst
 		return err
 	}
 	next = placement.Keep(next, had.Value)
+	if next.Type.Name == "" {
+		return nil
+	}
 	next.Identity = had.Value.Identity
 	if c.Signer.Document(next) != next.Identity.Document {
 		if next.Identity, err = c.Signer.Sign(next); err != nil {
@@ -321,9 +330,12 @@ func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*vie
 	for _, o := range v.instances {
 		v.specs = append(v.specs, o.Value)
 		if o.Value.Host != "" && o.Value.Power != cloud.PowerTerminated {
-			if t, err := cloud.TypeNamed(types, o.Value.Type); err == nil {
-				v.used[o.Value.Host] += t.MemoryMiB
+			t, err := cloud.TypeNamed(types, o.Value.Type)
+			if err != nil { // the operator has removed the type: what the host was told stays so
+				had, _ := store.MirroredGet(snap, store.Assignments(o.Value.Host), o.Value.ID)
+				t = had.Value.Type
 			}
+			v.used[o.Value.Host] += t.MemoryMiB
 		}
 	}
 	// Oldest first: who asked first is placed first.

@@ -29,6 +29,7 @@ type minter interface {
 type Credentials struct {
 	Config
 	Minter minter
+	Sealer *store.Sealer // what the hosts' agents open the credentials with
 }
 
 // Reconcile makes what is missing or past half of its life. An instance whose role is gone is told so in
@@ -39,59 +40,75 @@ func (c *Credentials) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	now := c.Now()
 	var errs []error
 	for _, o := range instances {
-		i := o.Value
-		if i.Host == "" || i.Power != cloud.PowerRunning {
+		if o.Value.Host == "" || o.Value.Power != cloud.PowerRunning {
 			continue
 		}
-		kind := store.Credentials(i.Host)
-		had, err := store.MirroredGet(snap, kind, i.ID)
-		switch {
-		case err != nil && !errors.Is(err, store.ErrNotFound):
-			return err
-		case i.Profile == nil && had.Rev == 0:
-			continue
-		case i.Profile == nil:
-			t := store.NewTxn()
-			store.Delete(t, kind, had)
-			_, err := c.Store.Commit(ctx, t)
-			errs = append(errs, err)
-			continue
-		}
-		if had.Rev != 0 && had.Value.Expiration.Sub(now) > credentialsLife-credentialsRenew {
-			current, err := c.Minter.Current(ctx, i.Profile.ARN, had.Value)
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			if current {
-				continue
-			}
-		}
-		next, err := c.Minter.MintForInstance(ctx, i.Profile.ARN, i.ID, credentialsLife)
-		switch {
-		case cloud.Code(err) != "":
-			next = cloud.Credentials{Role: i.Profile.RoleName, Code: "AssumeRoleUnauthorizedAccess", LastUpdated: now.UTC().Truncate(time.Second),
-				Message: "EC2 cannot assume the role " + i.Profile.RoleName + ": see that it exists and trusts ec2.amazonaws.com"}
-			if had.Value.Code == next.Code && now.Sub(had.Value.LastUpdated) < time.Minute {
-				continue
-			}
-		case err != nil:
-			errs = append(errs, err)
-			continue
-		}
-		t := store.NewTxn()
-		store.Require(t, store.Instances, i.ID, o.Rev)
-		if had.Rev == 0 {
-			store.Create(t, kind, i.ID, next)
-		} else {
-			store.Update(t, kind, had, next)
-		}
-		if _, err := c.Store.Commit(ctx, t); err != nil && !errors.Is(err, store.ErrConflict) {
+		if err := c.instance(ctx, snap, o, c.Now()); err != nil && !errors.Is(err, store.ErrConflict) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (c *Credentials) instance(ctx context.Context, snap *store.Snapshot, o store.Object[cloud.Instance], now time.Time) error {
+	i := o.Value
+	kind := store.Credentials(i.Host)
+	sealed, err := store.MirroredGet(snap, kind, i.ID)
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	t := store.NewTxn()
+	if i.Profile == nil {
+		if sealed.Rev == 0 {
+			return nil
+		}
+		store.Delete(t, kind, sealed)
+		_, err := c.Store.Commit(ctx, t)
+		return err
+	}
+	var had cloud.Credentials
+	if sealed.Rev != 0 {
+		if had, err = store.Unseal[cloud.Credentials](c.Sealer, kind, i.ID, sealed.Value); err != nil {
+			return err
+		}
+	}
+	next, err := c.renew(ctx, i, had, now)
+	if err != nil || next == had {
+		return err
+	}
+	box, err := store.Seal(c.Sealer, kind, i.ID, next)
+	if err != nil {
+		return err
+	}
+	store.Require(t, store.Instances, i.ID, o.Rev)
+	if sealed.Rev == 0 {
+		store.Create(t, kind, i.ID, box)
+	} else {
+		store.Update(t, kind, sealed, box)
+	}
+	_, err = c.Store.Commit(ctx, t)
+	return err
+}
+
+// renew returns the credentials that the instance should have now: those that it has, when they are good.
+func (c *Credentials) renew(ctx context.Context, i cloud.Instance, had cloud.Credentials, now time.Time) (cloud.Credentials, error) {
+	if had.Expiration.Sub(now) > credentialsLife-credentialsRenew {
+		if current, err := c.Minter.Current(ctx, i.Profile.ARN, had); err != nil || current {
+			return had, err
+		}
+	}
+	next, err := c.Minter.MintForInstance(ctx, i.Profile.ARN, i.ID, credentialsLife)
+	if cloud.Code(err) == "" {
+		return next, err
+	}
+	const refused = "AssumeRoleUnauthorizedAccess"
+	if had.Code == refused && now.Sub(had.LastUpdated) < time.Minute {
+		return had, nil
+	}
+	return cloud.Credentials{
+		Role: i.Profile.RoleName, Code: refused, LastUpdated: now.UTC().Truncate(time.Second),
+		Message: "EC2 cannot assume the role " + i.Profile.RoleName + ": see that it exists and trusts ec2.amazonaws.com",
+	}, nil
 }

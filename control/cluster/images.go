@@ -82,8 +82,7 @@ func register(ctx context.Context, c *store.Client, m ImageManifest, account clo
 	if image.Ramdisk, err = part(m.Ramdisk, cloud.ImageRamdisk); err != nil {
 		return err
 	}
-	// Half of the digits from each file: changing either makes another image.
-	image.ID = cloud.ImageID("ami-" + m.Kernel[:8] + m.Ramdisk[:9])
+	image.ID = poolID(m.Kernel[:8], m.Ramdisk[:9])
 	held, err := store.Get(ctx, c, names, m.Name)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -97,10 +96,25 @@ func register(ctx context.Context, c *store.Client, m ImageManifest, account clo
 			image.Created, image.Tags = had.Value.Created, had.Value.Tags
 		}
 	default:
+		if old, err := store.Get(ctx, c, store.Images, held.Value); err == nil && !fromPool(old.Value) {
+			return cloud.Errorf("InvalidAMIName.Duplicate", "AMI name %s is already in use by AMI %s, which was not put into the pool: deregister that, or name this another", m.Name, held.Value)
+		} else if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
 		store.Update(t, names, held, image.ID)
 		store.Remove(t, store.Images, held.Value)
 	}
 	store.Put(t, store.Images, image.ID, image)
 	_, err = c.Commit(ctx, t)
 	return err
+}
+
+// poolID is the image of two files of the pool. Half of the digits are from each: changing either makes
+// another image.
+func poolID(kernel, ramdisk string) cloud.ImageID { return cloud.ImageID("ami-" + kernel + ramdisk) }
+
+// fromPool reports whether the image was registered by its manifest, not by a client of the API.
+func fromPool(i cloud.Image) bool {
+	k, r := cloud.Digits(i.Kernel), cloud.Digits(i.Ramdisk)
+	return len(k) >= 8 && len(r) >= 9 && i.ID == poolID(k[:8], r[:9])
 }

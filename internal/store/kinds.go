@@ -24,9 +24,9 @@ func Assignments(h cloud.HostID) Kind[cloud.Assignment] {
 	return NewKind[cloud.Assignment](WishPrefix(h, "instance"))
 }
 
-// Credentials are the role credentials of a host's instances.
-func Credentials(h cloud.HostID) Kind[cloud.Credentials] {
-	return NewKind[cloud.Credentials](WishPrefix(h, "credentials"))
+// Credentials are the role credentials of a host's instances: cloud.Credentials, sealed.
+func Credentials(h cloud.HostID) Kind[Sealed] {
+	return NewKind[Sealed](WishPrefix(h, "credentials"))
 }
 
 // Networks has one value, of the ID NetworkID: what a host must know of groups.
