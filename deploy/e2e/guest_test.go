@@ -1,4 +1,4 @@
-//go:build vm
+//go:build vm || walk
 
 package e2e
 
@@ -213,3 +213,41 @@ func refused(t *testing.T, err error, want string) {
 func noCancel(t *testing.T) context.Context { return context.WithoutCancel(t.Context()) }
 
 func base64Of(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
+
+// clean waits until a machine has what it had before, and nothing else.
+func (h *host) clean(t *testing.T, before []string) {
+	t.Helper()
+	ours := func(list []string) (out []string) {
+		for _, s := range list {
+			if !strings.HasPrefix(s, "process ") || strings.Contains(s, "qemu") || strings.Contains(s, "shim") {
+				out = append(out, s)
+			}
+		}
+		return out
+	}
+	await(t, "nothing left", func() error {
+		if d := differ(ours(before), ours(traces(t, h))); d != "" {
+			return errors.New(d)
+		}
+		return nil
+	})
+}
+
+// all returns the instances that are not over, with their addresses.
+func (h *host) all(t *testing.T) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	pages := ec2.NewDescribeInstancesPaginator(h.ec2, &ec2.DescribeInstancesInput{Filters: filter("instance-state-name", "pending", "running", "stopping", "stopped")})
+	for pages.HasMorePages() {
+		page, err := pages.NextPage(noCancel(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page.Reservations {
+			for _, i := range r.Instances {
+				out[*i.InstanceId] = aws.ToString(i.PrivateIpAddress)
+			}
+		}
+	}
+	return out
+}

@@ -1,4 +1,4 @@
-//go:build vm
+//go:build vm || walk
 
 package e2e
 

@@ -186,22 +186,3 @@ func (h *host) goneOrEnded(t *testing.T, id string) bool {
 	i, err := h.look(t, id)
 	return err == nil && (i.State.Name == types.InstanceStateNameTerminated || i.State.Name == types.InstanceStateNameStopped)
 }
-
-// clean waits until a machine has what it had before, and nothing else.
-func (h *host) clean(t *testing.T, before []string) {
-	t.Helper()
-	ours := func(list []string) (out []string) {
-		for _, s := range list {
-			if !strings.HasPrefix(s, "process ") || strings.Contains(s, "qemu") || strings.Contains(s, "shim") {
-				out = append(out, s)
-			}
-		}
-		return out
-	}
-	await(t, "nothing left", func() error {
-		if d := differ(ours(before), ours(traces(t, h))); d != "" {
-			return errors.New(d)
-		}
-		return nil
-	})
-}

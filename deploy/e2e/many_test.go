@@ -43,25 +43,6 @@ func (h *host) asleep(t *testing.T) {
 	})
 }
 
-// all returns the instances that are not over, with their addresses.
-func (h *host) all(t *testing.T) map[string]string {
-	t.Helper()
-	out := map[string]string{}
-	pages := ec2.NewDescribeInstancesPaginator(h.ec2, &ec2.DescribeInstancesInput{Filters: filter("instance-state-name", "pending", "running", "stopping", "stopped")})
-	for pages.HasMorePages() {
-		page, err := pages.NextPage(noCancel(t))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range page.Reservations {
-			for _, i := range r.Instances {
-				out[*i.InstanceId] = aws.ToString(i.PrivateIpAddress)
-			}
-		}
-	}
-	return out
-}
-
 // plain is a request for one small instance.
 func plain(image string) *ec2.RunInstancesInput {
 	return &ec2.RunInstancesInput{ImageId: &image, InstanceType: "t2.nano", MinCount: aws.Int32(1), MaxCount: aws.Int32(1)}

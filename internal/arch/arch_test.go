@@ -35,9 +35,9 @@ type pkg struct {
 	dir string // below the root: agent/link
 }
 
-// packages returns all of ours, with the tests that the tags net and vm add.
+// packages returns all of ours, with the tests that the tags net, vm and walk add.
 var packages = sync.OnceValues(func() ([]pkg, error) {
-	cmd := exec.Command("go", "list", "-e", "-tags", "net,vm",
+	cmd := exec.Command("go", "list", "-e", "-tags", "net,vm,walk",
 		"-json=ImportPath,Name,Dir,GoFiles,Imports,TestImports,XTestImports", "./...")
 	cmd.Dir, cmd.Stderr = root, os.Stderr
 	out, err := cmd.Output()

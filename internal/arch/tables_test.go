@@ -161,7 +161,9 @@ var libraries = map[string]library{
 	"golang.org/x/crypto":                           {why: "OpenSSH's form of public keys", doors: []string{"control/api/ec2", "control/iam", "internal/userdata"}},
 	"golang.org/x/sync":                             {why: "errgroup", wide: true},
 	"golang.org/x/sys":                              {why: "system calls that package syscall lacks", wide: true},
+	"golang.org/x/tools":                            {why: "txtar, the form of the walkthrough's scripts"},
 	"google.golang.org/grpc":                        {why: "etcd's transport: connection parameters and status codes", doors: []string{"internal/store", "internal/storetest", "control/etcd"}},
 	"mvdan.cc/sh/v3":                                {why: "the small image's shell", doors: []string{"initramfs/tools"}},
 	"pgregory.net/rapid":                            {why: "property tests"},
+	"rsc.io/script":                                 {why: "the language of the walkthrough's scripts"},
 }

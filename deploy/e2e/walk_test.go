@@ -1,0 +1,123 @@
+//go:build walk
+
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/tools/txtar"
+	"rsc.io/script"
+)
+
+// TestWalk runs the scripts in docs/walkthrough, each in a directory of its own against the shared host, with
+// the AWS CLI as it comes. Beside the commands of rsc.io/script a script has
+//
+//	aws ARGUMENT...             the AWS CLI, pointed at the host
+//	until REGEXP COMMAND...     repeats a command until it succeeds and what it prints matches
+//	keep NAME                   puts what the last command printed into the variable NAME
+func TestWalk(t *testing.T) {
+	if _, err := exec.LookPath("aws"); err != nil {
+		t.Fatal("the walkthrough needs the AWS CLI: apt-get install awscli")
+	}
+	h := the(t)
+	h.image(t)
+	files, err := filepath.Glob(filepath.Join("..", "..", "docs", "walkthrough", "*.txt"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, f := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
+			before := traces(t, h)
+			h.walk(t, f)
+			h.clean(t, before)
+		})
+	}
+}
+
+func (h *host) walk(t *testing.T, file string) {
+	archive, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s, err := script.NewState(t.Context(), dir, []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "AWS_PAGER=", "AWS_DEFAULT_REGION=" + h.region, "AWS_DEFAULT_OUTPUT=text",
+		"AWS_ACCESS_KEY_ID=" + h.key[0], "AWS_SECRET_ACCESS_KEY=" + h.key[1], "ENDPOINT=" + h.url, "CERTIFICATE=" + h.run("control", "identity.crt"),
+	})
+	if err == nil {
+		err = s.ExtractFiles(archive)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &script.Engine{Cmds: script.DefaultCmds(), Conds: script.DefaultConds()}
+	e.Cmds["aws"] = script.Command(script.CmdUsage{Summary: "run the AWS CLI", Args: "argument..."}, func(s *script.State, args ...string) (script.WaitFunc, error) {
+		out, errs, err := run(s, append([]string{"aws"}, args...))
+		return func(*script.State) (string, string, error) { return out, errs, err }, nil
+	})
+	e.Cmds["until"] = script.Command(script.CmdUsage{Summary: "repeat a command until its output matches", Args: "regexp command..."}, until)
+	e.Cmds["keep"] = script.Command(script.CmdUsage{Summary: "keep the last output in a variable", Args: "name"}, func(s *script.State, args ...string) (script.WaitFunc, error) {
+		if len(args) != 1 {
+			return nil, script.ErrUsage
+		}
+		return nil, s.Setenv(args[0], strings.TrimSpace(s.Stdout()))
+	})
+	var log bytes.Buffer
+	err = e.Execute(s, filepath.Base(file), bufio.NewReader(bytes.NewReader(archive.Comment)), &log)
+	if closed := s.CloseAndWait(&log); err == nil {
+		err = closed
+	}
+	t.Logf("%s", log.String())
+	if err != nil {
+		t.Error(err)
+	}
+	for id := range h.all(t) { // what a script that failed has left
+		t.Errorf("the script leaves %s", id)
+		h.terminate(t, id)
+	}
+}
+
+// run runs a program as a script has its surroundings.
+func run(s *script.State, argv []string) (stdout, stderr string, err error) {
+	if argv[0] == "aws" {
+		endpoint, _ := s.LookupEnv("ENDPOINT")
+		argv = slices.Insert(slices.Clone(argv), 1, "--endpoint-url", endpoint)
+	}
+	var out, errs strings.Builder
+	cmd := exec.CommandContext(s.Context(), argv[0], argv[1:]...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.Getwd(), s.Environ(), &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}
+
+func until(s *script.State, args ...string) (script.WaitFunc, error) {
+	if len(args) < 2 {
+		return nil, script.ErrUsage
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	if err != nil {
+		return nil, err
+	}
+	var out, errs string
+	err = poll(func() error {
+		if s.Context().Err() != nil {
+			return fatal{context.Cause(s.Context())}
+		}
+		var err error
+		if out, errs, err = run(s, args[1:]); err == nil && !want.MatchString(out) {
+			err = fmt.Errorf("%q does not match %s", out, args[0])
+		}
+		return err
+	})
+	return func(*script.State) (string, string, error) { return out, errs, err }, nil
+}
