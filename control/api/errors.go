@@ -9,6 +9,7 @@ import (
 	"github.com/ichiro-metal/ichiro/control/api/wire"
 	"github.com/ichiro-metal/ichiro/control/sigv4"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
 // What an Authority answers.
@@ -96,6 +97,14 @@ func translate(p wire.Protocol, err error) (f fault, ok bool) {
 		return refuse(p, dialect(p, known.Code), known.Message), true
 	case errors.As(err, &unread):
 		return refuse(p, unreadCode(p, unread.Kind), unread.Error()), true
+	}
+	switch {
+	case errors.Is(err, store.ErrTooLarge):
+		return refuse(p, dialect(p, "InvalidParameterCombination"), "The request comes to more than can be stored at once: ask for fewer, or with less data each"), true
+	case errors.Is(err, store.ErrUnavailable):
+		return refuse(p, "Unavailable", "The store of the control plane does not answer: try again"), true
+	case errors.Is(err, store.ErrFull):
+		return refuse(p, "Unavailable", "The store of the control plane is full: delete what is not needed, or have its operator raise the quota"), true
 	}
 	if code := authCode(p, err); code != "" {
 		return refuse(p, code, sentence(err)), true

@@ -29,6 +29,7 @@ import (
 	"github.com/ichiro-metal/ichiro/control/api/wire"
 	"github.com/ichiro-metal/ichiro/control/sigv4"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
 // small returns services with an action of every kind. committed counts what StartInstances did.
@@ -103,6 +104,26 @@ type ask struct {
 	age     time.Duration
 	status  int
 	want    string
+}
+
+// TestTheStoreSpeaksInTheProtocolsWords: what the store refuses is no defect of ours, and says what to do.
+func TestTheStoreSpeaksInTheProtocolsWords(t *testing.T) {
+	for _, c := range []struct {
+		err      error
+		ec2, ssm string
+		status   int
+	}{
+		{store.ErrTooLarge, "InvalidParameterCombination", "ValidationException", 400},
+		{store.ErrUnavailable, "Unavailable", "Unavailable", 503},
+		{store.ErrFull, "Unavailable", "Unavailable", 503},
+	} {
+		for p, code := range map[wire.Protocol]string{wire.EC2: c.ec2, wire.JSON: c.ssm} {
+			f, ok := translate(p, fmt.Errorf("commit: %w", c.err))
+			if !ok || f.code != code || f.status != c.status {
+				t.Errorf("%v: got %+v, %t, want %s and %d", c.err, f, ok, code, c.status)
+			}
+		}
+	}
 }
 
 func (a ask) do(t *testing.T, url string) (int, string) {

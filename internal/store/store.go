@@ -40,6 +40,7 @@ var (
 	ErrStale       = errors.New("a newer generation has been reported")         // PutStatus
 	ErrUnavailable = errors.New("the store does not answer")                    // a write may have happened nevertheless
 	ErrFull        = errors.New("the store is full: delete or raise its quota") // etcd's NOSPACE alarm
+	ErrTooLarge    = errors.New("the store takes less at once")                 // split the transaction
 	ErrDenied      = errors.New("the store denies access")                      // etcd's access control
 )
 

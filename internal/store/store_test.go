@@ -155,9 +155,9 @@ func TestMistakesInATransactionAreErrors(t *testing.T) {
 			for i := range store.MaxTxnOps + 1 {
 				store.Put(tx, things, fmt.Sprint(i), thing{})
 			}
-		}, "commit 1025 changes that rely on 0 keys: the store takes fewer at once: split it, or run etcd with --max-txn-ops=1024"},
+		}, "commit 1025 changes that rely on 0 keys: the store takes less at once: split it, or run etcd with --max-txn-ops=1024"},
 		{"too many bytes", func(tx *store.Txn) { store.Put(tx, big, "a", strings.Repeat("x", 2<<20)) },
-			"commit 1 changes: they are 2097164 bytes together, and the store takes 1572864"},
+			"commit 1 changes of 2097164 bytes together, and 1572864 is the most: the store takes less at once"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tx := store.NewTxn()

@@ -139,7 +139,7 @@ func (c *Client) Commit(ctx context.Context, t *Txn) (rev int64, err error) {
 		size += len(ch.key) + len(ch.value)
 	}
 	if size > MaxBytes {
-		return 0, fmt.Errorf("commit %d changes: they are %d bytes together, and the store takes %d", len(t.changes), size, int(MaxBytes))
+		return 0, fmt.Errorf("commit %d changes of %d bytes together, and %d is the most: %w", len(t.changes), size, int(MaxBytes), ErrTooLarge)
 	}
 	ctx, cancel := c.bound(ctx)
 	defer cancel()
@@ -153,10 +153,10 @@ func (c *Client) Commit(ctx context.Context, t *Txn) (rev int64, err error) {
 	}
 	switch {
 	case errors.Is(err, rpctypes.ErrTooManyOps):
-		return 0, fmt.Errorf("commit %d changes that rely on %d keys: the store takes fewer at once: split it, or run etcd with --max-txn-ops=%d",
-			len(t.changes), len(t.relies), MaxTxnOps)
+		return 0, fmt.Errorf("commit %d changes that rely on %d keys: %w: split it, or run etcd with --max-txn-ops=%d",
+			len(t.changes), len(t.relies), ErrTooLarge, MaxTxnOps)
 	case errors.Is(err, rpctypes.ErrRequestTooLarge):
-		return 0, fmt.Errorf("commit %d changes: they are %d bytes together, and the store takes less", len(t.changes), size)
+		return 0, fmt.Errorf("commit %d changes of %d bytes together: %w", len(t.changes), size, ErrTooLarge)
 	case err != nil:
 		return 0, fmt.Errorf("commit: %w", known(err))
 	case !resp.Succeeded:
