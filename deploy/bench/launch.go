@@ -44,8 +44,12 @@ func (b *bench) launch(ctx context.Context) error {
 		return err
 	}
 	f := figure{Name: "RunInstances accepted to user-data finished, against bare QEMU to init", Unit: "s", Target: 1.35}
-	var answered, toInit []float64
+	var answered, toInit, guests, daemons, alone []float64
 	for range launchPairs {
+		before, err := h.used()
+		if err != nil {
+			return err
+		}
 		g, err := h.start(ctx, image, userData)
 		if err != nil {
 			return err
@@ -58,7 +62,11 @@ func (b *bench) launch(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		machine, err := h.machine(g.id)
+		after, err := h.used()
+		if err != nil {
+			return err
+		}
+		machine, used, err := h.machine(g.id)
 		if err != nil {
 			return err
 		}
@@ -68,15 +76,22 @@ func (b *bench) launch(ctx context.Context) error {
 		if err := h.terminate(ctx, g.id); err != nil {
 			return err
 		}
-		bare, err := b.boot(ctx, machine, initLine)
+		bare, reference, err := b.boot(ctx, machine, initLine)
 		if err != nil {
 			return err
 		}
 		f.OursRaw, f.RefRaw = append(f.OursRaw, done.Sub(g.accepted).Seconds()), append(f.RefRaw, bare.Seconds())
 		answered, toInit = append(answered, g.accepted.Sub(g.sent).Seconds()), append(toInit, init.Sub(g.accepted).Seconds())
+		guests, alone = append(guests, used.Seconds()), append(alone, reference.Seconds())
+		var sum time.Duration
+		for name := range after {
+			sum += after[name] - before[name]
+		}
+		daemons = append(daemons, sum.Seconds())
 		b.log.Info("pair", "ours", number(f.OursRaw[len(f.OursRaw)-1]), "to init", number(toInit[len(toInit)-1]), "bare", number(bare.Seconds()))
 	}
-	f.Note = fmt.Sprintf("of ours, to init %s s; RunInstances itself took %s s before", number(median(toInit)), number(median(answered)))
+	f.Note = fmt.Sprintf("of ours, to init %s s; RunInstances itself took %s s before; processor time: ours %s s of QEMU and %s s of the daemons, bare QEMU %s s",
+		number(median(toInit)), number(median(answered)), number(median(guests)), number(median(daemons)), number(median(alone)))
 	b.compare(f)
 	return nil
 }
@@ -142,17 +157,20 @@ type machine struct {
 // alone are the options of a guest's QEMU that tie it to its host: its monitor and its wire.
 var alone = []string{"-mon", "-netdev"}
 
-// machine takes the arguments of an instance's QEMU and frees them of what ties it to its host.
-func (h *host) machine(id cloud.InstanceID) (machine, error) {
-	var m machine
+// machine takes the arguments of an instance's QEMU and frees them of what ties it to its host. It also
+// returns the processor time that this QEMU has used.
+func (h *host) machine(id cloud.InstanceID) (m machine, used time.Duration, err error) {
 	st, err := shim.ReadStatus(string(bundle.Root(h.run).Instance(id)))
 	if err != nil {
-		return m, err
+		return m, 0, err
+	}
+	if used, err = cpu(st.QEMU.PID); err != nil {
+		return m, 0, err
 	}
 	proc := fmt.Sprintf("/proc/%d", st.QEMU.PID)
 	line, err := os.ReadFile(filepath.Join(proc, "cmdline"))
 	if err != nil {
-		return m, err
+		return m, 0, err
 	}
 	args := strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 	for i := 0; i < len(args); i++ {
@@ -168,7 +186,7 @@ func (h *host) machine(id cloud.InstanceID) (machine, error) {
 			// /proc/self/fd/N there is a file that has a name here.
 			name, err := os.Readlink(strings.Replace(value, "/proc/self", proc, 1))
 			if err != nil {
-				return m, err
+				return m, 0, err
 			}
 			if option == "-kernel" {
 				m.kernel = name
@@ -181,18 +199,18 @@ func (h *host) machine(id cloud.InstanceID) (machine, error) {
 		}
 	}
 	if m.kernel == "" || m.ramdisk == "" {
-		return m, fmt.Errorf("QEMU of %s has no kernel or no ramdisk: %q", id, args)
+		return m, 0, fmt.Errorf("QEMU of %s has no kernel or no ramdisk: %q", id, args)
 	}
-	return m, nil
+	return m, used, nil
 }
 
 // boot runs a machine by itself and returns the time from its start to the line on its console, to which
-// it writes as the instance's does: by a file that it inherits as number 3.
-func (b *bench) boot(ctx context.Context, m machine, line string) (time.Duration, error) {
+// it writes as the instance's does: by a file that it inherits as number 3. used is its processor time.
+func (b *bench) boot(ctx context.Context, m machine, line string) (took, used time.Duration, err error) {
 	path := filepath.Join(b.dir, "console")
 	console, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	defer console.Close()
 	cmd := exec.Command(m.args[0], append(slices.Clone(m.args[1:]), "-kernel", m.kernel, "-initrd", m.ramdisk)...)
@@ -202,7 +220,7 @@ func (b *bench) boot(ctx context.Context, m machine, line string) (time.Duration
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	ended := make(chan struct{})
 	go func() { cmd.Wait(); close(ended) }()
@@ -218,10 +236,13 @@ func (b *bench) boot(ctx context.Context, m machine, line string) (time.Duration
 	}()
 	select {
 	case err := <-found:
-		return at.Sub(began), err
+		if err == nil {
+			used, err = cpu(cmd.Process.Pid)
+		}
+		return at.Sub(began), used, err
 	case <-ended:
 		cancel()
 		<-found
-		return 0, fmt.Errorf("QEMU ended before %q was on its console: %s", line, said.Bytes())
+		return 0, 0, fmt.Errorf("QEMU ended before %q was on its console: %s", line, said.Bytes())
 	}
 }

@@ -39,7 +39,7 @@ func (b *bench) ramdisk(ctx context.Context) error {
 	if _, err := h.console(ctx, g.id, initLine); err != nil {
 		return err
 	}
-	ours, err := h.machine(g.id)
+	ours, _, err := h.machine(g.id)
 	if err != nil {
 		return err
 	}
@@ -60,18 +60,21 @@ func (b *bench) ramdisk(ctx context.Context) error {
 		return err
 	}
 	f := figure{Name: "our ramdisk to init, against Debian's", Unit: "s", Target: 0.75}
+	var ourUse, theirUse []float64
 	for range ramdiskPairs {
-		our, err := b.boot(ctx, ours, initLine)
+		our, ourCPU, err := b.boot(ctx, ours, initLine)
 		if err != nil {
 			return err
 		}
-		their, err := b.boot(ctx, debian, firstWord+" is here")
+		their, theirCPU, err := b.boot(ctx, debian, firstWord+" is here")
 		if err != nil {
 			return err
 		}
 		f.OursRaw, f.RefRaw = append(f.OursRaw, our.Seconds()), append(f.RefRaw, their.Seconds())
+		ourUse, theirUse = append(ourUse, ourCPU.Seconds()), append(theirUse, theirCPU.Seconds())
 		b.log.Info("pair", "ours", number(our.Seconds()), "debian", number(their.Seconds()))
 	}
+	f.Note = fmt.Sprintf("processor time: ours %s s, Debian's %s s", number(median(ourUse)), number(median(theirUse)))
 	b.compare(f)
 	small, err := os.Stat(ours.ramdisk)
 	if err != nil {
