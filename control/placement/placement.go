@@ -63,11 +63,9 @@ type World struct {
 // Assign returns the complete wish for the instance, without its identity document. It reports false when
 // something that the instance names is missing: then there is nothing sensible to tell the host yet.
 func Assign(w World, i cloud.Instance) (cloud.Assignment, bool) {
-	t, err := cloud.TypeNamed(w.Types, i.Type)
-	if err != nil {
-		return cloud.Assignment{}, false
-	}
-	a := cloud.Assignment{Instance: i, Region: w.Region, Type: t}
+	a := cloud.Assignment{Instance: i, Region: w.Region}
+	// A type that the operator has removed leaves this empty: Keep knows what it was.
+	a.Type, _ = cloud.TypeNamed(w.Types, i.Type)
 	// A deregistered image stays good for the instances that were launched from it: then the earlier
 	// assignment, which the caller keeps, has the names of its files.
 	a.ImageName, a.Command = w.Images[i.Image].Name, w.Images[i.Image].CommandLine
@@ -95,12 +93,15 @@ func Assign(w World, i cloud.Instance) (cloud.Assignment, bool) {
 }
 
 // Keep fills in from the assignment that the host already has what is decided once, at launch: the key,
-// and the files of an image that has been deregistered since.
+// and what has been removed since: the files of an image, the sizes of a type.
 func Keep(next, had cloud.Assignment) cloud.Assignment {
 	if had.Instance.ID == "" {
 		return next
 	}
 	next.PublicKey = had.PublicKey
+	if next.Type.Name == "" {
+		next.Type = had.Type
+	}
 	if next.ImageName == "" {
 		next.ImageName, next.Command = had.ImageName, had.Command
 	}
