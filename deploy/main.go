@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/ichiro-metal/ichiro/deploy/doctor"
@@ -95,6 +96,8 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		return service.Usagef("up takes no argument, got %q", rest)
 	case pool != "":
 		return service.Usagef("--pool: volumes are not there yet")
+	case !slices.Contains([]string{"auto", "kvm", "tcg"}, opt.Accel):
+		return service.Usagef("--accel %q: want auto, kvm or tcg", opt.Accel)
 	case len(opt.Account) != 12 || strings.Trim(opt.Account, "0123456789") != "":
 		return service.Usagef("--account %q: want 12 digits", opt.Account)
 	}

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -116,5 +117,46 @@ func TestTwoHosts(t *testing.T) {
 	})
 	if got := h.memory(t, a); got != was {
 		t.Errorf("the other host's guest remembers %q, want %q", got, was)
+	}
+}
+
+// TestUpRefuses starts hosts that cannot be, and looks for what they leave.
+func TestUpRefuses(t *testing.T) {
+	h := the(t)
+	for _, c := range []struct {
+		name, says string
+		flags      []string
+	}{
+		{"a port that is in use", "choose another address", []string{"--listen", strings.TrimPrefix(h.url, "http://")}},
+		{"an address that others can reach", "loopback", []string{"--listen", "0.0.0.0:0"}},
+		{"an account that is none", "12 digits", []string{"--account", "12"}},
+		{"an accelerator that is none", "accel", []string{"--accel", "steam"}},
+		{"a flag that is none", "flag", []string{"--frobnicate"}},
+		{"a run directory that is too long", "shorter", []string{"--run", "/tmp/" + strings.Repeat("x", 90)}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			other, err := newHost()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer os.RemoveAll(other.dir)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, filepath.Join(bin, "ichiro"), append([]string{"up", "--state", other.state(), "--run", other.run()}, c.flags...)...)
+			cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // it may have come up
+			out, err := cmd.CombinedOutput()
+			if err == nil || !strings.Contains(string(out), c.says) {
+				t.Errorf("%v: %s", err, out)
+			}
+			if left := traces(t, other); len(left) > 0 {
+				t.Errorf("left are %q", left)
+			}
+			if _, err := os.Stat(other.run("up.json")); err == nil {
+				t.Error("it still says that it is up")
+			}
+			if err := other.down(); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

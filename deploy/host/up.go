@@ -56,6 +56,7 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 	if err := bundle.Write(filepath.Join(opt.Run, "up.json"), self, 0o644); err != nil {
 		return err
 	}
+	defer os.Remove(filepath.Join(opt.Run, "up.json"))
 	if err := opt.endLeft(log); err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 	// the backlog, and the port stays the same.
 	listener, err := net.Listen("tcp", opt.Listen)
 	if err != nil {
-		return fmt.Errorf("listen for the API: %w", err)
+		return fmt.Errorf("listen for the API: %w: choose another address with --listen", err)
 	}
 	defer listener.Close()
 	socket, err := listener.(*net.TCPListener).File()
@@ -127,7 +128,6 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 	if opt.Ready != "" {
 		os.Remove(opt.Ready)
 	}
-	os.Remove(filepath.Join(opt.Run, "up.json"))
 	return err
 }
 
