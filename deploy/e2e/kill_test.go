@@ -87,6 +87,46 @@ func TestKill(t *testing.T) {
 	}
 }
 
+// TestKillAll ends everything but the guest at once, also while another is being launched.
+func TestKillAll(t *testing.T) {
+	h := the(t)
+	id := *h.guest(t, nil).InstanceId
+	was := h.memory(t, id)
+	command := h.send(t, id, "until test -f /tmp/go; do sleep 0.1; done; echo done")
+	h.inProgress(t, id, command)
+	next := *h.launch(t, nil).InstanceId
+	keeper, err := shim.Keeper(t.Context(), h.run("instances", id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	victims := []shim.Process{keeper}
+	for _, name := range []string{"control", "agent", "imds", "gateway"} {
+		p, err := h.daemon(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		victims = append(victims, p)
+	}
+	for _, p := range victims {
+		if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil {
+			t.Error(err)
+		}
+	}
+	// The API answers again at the port where it was, which it was asked at in the meantime.
+	h.becomes(t, next, types.InstanceStateNameRunning)
+	h.sh(t, id, "touch /tmp/go")
+	if out := h.result(t, id, command); out.Status != "Success" || strings.TrimSpace(*out.StandardOutputContent) != "done" {
+		t.Errorf("the command is %s: %q", out.Status, *out.StandardOutputContent)
+	}
+	if got := h.memory(t, id); got != was {
+		t.Errorf("the guest remembers %q, want %q", got, was)
+	}
+	if got := h.sh(t, id, "curl -s http://169.254.169.254/latest/meta-data/instance-id"); got != id {
+		t.Errorf("its metadata say that it is %q, want %s", got, id)
+	}
+	h.online(t, next)
+}
+
 // TestKillQEMU takes the machine away from under its shim: the API says so, and the instance can be
 // started again.
 func TestKillQEMU(t *testing.T) {
