@@ -22,7 +22,7 @@ var wanted = []Module{
 	{When: "network", Name: "virtio_net"},
 	{When: "virtio:2", Name: "virtio_blk"},
 	{When: "virtio:3", Name: "virtio_console"},
-	{When: "virtio:4", Name: "virtio-rng"},
+	{When: "later", Name: "virtio-rng"}, // the processor gives entropy meanwhile
 	{When: "later", Name: "button"},
 	{When: "later", Name: "evdev"},
 	{When: "later", Name: "pvpanic-pci"},

@@ -20,8 +20,8 @@ const (
 	agent       = "/usr/bin/ichiro-runcmd"
 	moduleList  = "/etc/ichiro/modules"
 	searchPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	settleAfter = 200 * time.Millisecond // from network up
-	noServer    = 2 * time.Second        // from the first question
+	settleAfter = time.Second     // from network up: a script that is short is not to share the processor
+	noServer    = 2 * time.Second // from the first question
 )
 
 // environment of every process that init starts.
