@@ -105,6 +105,11 @@ func (s *Service) ModifyInstanceAttribute(ctx context.Context, in *shape.ModifyI
 				return cloud.Errorf("InvalidParameterCombination", "Instance type %s does not support virtualization type '%s'", typ.Name, i.Virtualization)
 			}
 			i.Type, set = typ.Name, set+1
+			if i.Host != "" { // the next start looks for a host that has room for it
+				store.Remove(t, store.Assignments(i.Host), i.ID)
+				store.Remove(t, store.Credentials(i.Host), i.ID)
+				i.Host = ""
+			}
 		}
 		if v := in.UserData; v != nil {
 			if err := stopped("user data"); err != nil {

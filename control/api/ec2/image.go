@@ -65,7 +65,7 @@ func (s *Service) RegisterImage(ctx context.Context, in *shape.RegisterImageInpu
 			if o.Value.Kind != p.kind {
 				return cloud.Errorf("InvalidParameterValue", "%s is not a %s", p.id, p.kind)
 			}
-			store.Require(t, store.Images, p.id, o.Rev)
+			store.Update(t, store.Images, o, o.Value) // so that nobody deregisters it at the same moment
 		}
 		store.Create(t, names, i.Name, i.ID)
 		store.Create(t, store.Images, i.ID, i)
@@ -92,7 +92,13 @@ func (s *Service) DeregisterImage(ctx context.Context, in *shape.DeregisterImage
 			}
 		}
 		store.Delete(t, store.Images, o)
-		store.Remove(t, cluster.ImageNames(o.Value.Account), o.Value.Name)
+		names := cluster.ImageNames(o.Value.Account)
+		switch held, err := store.Get(ctx, s.Store, names, o.Value.Name); {
+		case err == nil && held.Value == o.Value.ID: // kernels and ramdisks of the pool hold no name
+			store.Delete(t, names, held)
+		case err != nil && !errors.Is(err, store.ErrNotFound):
+			return err
+		}
 		return nil
 	})
 	return &shape.DeregisterImageOutput{}, err

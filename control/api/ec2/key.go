@@ -85,7 +85,7 @@ func (s *Service) CreateKeyPair(ctx context.Context, in *shape.CreateKeyPairInpu
 	return &shape.CreateKeyPairOutput{KeyName: k.Name, KeyPairId: string(k.ID), KeyFingerprint: k.Fingerprint, KeyMaterial: string(material), Tags: tags(k.Tags)}, nil
 }
 
-// ImportKeyPair stores a public key that the caller made: an authorized_keys line, or PEM.
+// ImportKeyPair stores a public key that the caller made, as an authorized_keys line.
 func (s *Service) ImportKeyPair(ctx context.Context, in *shape.ImportKeyPairInput) (*shape.ImportKeyPairOutput, error) {
 	key, err := parsePublicKey(in.PublicKeyMaterial)
 	if err != nil {

@@ -222,10 +222,12 @@ func (s *Service) DescribeSecurityGroupRules(ctx context.Context, in *shape.Desc
 		for _, g := range all {
 			for egress, rules := range map[bool][]cloud.GroupRule{false: g.Ingress, true: g.Egress} {
 				for _, r := range rules {
-					if _, ok := wanted[string(r.ID)]; !ok && len(wanted) > 0 {
-						continue
+					if len(in.SecurityGroupRuleIds) > 0 {
+						if _, ok := wanted[string(r.ID)]; !ok {
+							continue
+						}
+						wanted[string(r.ID)] = true
 					}
-					wanted[string(r.ID)] = true
 					rule := shape.SecurityGroupRule{
 						SecurityGroupRuleId: string(r.ID), GroupId: string(g.ID), GroupOwnerId: string(g.Account), IsEgress: ptr(egress),
 						IpProtocol: r.Protocol, FromPort: number(r.FromPort), ToPort: number(r.ToPort), CidrIpv4: r.CIDR, Description: r.Description,

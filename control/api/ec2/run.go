@@ -9,6 +9,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"time"
 
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
@@ -63,7 +64,7 @@ func (s *Service) RunInstances(ctx context.Context, in *shape.RunInstancesInput)
 				return cloud.Errorf("IdempotentParameterMismatch", "The client token %s was used for a request with other parameters: use another token", in.ClientToken)
 			case err == nil:
 				reservation = had.Value.Reservation
-				return nil
+				return s.Mirror.WaitRev(ctx, had.Rev) // another control process may have answered the first time
 			case !errors.Is(err, store.ErrNotFound):
 				return err
 			}
@@ -412,6 +413,9 @@ func (s *Service) where(snap *store.Snapshot, t *store.Txn, l *launch) (cloud.Su
 		if g == nil {
 			return cloud.Errorf("InvalidGroup.NotFound", "The security group '%s' does not exist in VPC '%s'", text, subnet.Value.VPC)
 		}
+		if slices.Contains(out, g.Value.ID) {
+			return nil
+		}
 		store.Require(t, store.Groups, g.Value.ID, g.Rev)
 		out = append(out, g.Value.ID)
 		return nil
@@ -457,7 +461,8 @@ func (s *Service) subnet(snap *store.Snapshot, who cloud.AccountID, id string, p
 	return store.Object[cloud.Subnet]{}, cloud.Errorf("MissingInput", "No subnets found for the default VPC. Please specify a subnet.")
 }
 
-// room returns the hosts with what is given away on them.
+// room returns the hosts with what is given away on them, and on each what is promised to those that wait
+// for their place.
 func (s *Service) room(snap *store.Snapshot) ([]placement.Candidate, error) {
 	hosts, err := store.Mirrored(snap, store.Hosts)
 	if err != nil {
@@ -468,14 +473,23 @@ func (s *Service) room(snap *store.Snapshot) ([]placement.Candidate, error) {
 		return nil, err
 	}
 	used := map[cloud.HostID]int{}
+	var waiting []cloud.Instance
 	for _, o := range all {
 		if t, err := cloud.TypeNamed(s.Types, o.Value.Type); err == nil && o.Value.Power != cloud.PowerTerminated {
 			used[o.Value.Host] += t.MemoryMiB
+			if o.Value.Host == "" && o.Value.Power == cloud.PowerRunning {
+				waiting = append(waiting, o.Value)
+			}
 		}
 	}
 	out := make([]placement.Candidate, len(hosts))
 	for i, h := range hosts {
 		out[i] = placement.Candidate{Host: h.Value, UsedMiB: used[h.Value.ID]}
+	}
+	for _, i := range waiting {
+		if t, err := cloud.TypeNamed(s.Types, i.Type); err == nil {
+			charge(out, t, i.Zone)
+		}
 	}
 	return out, nil
 }
