@@ -382,7 +382,7 @@ func TestPagesShowOneMoment(t *testing.T) {
 			}
 		}
 		ask.NextToken = out.NextToken
-		r.run(in) // must not show
+		r.run(small()) // must not show
 	}
 	if len(seen) != 7 {
 		t.Errorf("got %d instances, want the 7 of the first moment", len(seen))

@@ -171,7 +171,7 @@ func (s *Service) image(i cloud.Image) shape.Image {
 		ImageId: string(i.ID), Name: i.Name, Description: i.Description, ImageLocation: location, ImageType: string(i.Kind),
 		Architecture: i.Architecture, VirtualizationType: i.Virtualization, KernelId: string(i.Kernel), RamdiskId: string(i.Ramdisk),
 		RootDeviceName: i.RootDeviceName, RootDeviceType: i.RootDeviceType, State: "available", OwnerId: string(i.Account),
-		Public: ptr(i.Public), CreationDate: i.Created.UTC().Format("2006-01-02T15:04:05.000Z"), Hypervisor: "kvm", EnaSupport: ptr(false),
+		Public: ptr(i.Public), CreationDate: i.Created.UTC().Format("2006-01-02T15:04:05.000Z"), Hypervisor: "xen", EnaSupport: ptr(false),
 		PlatformDetails: "Linux/UNIX", UsageOperation: "RunInstances", Tags: tags(i.Tags),
 	}
 }

@@ -69,7 +69,7 @@ func (w *look) instance(i cloud.Instance) shape.Instance {
 		State: state(i.State(st)), StateTransitionReason: i.Transition,
 		AmiLaunchIndex: number(i.LaunchIndex), Architecture: i.Architecture, VirtualizationType: i.Virtualization,
 		ClientToken: i.ClientToken, InstanceType: i.Type, KeyName: i.KeyName, LaunchTime: &i.Launched,
-		Hypervisor: "kvm", RootDeviceName: i.RootDeviceName, RootDeviceType: i.RootDeviceType,
+		Hypervisor: "xen", RootDeviceName: i.RootDeviceName, RootDeviceType: i.RootDeviceType,
 		EbsOptimized: ptr(false), EnaSupport: ptr(false), PlatformDetails: "Linux/UNIX", UsageOperation: "RunInstances",
 		UsageOperationUpdateTime: &i.Launched, Tags: tags(i.Tags), Monitoring: &shape.Monitoring{State: "disabled"},
 		Placement: &shape.Placement{AvailabilityZone: i.Zone, Tenancy: "default"},

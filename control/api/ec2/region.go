@@ -129,7 +129,7 @@ func (s *Service) DescribeInstanceTypes(ctx context.Context, in *shape.DescribeI
 func (s *Service) instanceType(t cloud.InstanceType) shape.InstanceTypeInfo {
 	no := ptr(false)
 	return shape.InstanceTypeInfo{
-		InstanceType: t.Name, CurrentGeneration: ptr(true), BareMetal: no, Hypervisor: "kvm", BurstablePerformanceSupported: ptr(t.Burstable),
+		InstanceType: t.Name, CurrentGeneration: ptr(true), BareMetal: no, Hypervisor: "nitro", BurstablePerformanceSupported: ptr(t.Burstable),
 		AutoRecoverySupported: no, DedicatedHostsSupported: no, FreeTierEligible: no, HibernationSupported: no, InstanceStorageSupported: no,
 		MemoryInfo:    &shape.MemoryInfo{SizeInMiB: number(t.MemoryMiB)},
 		VCpuInfo:      &shape.VCpuInfo{DefaultVCpus: number(t.VCPUs), DefaultCores: number(t.VCPUs), DefaultThreadsPerCore: number(1)},

@@ -115,7 +115,7 @@ func (s *Service) checkLaunch(ctx context.Context, in *shape.RunInstancesInput) 
 	if l.userData, err = decodeUserData(in.UserData); err != nil {
 		return nil, err
 	}
-	if l.tags, err = specifiedTags(in.TagSpecifications, "instance", "network-interface", "volume", "spot-instances-request"); err != nil {
+	if l.tags, err = specifiedTags(in.TagSpecifications, "instance", "network-interface"); err != nil {
 		return nil, err
 	}
 	if p := in.IamInstanceProfile; p != nil {
