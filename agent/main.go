@@ -45,7 +45,6 @@ type options struct {
 	control account
 	imds    account
 	gateway account
-	machine account
 	group   int
 }
 
@@ -80,7 +79,6 @@ func parse(args []string) (options, error) {
 	flags.Var(&o.control, "control-user", "`UID:GID` of ichiro-control, who may open the door")
 	flags.Var(&o.imds, "imds-user", "`UID:GID` of ichiro-imds")
 	flags.Var(&o.gateway, "gateway-user", "`UID:GID` of ichiro-gateway")
-	flags.Var(&o.machine, "vm-user", "`UID:GID` that QEMU runs as")
 	flags.IntVar(&o.group, "group", 0, "`GID` that the daemons have in common")
 	if err := service.Parse(flags, args); err != nil {
 		return o, err
@@ -133,7 +131,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	cfg := host.Config{
 		ID: id, Zone: o.zone, Region: o.region, Root: o.root, Images: filepath.Join(o.state, "images"), Keys: filepath.Join(o.state, "keys"),
 		Prefix: eni.Prefix(string(o.root)), Pool: o.pool, Accel: o.accel,
-		MachineUID: o.machine.uid, MachineGID: o.machine.gid, IMDSGroup: o.imds.gid, GatewayGID: o.gateway.gid, Group: o.group,
+		IMDSGroup: o.imds.gid, GatewayGID: o.gateway.gid, Group: o.group,
 		Store: client, Mirror: mirror, Network: network, Units: units, Sockets: sockets, Now: time.Now, Log: log,
 	}
 	h, c := host.New(cfg), host.NewCommands(cfg)
@@ -153,7 +151,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		service.Func("units", units.Run),
 		mirror,
 		service.Func("watcher", watcher.Run),
-		service.Func("files", func(ctx context.Context) error { return follow(ctx, watcher, units, instances, commands) }),
+		service.Func("files", func(ctx context.Context) error { return follow(ctx, h, watcher, units, instances, commands) }),
 		service.Func("restore", func(ctx context.Context) error {
 			defer close(restored)
 			if err := h.Restore(ctx); err != nil {
@@ -168,7 +166,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 // follow wakes the loops when a file has changed that they read, or a machine has ended.
-func follow(ctx context.Context, w *bundle.Watcher, u *unit.Manager, instances, commands *reconcile.Loop) error {
+func follow(ctx context.Context, h *host.Host, w *bundle.Watcher, u *unit.Manager, instances, commands *reconcile.Loop) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -183,7 +181,8 @@ func follow(ctx context.Context, w *bundle.Watcher, u *unit.Manager, instances, 
 			case filepath.Base(path) == "status.json":
 				instances.Wake()
 			}
-		case <-u.Exited():
+		case e := <-u.Exited():
+			h.Failed(e)
 			instances.Wake()
 		}
 	}

@@ -60,19 +60,20 @@ func (s signer) Sign(a cloud.Assignment) (cloud.IdentityDocument, error) {
 func openSigner(dir, region string) (signer, error) {
 	path := filepath.Join(dir, "identity.pem")
 	text, err := os.ReadFile(path)
-	if err == nil {
-		key, err := identity.Parse(text)
-		return signer{key}, err
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
+		made, err := identity.Generate(rand.Reader, region, time.Now().UTC())
+		if err != nil {
+			return signer{}, err
+		}
+		if text, err = made.PEM(); err != nil {
+			return signer{}, err
+		}
+		if text, err = bundle.Keep(path, text); err != nil {
+			return signer{}, err
+		}
+	} else if err != nil {
 		return signer{}, err
 	}
-	key, err := identity.Generate(rand.Reader, region, time.Now().UTC())
-	if err != nil {
-		return signer{}, err
-	}
-	if text, err = key.PEM(); err != nil {
-		return signer{}, err
-	}
-	return signer{key}, bundle.WriteBytes(path, text, 0o600)
+	key, err := identity.Parse(text)
+	return signer{key}, err
 }

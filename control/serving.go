@@ -3,11 +3,8 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"fmt"
-	"io/fs"
 	"net"
-	"os"
 	"path/filepath"
 
 	"github.com/ichiro-metal/ichiro/control/api"
@@ -72,14 +69,11 @@ func (s *serving) Run(ctx context.Context) error {
 
 // keyFile returns n random bytes that are made once and kept in a file of mode 0600.
 func keyFile(path string, n int) ([]byte, error) {
-	key, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		key = make([]byte, n)
-		if _, err := rand.Read(key); err != nil {
-			return nil, err
-		}
-		return key, bundle.WriteBytes(path, key, 0o600)
+	key := make([]byte, n)
+	if _, err := rand.Read(key); err != nil {
+		return nil, err
 	}
+	key, err := bundle.Keep(path, key)
 	if err == nil && len(key) != n {
 		return nil, fmt.Errorf("key file %s has %d bytes, want %d", path, len(key), n)
 	}

@@ -86,6 +86,7 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		fs.StringVar(&opt.Uplink, "uplink-range", "100.64.0.0/16", "addresses for the links between VPCs and this machine")
 		fs.StringVar(&opt.Kernel, "kernel", "", "kernel of the small image (default: the newest /boot/vmlinuz-*-cloud-amd64)")
 		fs.StringVar(&pool, "pool", "", "volume pool, qcow2:DIR or rbd:... (volumes are not there yet)")
+		fs.BoolVar(&opt.Print, "print", false, "print the exports for the AWS CLI when all is ready")
 		fs.BoolVar(&opt.WithGuests, "with-guests", false, "end the guests too when told to stop")
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -19,6 +20,7 @@ type Commands struct {
 	asked    map[string]bool // wishes that are in the bundle, and whether cancellation is too
 	reported map[string]cloud.Invocation
 	pings    map[cloud.InstanceID]cloud.AgentPing
+	swept    time.Time
 }
 
 // NewCommands returns a Commands.
@@ -96,12 +98,42 @@ func (c *Commands) Reconcile(ctx context.Context) error {
 			done = append(done, func() { delete(c.reported, id); delete(c.asked, id) })
 		}
 	}
+	if now := c.Now(); now.Sub(c.swept) > sweepEvery {
+		c.swept = now
+		errs = append(errs, c.sweep(wanted))
+	}
 	if t.Len() > 0 {
 		if _, err := c.Store.Commit(ctx, t); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
 		for _, f := range done {
 			f()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweepEvery is how often the bundles are searched for commands that nobody wishes for any more.
+const sweepEvery = 30 * time.Second
+
+// sweep removes commands whose wishes were withdrawn before anything was reported of them.
+func (c *Commands) sweep(wanted map[string]bool) error {
+	ids, err := c.Root.List()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		entries, err := os.ReadDir(c.Root.Instance(id).Commands())
+		if err != nil {
+			continue // the instance is going, or has no commands yet
+		}
+		for _, e := range entries {
+			command, kind := bundle.ParseCommandFile(e.Name())
+			key := store.InvocationID(command, id)
+			if _, known := c.reported[key]; kind == bundle.CommandAsked && !wanted[key] && !known {
+				errs = append(errs, c.Root.Instance(id).RemoveCommand(command))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -2,14 +2,31 @@ package host
 
 import (
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
+
+// readKey reads a key from a directory that belongs to the control plane: only a file, never what a link leads to.
+func readKey(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read %s: it is not a file", path)
+	}
+	return io.ReadAll(io.LimitReader(f, 64))
+}
 
 // credentials puts the role credentials of an instance where its metadata service reads them. They are
 // sealed in the store; the key is the control plane's, and read when it is first needed.
@@ -26,7 +43,7 @@ func (h *Host) credentials(dir bundle.Dir) error {
 		return err
 	}
 	if h.sealer == nil {
-		key, err := os.ReadFile(filepath.Join(h.Keys, "hosts"))
+		key, err := readKey(filepath.Join(h.Keys, "hosts"))
 		if err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +31,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/agent/eni"
@@ -60,8 +62,6 @@ type Config struct {
 	Prefix     string // of names in the root network namespace
 	Pool       netip.Prefix
 	Accel      string
-	MachineUID int
-	MachineGID int
 	IMDSGroup  int
 	GatewayGID int
 	Group      int // common to the daemons
@@ -79,14 +79,48 @@ type Host struct {
 	Config
 	reported   map[cloud.InstanceID]cloud.InstanceStatus // what the store is known to hold
 	remembered []byte                                    // what network.json holds
-	sealer     *store.Sealer                             // nil until it is needed
-	connected  connection                                // what the network was last made to be
+	unsettled  bool                                      // the network could not be changed in this round
+
+	mu        sync.Mutex
+	failed    map[cloud.InstanceID]failure // boots whose shim cannot be kept running
+	sealer    *store.Sealer                // nil until it is needed
+	connected connection                   // what the network was last made to be
+}
+
+// failure is a boot that led to no machine, and why.
+type failure struct {
+	boot   int
+	reason string
+}
+
+// Failed takes the news that a boot's shim cannot be kept running: the boot is over before it began, and is not
+// tried again.
+func (h *Host) Failed(e unit.Exit) {
+	if e.Err == nil {
+		return
+	}
+	m, err := bundle.Read[bundle.Machine](h.Root.Instance(e.ID).Path("machine.json"))
+	if err != nil {
+		return
+	}
+	h.Log.Error("a machine cannot be started", "instance", e.ID, "boot", m.Boot, "err", e.Err)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failed[e.ID] = failure{m.Boot, e.Err.Error()}
+}
+
+// failure returns why a boot led to no machine, if it did not.
+func (h *Host) failure(id cloud.InstanceID, boot int) (string, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f, ok := h.failed[id]
+	return f.reason, ok && f.boot == boot
 }
 
 // New returns a Host.
 func New(cfg Config) *Host {
 	cfg.Log = cfg.Log.With("component", "host", "host", cfg.ID)
-	return &Host{Config: cfg, reported: map[cloud.InstanceID]cloud.InstanceStatus{}}
+	return &Host{Config: cfg, reported: map[cloud.InstanceID]cloud.InstanceStatus{}, failed: map[cloud.InstanceID]failure{}}
 }
 
 // Reconcile makes everything true once.
@@ -191,7 +225,7 @@ func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Confi
 			vpcs[n.VPC] = n.VPCPrefix
 			name, _, _ := strings.Cut(cloud.PrivateDNSName(n.Primary(), a.Region), ".")
 			c.Interfaces = append(c.Interfaces, eni.Interface{
-				NetworkInterface: n.NetworkInterface, Network: n.Network, Owner: uint32(h.MachineUID),
+				NetworkInterface: n.NetworkInterface, Network: n.Network, Owner: uint32(h.user(id).UID),
 				Hostname: name,
 			})
 		}
@@ -207,6 +241,19 @@ func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Confi
 	slices.SortFunc(c.Interfaces, func(a, b eni.Interface) int { return cmp.Compare(a.ID, b.ID) })
 	slices.SortFunc(c.VPCs, func(a, b eni.VPC) int { return cmp.Compare(a.ID, b.ID) })
 	return c, nil
+}
+
+// onlyRefused reports whether err speaks of nothing but wishes that cannot be: the rest of the network is as wished.
+func onlyRefused(err error) bool {
+	switch e := err.(type) {
+	case nil, eni.Refused:
+		return true
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(err error) bool { return !onlyRefused(err) })
+	case interface{ Unwrap() error }:
+		return e.Unwrap() != nil && onlyRefused(e.Unwrap())
+	}
+	return false
 }
 
 // remember keeps the network's configuration where the next agent of this host finds it.
@@ -320,6 +367,9 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 	case h.Units.Alive(id):
 		return nil // its shim has not said anything yet
 	}
+	if _, over := h.failure(id, a.Instance.Boot); over {
+		return nil
+	}
 	for _, name := range []string{a.Kernel, a.Ramdisk} {
 		if _, err := cloud.KindOfLocation(name); err != nil { // the shim opens it with all rights
 			return fmt.Errorf("start %s: %w", id, err)
@@ -329,7 +379,7 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 		ID: id, Boot: a.Instance.Boot, Generation: a.Instance.Generation, Type: a.Type.Name,
 		VCPUs: a.Type.VCPUs, MemoryMiB: a.Type.MemoryMiB, Accel: h.Accel,
 		Kernel: filepath.Join(h.Images, a.Kernel), Ramdisk: filepath.Join(h.Images, a.Ramdisk), CommandLine: a.Command,
-		User: bundle.MachineUser{UID: h.MachineUID, GID: h.MachineGID},
+		User: h.user(id),
 	}
 	var taps []*os.File
 	for _, n := range a.Interfaces {
@@ -356,7 +406,8 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 	return h.Units.Start(ctx, id, taps)
 }
 
-// reboot resets the machine once for each reboot that was asked for since it was last done.
+// reboot resets the machine when a reboot was asked for since one was last done: two that wait at the same time
+// are one, and an agent that is killed between reset and note resets once more.
 func (h *Host) reboot(ctx context.Context, id cloud.InstanceID, a cloud.Assignment, st shim.Status) error {
 	path := h.Root.Instance(id).Path("reboots.json")
 	done, err := bundle.Read[int](path)
@@ -371,6 +422,15 @@ func (h *Host) reboot(ctx context.Context, id cloud.InstanceID, a cloud.Assignme
 		return err
 	}
 	return bundle.Write(path, a.Instance.Reboots, 0o600)
+}
+
+// user returns the user of one QEMU, which nobody else has on this machine: a guest that breaks out of its
+// QEMU can neither signal nor read another. The numbers are above those of all distributions and of systemd's
+// containers, which end at 0x6fffffff; of two machines of a host in 24 bits, two are the same once in 16 million.
+func (h *Host) user(id cloud.InstanceID) bundle.MachineUser {
+	sum := sha256.Sum256([]byte(string(h.Root) + "\x00" + string(id)))
+	n := 0x70000000 | int(sum[0])<<16 | int(sum[1])<<8 | int(sum[2])
+	return bundle.MachineUser{UID: n, GID: n}
 }
 
 // prepare writes what the metadata service and the gateway read. Files that say the same already are

@@ -45,6 +45,8 @@ func (h *Host) observe(id cloud.InstanceID, a cloud.Assignment) (cloud.InstanceS
 	if errors.Is(err, fs.ErrNotExist) {
 		alive := h.Units.Alive(id) // its shim has not said anything yet, and may have started a machine
 		switch {
+		case i.Power == cloud.PowerTerminated && h.unsettled:
+			out.State = cloud.StateShuttingDown // its address may still lead here
 		case i.Power == cloud.PowerTerminated && alive:
 			out.State = cloud.StateShuttingDown
 		case i.Power == cloud.PowerTerminated:
@@ -54,11 +56,17 @@ func (h *Host) observe(id cloud.InstanceID, a cloud.Assignment) (cloud.InstanceS
 		case i.Power == cloud.PowerStopped:
 			out.State = cloud.StateStopped
 		}
+		if why, over := h.failure(id, i.Boot); over && i.Power == cloud.PowerRunning {
+			return h.stillborn(id, out, why), nil
+		}
 		out.Since = h.since(id, out)
 		return out, nil
 	}
 	if err != nil {
 		return out, err
+	}
+	if why, over := h.failure(id, i.Boot); over && st.Boot < i.Boot && i.Power == cloud.PowerRunning {
+		return h.stillborn(id, out, why), nil
 	}
 	out.Boot, out.Since, out.Started, out.Panicked = st.Boot, st.Since, st.Started, st.State == shim.StatePanicked
 	out.Reboots, _ = bundle.Read[int](h.Root.Instance(id).Path("reboots.json"))
@@ -85,6 +93,14 @@ func (h *Host) observe(id cloud.InstanceID, a cloud.Assignment) (cloud.InstanceS
 		}
 	}
 	return out, nil
+}
+
+// stillborn is a boot that never had a machine.
+func (h *Host) stillborn(id cloud.InstanceID, out cloud.InstanceStatus, why string) cloud.InstanceStatus {
+	out.State = cloud.StateStopped
+	out.Reason = cloud.Reason{Code: "Server.InternalError", Message: "Server.InternalError: the machine cannot be started: " + why}
+	out.Since = h.since(id, out)
+	return out
 }
 
 // reason says in EC2's codes why a boot ended, and whether the guest did it.

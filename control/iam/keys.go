@@ -10,9 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
 )
 
 // Files in the key directory.
@@ -35,7 +35,7 @@ func LoadRoot(dir string) (RootKey, error) {
 	if err != nil {
 		return RootKey{}, fmt.Errorf("encode root key: %v", err)
 	}
-	text, err = keepFile(filepath.Join(dir, rootFile), append(text, '\n'))
+	text, err = bundle.Keep(filepath.Join(dir, rootFile), append(text, '\n'))
 	if err != nil {
 		return RootKey{}, fmt.Errorf("root key: %w", err)
 	}
@@ -47,31 +47,6 @@ func LoadRoot(dir string) (RootKey, error) {
 		return RootKey{}, fmt.Errorf("root key %s lacks AccessKeyId or SecretAccessKey", filepath.Join(dir, rootFile))
 	}
 	return key, nil
-}
-
-// keepFile returns what path holds, and when it does not exist yet, writes want
-// there first. The file appears whole or not at all.
-func keepFile(path string, want []byte) ([]byte, error) {
-	if have, err := os.ReadFile(path); err == nil || !errors.Is(err, fs.ErrNotExist) {
-		return have, err
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".new-*") // CreateTemp makes it 0600
-	if err != nil {
-		return nil, err
-	}
-	defer os.Remove(f.Name())
-	_, err = f.Write(want)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return nil, err
-	}
-	// A link fails when the name is taken, so of two processes one wins.
-	if err := os.Link(f.Name(), path); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
-	return os.ReadFile(path)
 }
 
 // vault turns secrets into what may lie in etcd, and back. All control
@@ -88,7 +63,7 @@ func loadVault(dir string) (*vault, error) {
 	raw := make([]byte, sealKeyLen)
 	rand.Read(raw)
 	path := filepath.Join(dir, sealFile)
-	text, err := keepFile(path, []byte(base64.StdEncoding.EncodeToString(raw)+"\n"))
+	text, err := bundle.Keep(path, []byte(base64.StdEncoding.EncodeToString(raw)+"\n"))
 	if err != nil {
 		return nil, fmt.Errorf("seal key: %w", err)
 	}

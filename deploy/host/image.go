@@ -52,6 +52,14 @@ func buildSmallImage(ctx context.Context, opt Options, log *slog.Logger) error {
 		log.Info("the small image is there", "name", smallImage)
 		return nil
 	}
+	// What builds that were killed have left; this run directory's lock does not guard the state directory, but two
+	// hosts cannot share one: etcd refuses.
+	for _, pattern := range []string{".build-*", ".add-*"} {
+		left, _ := filepath.Glob(filepath.Join(opt.images(), pattern))
+		for _, l := range left {
+			os.RemoveAll(l)
+		}
+	}
 	began := time.Now()
 	log.Info("building the small image", "name", smallImage, "kernel", release)
 	work, err := os.MkdirTemp(opt.images(), ".build-")

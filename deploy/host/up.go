@@ -34,6 +34,7 @@ type Options struct {
 	Uplink     string
 	Kernel     string // the kernel of the small image; "" for the newest installed cloud kernel
 	WithGuests bool   // end the guests too when told to stop
+	Print      bool   // print the exports, secret included: for people, not for logs
 	Out        *os.File
 }
 
@@ -115,7 +116,10 @@ func Up(ctx context.Context, opt Options, log *slog.Logger) error {
 				return fmt.Errorf("write the ready file: %w", err)
 			}
 		}
-		fmt.Fprintf(opt.Out, "# ready after %.2f s\n%s", time.Since(began).Seconds(), exports)
+		fmt.Fprintf(opt.Out, "# ready after %.2f s; `ichiro env --run %s` prints the exports for the AWS CLI\n", time.Since(began).Seconds(), opt.Run)
+		if opt.Print {
+			fmt.Fprint(opt.Out, exports)
+		}
 		return nil
 	})
 	g.Go(func() error {
@@ -152,7 +156,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 	}
 	agent := []string{
 		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink-range", opt.Uplink,
-		"--control-user", ids(u.Control), "--imds-user", ids(u.IMDS), "--gateway-user", ids(u.Gateway), "--vm-user", ids(u.Machine),
+		"--control-user", ids(u.Control), "--imds-user", ids(u.IMDS), "--gateway-user", ids(u.Gateway),
 		"--group", fmt.Sprint(u.Group),
 	}
 	if opt.Etcd != "" {

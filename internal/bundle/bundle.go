@@ -39,9 +39,10 @@ func (r Root) Handover() string { return filepath.Join(string(r), "handover.sock
 // Door is the socket at which the control plane reads consoles and command output.
 func (r Root) Door() string { return filepath.Join(string(r), "door.sock") }
 
-// Admin is the socket of a daemon's metrics, health and profiles.
+// Admin is the socket of a daemon's metrics, health and profiles. It is in a directory of the daemon's own:
+// no other can take its place.
 func (r Root) Admin(daemon string) string {
-	return filepath.Join(string(r), "admin", daemon+".sock")
+	return filepath.Join(string(r), "admin", daemon, "sock")
 }
 
 // Etcd is the socket of the embedded etcd.
