@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -107,7 +108,7 @@ func check(in *shape.SendCommandInput) error {
 	switch t := in.TimeoutSeconds; {
 	case t != nil && (*t < leastDelivery || *t > mostDelivery):
 		return cloud.Errorf("ValidationException", "TimeoutSeconds is %d to %d, not %d", leastDelivery, mostDelivery, *t)
-	case len(in.Comment) > 100:
+	case utf8.RuneCountInString(in.Comment) > 100:
 		return cloud.Errorf("ValidationException", "Comment may have 100 characters")
 	case len(in.InstanceIds) > maxInstanceIDs:
 		return cloud.Errorf("ValidationException", "InstanceIds may name %d instances: use Targets for more", maxInstanceIDs)
@@ -223,9 +224,15 @@ func (s *Service) CancelCommand(ctx context.Context, in *shape.CancelCommandInpu
 				if _, ok := next.Hosts[cloud.InstanceID(id)]; !ok {
 					return nil, cloud.Errorf("InvalidInstanceId", "Command %s was not sent to %.40s", next.ID, id)
 				}
-				ids = append(ids, cloud.InstanceID(id))
+				if id := cloud.InstanceID(id); !slices.Contains(ids, id) {
+					ids = append(ids, id)
+				}
 			}
-			next.Cancelled = append(next.Cancelled, ids...)
+			for _, id := range ids {
+				if !slices.Contains(next.Cancelled, id) {
+					next.Cancelled = append(next.Cancelled, id)
+				}
+			}
 		}
 		t := store.NewTxn()
 		store.Update(t, store.Commands, o, next)

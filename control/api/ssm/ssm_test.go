@@ -1,0 +1,277 @@
+package ssm
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/ichiro-metal/ichiro/control/api"
+	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+	"github.com/ichiro-metal/ichiro/internal/storetest"
+)
+
+var start = time.Date(2026, 11, 23, 18, 0, 0, 0, time.UTC)
+
+const (
+	one   = "i-00000000000000001" // Name=a, with an agent
+	two   = "i-00000000000000002" // Name=b, with an agent
+	mute  = "i-00000000000000003" // Name=a, without
+	other = "i-00000000000000004" // somebody else's
+)
+
+// porch is a host's door with the same text behind it for every stream.
+type porch struct{ text string }
+
+func (p *porch) Output(_ context.Context, _ cloud.Host, _ cloud.InstanceID, _ cloud.CommandID, _ string, limit int) ([]byte, error) {
+	return []byte(p.text[:min(limit, len(p.text))]), nil
+}
+
+type rig struct {
+	*Service
+	*testing.T
+	ctx  context.Context
+	now  time.Time
+	door *porch
+}
+
+func newRig(t *testing.T) *rig {
+	c := storetest.New(t)
+	m := store.NewMirror(c, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { m.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	<-m.Ready()
+	pager, err := api.NewPager(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{T: t, ctx: api.WithCaller(t.Context(), api.Identity{Account: "000000000000"}), now: start, door: &porch{}}
+	r.Service = &Service{Config{Store: c, Mirror: m, Door: r.door, Pager: pager, Now: func() time.Time { return r.now }, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)}}
+	r.write(func(t *store.Txn) {
+		store.Create(t, store.Hosts, "h-1", cloud.Host{ID: "h-1"})
+		for id, name := range map[cloud.InstanceID]string{one: "a", two: "b", mute: "a", other: "a"} {
+			i := cloud.Instance{ID: id, Account: "000000000000", Host: "h-1", Power: cloud.PowerRunning, Tags: cloud.Tags{"Name": name}}
+			if id == other {
+				i.Account = "111111111111"
+			}
+			store.Create(t, store.Instances, id, i)
+			if id != mute {
+				store.Create(t, store.Pings("h-1"), id, cloud.AgentPing{Instance: id, Connected: id == one})
+			}
+		}
+	})
+	return r
+}
+
+func (r *rig) write(f func(t *store.Txn)) {
+	r.Helper()
+	t := store.NewTxn()
+	f(t)
+	rev, err := r.Store.Commit(r.Context(), t)
+	if err == nil {
+		err = r.Mirror.WaitRev(r.Context(), rev)
+	}
+	if err != nil {
+		r.Fatal(err)
+	}
+}
+
+func script(ids ...string) *shape.SendCommandInput {
+	return &shape.SendCommandInput{DocumentName: "AWS-RunShellScript", InstanceIds: ids, Parameters: map[string][]string{"commands": {"true"}}}
+}
+
+func (r *rig) send(in *shape.SendCommandInput) *shape.Command {
+	r.Helper()
+	out, err := r.SendCommand(r.ctx, in)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return out.Command
+}
+
+// says has the host report an invocation.
+func (r *rig) says(c *shape.Command, id cloud.InstanceID, inv cloud.Invocation) {
+	r.Helper()
+	inv.Command, inv.Instance = cloud.CommandID(c.CommandId), id
+	r.write(func(t *store.Txn) { store.Put(t, store.Invocations("h-1"), store.InvocationID(inv.Command, id), inv) })
+}
+
+func (r *rig) get(c *shape.Command, id string) *shape.GetCommandInvocationOutput {
+	r.Helper()
+	out, err := r.GetCommandInvocation(r.ctx, &shape.GetCommandInvocationInput{CommandId: c.CommandId, InstanceId: id})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return out
+}
+
+func TestRefusedCommands(t *testing.T) {
+	r := newRig(t)
+	long := int64(29)
+	for name, c := range map[string]struct {
+		code string
+		in   func(in *shape.SendCommandInput)
+	}{
+		"unknown document": {"InvalidDocument", func(in *shape.SendCommandInput) { in.DocumentName = "x" }},
+		"its version":      {"InvalidDocumentVersion", func(in *shape.SendCommandInput) { in.DocumentVersion = "9" }},
+		"no parameters":    {"InvalidParameters", func(in *shape.SendCommandInput) { in.Parameters = nil }},
+		"short timeout":    {"ValidationException", func(in *shape.SendCommandInput) { in.TimeoutSeconds = &long }},
+		"nobody":           {"ValidationException", func(in *shape.SendCommandInput) { in.InstanceIds = nil }},
+		"both":             {"ValidationException", func(in *shape.SendCommandInput) { in.Targets = make([]shape.Target, 1) }},
+		"many":             {"ValidationException", func(in *shape.SendCommandInput) { in.InstanceIds = make([]string, 51) }},
+		"unknown instance": {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{"i-12345678"} }},
+		"hostile name":     {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{"../x"} }},
+		"empty name":       {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{""} }},
+		"without agent":    {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{mute} }},
+		"somebody else's":  {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{other} }},
+		"twice":            {"DuplicateInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{one, one} }},
+		"unknown target": {"ValidationException", func(in *shape.SendCommandInput) {
+			in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "x", Values: []string{"y"}}}
+		}},
+		"long comment": {"ValidationException", func(in *shape.SendCommandInput) { in.Comment = strings.Repeat("é", 101) }},
+	} {
+		in := script(one)
+		c.in(in)
+		if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != c.code {
+			t.Errorf("%s: got %v, want %s", name, err, c.code)
+		}
+	}
+	in := script(one)
+	in.Comment = strings.Repeat("é", 100)
+	r.send(in)
+}
+
+func TestTargets(t *testing.T) {
+	r := newRig(t)
+	for name, c := range map[string]struct {
+		targets []shape.Target
+		want    int64
+	}{
+		"by tag, of those with an agent": {[]shape.Target{{Key: "tag:Name", Values: []string{"a", "b"}}}, 2},
+		"all targets must match":         {[]shape.Target{{Key: "tag:Name", Values: []string{"a", "b"}}, {Key: "InstanceIds", Values: []string{one}}}, 1},
+		"by the key of a tag":            {[]shape.Target{{Key: "tag-key", Values: []string{"Name"}}}, 2},
+		"nobody":                         {[]shape.Target{{Key: "tag:Name", Values: []string{"c"}}}, 0},
+	} {
+		in := script()
+		in.Targets = c.targets
+		got := r.send(in)
+		if *got.TargetCount != c.want || c.want == 0 && got.StatusDetails != "NoInstancesInTag" || c.want > 0 && got.Status != "Pending" {
+			t.Errorf("%s: got %d targets, %s (%s), want %d", name, *got.TargetCount, got.Status, got.StatusDetails, c.want)
+		}
+	}
+}
+
+func TestACommandsLife(t *testing.T) {
+	r := newRig(t)
+	c := r.send(script(one, two))
+	if got := r.get(c, one); got.Status != "Pending" || *got.ResponseCode != -1 {
+		t.Errorf("got %s, %d", got.Status, *got.ResponseCode)
+	}
+	r.says(c, one, cloud.Invocation{Status: cloud.InvocationInProgress, ResponseCode: -1, Started: start})
+	r.door.text = "hello"
+	r.says(c, two, cloud.Invocation{Status: cloud.InvocationSuccess, Started: start, Ended: start.Add(1500 * time.Millisecond), StdoutBytes: 5})
+	if got := r.get(c, two); got.Status != "Success" || got.StandardOutputContent != "hello" || got.StandardErrorContent != "" || got.ExecutionElapsedTime != "PT1.500S" {
+		t.Errorf("got %+v", got)
+	}
+	list := func(key, value string) int {
+		out, err := r.ListCommands(r.ctx, &shape.ListCommandsInput{Filters: []shape.CommandFilter{{Key: key, Value: value}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(out.Commands)
+	}
+	if list("Status", "InProgress") != 1 || list("Status", "Success") != 0 || list("ExecutionStage", "Executing") != 1 || list("InvokedBefore", "2026-11-23T18:00:01Z") != 1 {
+		t.Error("filters do not find the command where it is")
+	}
+	for range 2 { // asking twice asks once
+		if _, err := r.CancelCommand(r.ctx, &shape.CancelCommandInput{CommandId: c.CommandId, InstanceIds: []string{one, two, one}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o, _ := store.Get(t.Context(), r.Store, store.Commands, c.CommandId)
+	if len(o.Value.Cancelled) != 2 {
+		t.Errorf("cancellation is kept as %v", o.Value.Cancelled)
+	}
+	for id, want := range map[cloud.InstanceID]bool{one: true, two: false} { // two has ended
+		w, err := store.Get(t.Context(), r.Store, store.CommandWishes("h-1"), store.InvocationID(cloud.CommandID(c.CommandId), id))
+		if err != nil || w.Value.Cancel != want {
+			t.Errorf("%s: its host is asked to cancel: %v, %v, want %v", id, w.Value.Cancel, err, want)
+		}
+	}
+	if a, b := r.get(c, one).Status, r.get(c, two).Status; a != "Cancelling" || b != "Success" {
+		t.Errorf("got %s and %s", a, b)
+	}
+	r.now = start.Add(100 * time.Hour)
+	if got := r.get(c, one); got.Status != "TimedOut" || got.StatusDetails != "ExecutionTimedOut" {
+		t.Errorf("its host fell silent: got %s (%s)", got.Status, got.StatusDetails)
+	}
+}
+
+func TestAnInstanceThatIsGoneIsToldSo(t *testing.T) {
+	r := newRig(t)
+	c := r.send(script(one))
+	o, _ := store.Get(t.Context(), r.Store, store.Instances, one)
+	r.write(func(t *store.Txn) { store.Delete(t, store.Instances, o) })
+	if got := r.get(c, one); got.Status != "Failed" || got.StatusDetails != "Undeliverable" {
+		t.Errorf("got %s (%s)", got.Status, got.StatusDetails)
+	}
+}
+
+func TestOtherAccountsSeeNothing(t *testing.T) {
+	r := newRig(t)
+	c := r.send(script(one))
+	they := api.WithCaller(t.Context(), api.Identity{Account: "111111111111"})
+	if _, err := r.GetCommandInvocation(they, &shape.GetCommandInvocationInput{CommandId: c.CommandId, InstanceId: one}); cloud.Code(err) != "InvalidCommandId" {
+		t.Errorf("get: %v", err)
+	}
+	if _, err := r.CancelCommand(they, &shape.CancelCommandInput{CommandId: c.CommandId}); cloud.Code(err) != "InvalidCommandId" {
+		t.Errorf("cancel: %v", err)
+	}
+	if out, err := r.ListCommandInvocations(they, &shape.ListCommandInvocationsInput{}); err != nil || len(out.CommandInvocations) != 0 {
+		t.Errorf("list: %v, %v", out, err)
+	}
+	out, err := r.DescribeInstanceInformation(they, &shape.DescribeInstanceInformationInput{})
+	if err != nil || len(out.InstanceInformationList) != 1 || out.InstanceInformationList[0].InstanceId != other {
+		t.Errorf("instances: %v, %v", out, err)
+	}
+	if _, err := r.GetCommandInvocation(r.ctx, &shape.GetCommandInvocationInput{CommandId: c.CommandId, InstanceId: two}); cloud.Code(err) != "InvocationDoesNotExist" {
+		t.Errorf("an instance it was not sent to: %v", err)
+	}
+	if _, err := r.GetCommandInvocation(r.ctx, &shape.GetCommandInvocationInput{InstanceId: one}); cloud.Code(err) != "InvalidCommandId" {
+		t.Errorf("no command: %v", err)
+	}
+}
+
+func TestOutputIsCutBetweenCharacters(t *testing.T) {
+	r := newRig(t)
+	c := r.send(script(one))
+	for name, c2 := range map[string]struct {
+		text string
+		cut  bool
+	}{
+		"it fits exactly":           {strings.Repeat("x", 24000), false},
+		"one too many":              {strings.Repeat("x", 24001), true},
+		"of four bytes, it fits":    {strings.Repeat("🐟", 24000), false},
+		"of four bytes, it doesn't": {strings.Repeat("🐟", 24001), true},
+		"cut within a character":    {"x" + strings.Repeat("🐟", 24001), true},
+		"not text":                  {strings.Repeat("\xff", 10), false},
+	} {
+		r.door.text = c2.text
+		r.says(c, one, cloud.Invocation{Status: cloud.InvocationSuccess, StdoutBytes: int64(len(c2.text)), StderrBytes: int64(len(c2.text))})
+		for stream, got := range map[int]string{24000: r.get(c, one).StandardOutputContent, 8000: r.get(c, one).StandardErrorContent} {
+			cut := c2.cut || utf8.RuneCountInString(c2.text) > stream
+			n := utf8.RuneCountInString(got)
+			if !utf8.ValidString(got) || n > stream || strings.HasSuffix(got, truncated) != cut || cut && n != stream || strings.Contains(got, "\uFFFD") != (name == "not text") {
+				t.Errorf("%s: got %d of %d characters, ending in %.30q", name, n, stream, got[max(0, len(got)-30):])
+			}
+		}
+	}
+}
