@@ -217,7 +217,8 @@ func (b *bench) boot(ctx context.Context, m machine, line string) (took, used ti
 	cmd.ExtraFiles = []*os.File{console}
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	// A session of its own, as an instance's has: the scheduler's autogroups share out the processor by session.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		return 0, 0, err
