@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	wire "github.com/ichiro-metal/ichiro/internal/door"
@@ -106,7 +108,8 @@ func (d *Door) output(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer root.Close()
-	f, err := root.Open(string(id) + "/" + stream)
+	// Not to wait, should the gateway have been made to plant a pipe there.
+	f, err := root.OpenFile(string(id)+"/"+stream, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		d.refuse(w, err)
 		return

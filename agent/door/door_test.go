@@ -1,0 +1,146 @@
+package door_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ichiro-metal/ichiro/agent/door"
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	wire "github.com/ichiro-metal/ichiro/internal/door"
+)
+
+const (
+	id      = cloud.InstanceID("i-0123456789abcdef0")
+	command = cloud.CommandID("01234567-89ab-cdef-0123-456789abcdef")
+)
+
+// open serves a run directory with one instance and returns it with its host.
+func open(t *testing.T) (bundle.Root, cloud.Host) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "door") // t.TempDir may be longer than a socket's 108 bytes
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := bundle.Root(dir)
+	if err := os.MkdirAll(root.Instance(id).Path("commands", string(command)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	d := door.New(root, os.Getuid(), slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := d.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { cancel(); wg.Wait(); os.RemoveAll(dir) })
+	<-d.Ready()
+	return root, cloud.Host{ID: "h-1", Door: "unix:" + root.Door()}
+}
+
+func write(t *testing.T, path string, data []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheDoorGivesConsoleAndOutput(t *testing.T) {
+	root, host := open(t)
+	dir := root.Instance(id)
+	if text, _, err := (wire.Client{}).Console(t.Context(), host, id); err != nil || len(text) != 0 {
+		t.Errorf("before there is a console: got %q, %v", text, err)
+	}
+	if out, err := (wire.Client{}).Output(t.Context(), host, id, command, "stdout", 10); err != nil || len(out) != 0 {
+		t.Errorf("before there is output: got %q, %v", out, err)
+	}
+	write(t, dir.Path("console.log"), append(bytes.Repeat([]byte("x"), 70<<10), "end"...))
+	write(t, dir.CommandOutput(command, "stdout"), []byte("0123456789abc"))
+	text, at, err := wire.Client{}.Console(t.Context(), host, id)
+	if err != nil || len(text) != 64<<10 || !bytes.HasSuffix(text, []byte("end")) || at.IsZero() {
+		t.Errorf("got %d bytes, %v, %v", len(text), at, err)
+	}
+	if out, err := (wire.Client{}).Output(t.Context(), host, id, command, "stdout", 10); err != nil || string(out) != "0123456789" {
+		t.Errorf("got %q, %v", out, err)
+	}
+	write(t, dir.CommandOutput(command, "stderr"), make([]byte, wire.MaxRead+1))
+	for _, n := range []int{wire.MaxRead + 1, -1} {
+		if out, err := (wire.Client{}).Output(t.Context(), host, id, command, "stderr", n); err != nil || len(out) != wire.MaxRead {
+			t.Errorf("limit %d: got %d bytes, %v", n, len(out), err)
+		}
+	}
+	if info, err := os.Stat(root.Door()); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the door is open to %v, %v", info.Mode(), err)
+	}
+}
+
+func TestTheDoorLeadsNowhereElse(t *testing.T) {
+	root, host := open(t)
+	secret := filepath.Join(string(root), "secret")
+	write(t, secret, []byte("secret"))
+	write(t, root.Instance(id).Path("machine.json"), []byte("secret"))
+	for _, name := range []string{"..", ".", "", "../..", "i-0123456789abcdef0/..", "..%2f", "i-0123456789abcdef0\x00", "console", strings.Repeat("a", 5000)} {
+		if out, _, _ := (wire.Client{}).Console(t.Context(), host, cloud.InstanceID(name)); bytes.Contains(out, []byte("secret")) {
+			t.Errorf("instance %.20q: got %q", name, out)
+		}
+		if out, _ := (wire.Client{}).Output(t.Context(), host, id, cloud.CommandID(name), "stdout", 99); bytes.Contains(out, []byte("secret")) {
+			t.Errorf("command %.20q: got %q", name, out)
+		}
+		if out, _ := (wire.Client{}).Output(t.Context(), host, id, command, name, 99); bytes.Contains(out, []byte("secret")) {
+			t.Errorf("stream %.20q: got %q", name, out)
+		}
+	}
+	for _, stream := range []string{"../../machine.json", "request.json", "sent"} {
+		if out, err := (wire.Client{}).Output(t.Context(), host, id, command, stream, 99); err == nil && len(out) > 0 {
+			t.Errorf("%s: got %q", stream, out)
+		}
+	}
+}
+
+// The gateway may write below commands/. A link that it was made to plant there leads nowhere, and a pipe
+// that nobody writes to holds nobody up.
+func TestLinksAndPipesUnderCommands(t *testing.T) {
+	root, host := open(t)
+	dir := root.Instance(id)
+	secret := filepath.Join(string(root), "secret")
+	write(t, secret, []byte("secret"))
+	path := dir.CommandOutput(command, "stdout")
+	for name, plant := range map[string]func() error{
+		"absolute link":      func() error { return os.Symlink(secret, path) },
+		"relative link":      func() error { return os.Symlink("../../../../secret", path) },
+		"pipe":               func() error { return unix.Mkfifo(path, 0o644) },
+		"directory":          func() error { return os.Mkdir(path, 0o755) },
+		"the instance's own": func() error { return os.Symlink("../../machine.json", path) },
+	} {
+		os.RemoveAll(path)
+		if err := plant(); err != nil {
+			t.Fatal(err)
+		}
+		if out, _ := (wire.Client{}).Output(t.Context(), host, id, command, "stdout", 99); len(out) > 0 {
+			t.Errorf("%s: got %q", name, out)
+		}
+		if name == "pipe" { // nothing of the door may be left waiting at it
+			if fd, err := unix.Open(path, unix.O_WRONLY|unix.O_NONBLOCK, 0); err == nil {
+				unix.Close(fd)
+				t.Error("pipe: the door still holds it open")
+			}
+		}
+	}
+}
+
+func TestADoorThatIsNotThere(t *testing.T) {
+	for _, door := range []string{"", "tcp:127.0.0.1:1", "unix:/nonexistent"} {
+		if _, _, err := (wire.Client{}).Console(t.Context(), cloud.Host{ID: "h-1", Door: door}, id); err == nil {
+			t.Errorf("%q: want an error", door)
+		}
+	}
+}
