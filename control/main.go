@@ -153,8 +153,10 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		Store: client, Mirror: mirror, Signer: signer, Region: o.region, Account: account,
 		Types: site.InstanceTypes, Now: time.Now, Log: log,
 	}
-	planner := reconcile.New("cluster", 30*time.Second, cluster.New(plan).Reconcile)
+	keeper := cluster.New(plan)
+	planner := reconcile.New("cluster", 30*time.Second, keeper.Reconcile)
 	minting := reconcile.New("credentials", 30*time.Second, (&cluster.Credentials{Config: plan, Minter: minter{engine}, Sealer: sealer}).Reconcile)
+	commands := reconcile.New("commands", 30*time.Second, keeper.ReconcileCommands)
 	images := reconcile.New("images", 30*time.Second, func(ctx context.Context) error {
 		return cluster.RegisterPool(ctx, client, filepath.Join(o.state, "images"), account, time.Now().UTC())
 	})
@@ -171,6 +173,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		mirror,
 		after(planner, mirror.Ready()),
 		after(minting, mirror.Ready(), engine.Ready()),
+		after(commands, mirror.Ready()),
 		images,
 		service.Func("watcher", watcher.Run),
 		service.Func("files", func(ctx context.Context) error {

@@ -71,7 +71,7 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, c.networks(ctx, v), c.forgetCommands(ctx, v, now))
+	errs = append(errs, c.networks(ctx, v))
 	return errors.Join(errs...)
 }
 
@@ -251,29 +251,6 @@ func (c *Cluster) networks(ctx context.Context, v *view) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// forgetCommands removes commands that Systems Manager would no longer show, with their wishes; the
-// hosts then remove their part.
-func (c *Cluster) forgetCommands(ctx context.Context, v *view, now time.Time) error {
-	commands, err := store.Mirrored(v.snap, store.Commands)
-	if err != nil {
-		return err
-	}
-	for _, o := range commands {
-		if now.Sub(o.Value.Requested) < commandsShown {
-			continue
-		}
-		t := store.NewTxn()
-		store.Delete(t, store.Commands, o)
-		for i, host := range o.Value.Hosts {
-			store.Remove(t, store.CommandWishes(host), store.InvocationID(o.Value.ID, i))
-		}
-		if _, err := c.Store.Commit(ctx, t); err != nil && !errors.Is(err, store.ErrConflict) {
-			return err
-		}
-	}
-	return nil
 }
 
 // plan is the key that placements on one host meet at.

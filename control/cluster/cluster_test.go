@@ -397,7 +397,7 @@ func TestOldCommandsAreForgotten(t *testing.T) {
 			store.Create(t, store.CommandWishes("h-1"), store.InvocationID(id, "i-1"), cloud.CommandWish{Command: id})
 		})
 	}
-	w.settle()
+	w.commands()
 	var left []string
 	l, _ := store.List(t.Context(), w.c, store.Commands, store.Range{})
 	for _, o := range l.Objects {
@@ -405,6 +405,58 @@ func TestOldCommandsAreForgotten(t *testing.T) {
 	}
 	if !slices.Equal(left, []string{"new"}) || w.keys(store.WishPrefix("h-1", "command")) != 1 {
 		t.Errorf("got %v and %d wishes, want new and one", left, w.keys(store.WishPrefix("h-1", "command")))
+	}
+}
+
+// commands settles and forgets commands once, on all that is there.
+func (w *world) commands() {
+	w.Helper()
+	if err := w.m.WaitRev(w.Context(), w.head()); err != nil {
+		w.Fatal(err)
+	}
+	if err := w.planner(w.m).ReconcileCommands(w.Context()); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func TestAnEndThatWasToldStays(t *testing.T) {
+	w := newWorld(t)
+	w.host("h-1", 2048)
+	w.launch("i-1", "t")
+	w.launch("i-2", "t")
+	w.settle()
+	hosts := map[cloud.InstanceID]cloud.HostID{"i-1": "h-1", "i-2": "h-1", "i-3": "h-1"}
+	c := cloud.Command{ID: "c", Requested: start, Expires: start.Add(time.Hour), Instances: []cloud.InstanceID{"i-1", "i-2", "i-3"}, Hosts: hosts}
+	done := func(id cloud.InstanceID) cloud.Invocation {
+		return cloud.Invocation{Command: "c", Instance: id, Status: cloud.InvocationSuccess, Details: "Success"}
+	}
+	w.write(func(t *store.Txn) {
+		store.Create(t, store.Commands, c.ID, c)
+		store.Create(t, store.Invocations("h-1"), store.InvocationID("c", "i-2"), done("i-2"))
+	})
+	w.commands() // i-3 does not exist: no host will ever tell its end
+	got, _ := store.Get(t.Context(), w.c, store.Commands, "c")
+	if len(got.Value.Settled) != 1 || got.Value.Settled["i-3"].Details != "Undeliverable" || got.Value.Over {
+		t.Errorf("got %+v, over %t; want i-3 alone settled as Undeliverable, and not over", got.Value.Settled, got.Value.Over)
+	}
+	w.now = start.Add(2 * time.Hour) // the host of i-1 has been silent for too long
+	w.commands()
+	w.write(func(t *store.Txn) { // and comes back
+		store.Put(t, store.Invocations("h-1"), store.InvocationID("c", "i-1"), done("i-1"))
+	})
+	got, _ = store.Get(t.Context(), w.c, store.Commands, "c")
+	one := w.instance("i-1").Value
+	if v := got.Value.Show(done("i-1"), &one, w.now); v.Status != cloud.InvocationTimedOut || !got.Value.Over {
+		t.Errorf("got %s, over %t; want the TimedOut that was told, and over", v.Status, got.Value.Over)
+	}
+	two := w.instance("i-2").Value
+	if v := got.Value.Show(done("i-2"), &two, w.now); v.Status != cloud.InvocationSuccess {
+		t.Errorf("got %s, want the Success that the host told in time", v.Status)
+	}
+	was := w.head()
+	w.commands()
+	if w.head() != was {
+		t.Error("a command that is over was written again")
 	}
 }
 

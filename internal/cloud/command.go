@@ -72,6 +72,11 @@ type Command struct {
 	MaxErrors       string
 	Cancelled       []InstanceID `json:",omitempty"` // those for which cancellation was asked
 	CancelAll       bool         `json:",omitempty"`
+
+	// Settled are the ends that the control plane has told in a host's place, because its time was over or the
+	// instance gone. A host that comes back later does not change what was told.
+	Settled map[InstanceID]Invocation `json:",omitempty"`
+	Over    bool                      `json:",omitempty"` // every invocation has ended, for good
 }
 
 // CommandTarget selects instances by a key such as tag:Name and its values.
@@ -156,6 +161,9 @@ type AgentPing struct {
 // What the host said last stands, but for three things that it may not be there to say: that cancellation
 // was asked for, that the time is over, and that the instance is gone.
 func (c Command) Show(seen Invocation, i *Instance, now time.Time) Invocation {
+	if told, ok := c.Settled[seen.Instance]; ok {
+		return told
+	}
 	if seen.Status.Terminal() {
 		return seen
 	}

@@ -1,0 +1,79 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// ReconcileCommands settles commands whose end no host can tell any more, and forgets those that Systems
+// Manager would no longer show. It goes by the clock, beside the planner: no launch waits for it.
+func (c *Cluster) ReconcileCommands(ctx context.Context) error {
+	snap := c.Mirror.Snapshot()
+	commands, err := store.Mirrored(snap, store.Commands)
+	if err != nil {
+		return err
+	}
+	now := c.Now()
+	var errs []error
+	for _, o := range commands {
+		var err error
+		switch {
+		case now.Sub(o.Value.Requested) > commandsShown:
+			err = c.forget(ctx, o)
+		case !o.Value.Over:
+			err = c.settle(ctx, snap, o, now)
+		}
+		if err != nil && !errors.Is(err, store.ErrConflict) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// settle keeps the ends that clients are shown although no host has told them, so that they stay.
+func (c *Cluster) settle(ctx context.Context, snap *store.Snapshot, o store.Object[cloud.Command], now time.Time) error {
+	next, changed := o.Value, false
+	next.Settled = maps.Clone(next.Settled)
+	next.Over = true
+	for _, id := range next.Instances {
+		seen := cloud.Invocation{Command: next.ID, Instance: id, Status: cloud.InvocationPending, ResponseCode: -1}
+		if s, err := store.MirroredGet(snap, store.Invocations(next.Hosts[id]), store.InvocationID(next.ID, id)); err == nil {
+			seen = s.Value
+		}
+		var instance *cloud.Instance
+		if i, err := store.MirroredGet(snap, store.Instances, id); err == nil {
+			instance = &i.Value
+		}
+		shown := o.Value.Show(seen, instance, now)
+		if _, told := next.Settled[id]; shown.Status.Terminal() && !seen.Status.Terminal() && !told {
+			if next.Settled == nil {
+				next.Settled = map[cloud.InstanceID]cloud.Invocation{}
+			}
+			next.Settled[id], changed = shown, true
+		}
+		next.Over = next.Over && shown.Status.Terminal()
+	}
+	if !changed && !next.Over {
+		return nil
+	}
+	t := store.NewTxn()
+	store.Update(t, store.Commands, o, next)
+	_, err := c.Store.Commit(ctx, t)
+	return err
+}
+
+// forget removes a command with its wishes; the hosts then remove their part.
+func (c *Cluster) forget(ctx context.Context, o store.Object[cloud.Command]) error {
+	t := store.NewTxn()
+	store.Delete(t, store.Commands, o)
+	for i, host := range o.Value.Hosts {
+		store.Remove(t, store.CommandWishes(host), store.InvocationID(o.Value.ID, i))
+	}
+	_, err := c.Store.Commit(ctx, t)
+	return err
+}
