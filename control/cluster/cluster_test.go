@@ -423,21 +423,21 @@ func TestAnEndThatWasToldStays(t *testing.T) {
 	w := newWorld(t)
 	w.host("h-1", 2048)
 	w.launch("i-1", "t")
-	w.launch("i-2", "t")
+	w.launch("i-22", "t")
 	w.settle()
-	hosts := map[cloud.InstanceID]cloud.HostID{"i-1": "h-1", "i-2": "h-1", "i-3": "h-1"}
-	c := cloud.Command{ID: "c", Requested: start, Expires: start.Add(time.Hour), Instances: []cloud.InstanceID{"i-1", "i-2", "i-3"}, Hosts: hosts}
+	hosts := map[cloud.InstanceID]cloud.HostID{"i-1": "h-1", "i-22": "h-1", "i-333": "h-1"}
+	c := cloud.Command{ID: "c", Requested: start, Expires: start.Add(time.Hour), Instances: []cloud.InstanceID{"i-1", "i-22", "i-333"}, Hosts: hosts}
 	done := func(id cloud.InstanceID) cloud.Invocation {
 		return cloud.Invocation{Command: "c", Instance: id, Status: cloud.InvocationSuccess, Details: "Success"}
 	}
 	w.write(func(t *store.Txn) {
 		store.Create(t, store.Commands, c.ID, c)
-		store.Create(t, store.Invocations("h-1"), store.InvocationID("c", "i-2"), done("i-2"))
+		store.Create(t, store.Invocations("h-1"), store.InvocationID("c", "i-22"), done("i-22"))
 	})
-	w.commands() // i-3 does not exist: no host will ever tell its end
+	w.commands() // i-333 does not exist: no host will ever tell its end
 	got, _ := store.Get(t.Context(), w.c, store.Commands, "c")
-	if len(got.Value.Settled) != 1 || got.Value.Settled["i-3"].Details != "Undeliverable" || got.Value.Over {
-		t.Errorf("got %+v, over %t; want i-3 alone settled as Undeliverable, and not over", got.Value.Settled, got.Value.Over)
+	if len(got.Value.Settled) != 1 || got.Value.Settled["i-333"].Details != "Undeliverable" || got.Value.Over {
+		t.Errorf("got %+v, over %t; want i-333 alone settled as Undeliverable, and not over", got.Value.Settled, got.Value.Over)
 	}
 	w.now = start.Add(2 * time.Hour) // the host of i-1 has been silent for too long
 	w.commands()
@@ -449,8 +449,8 @@ func TestAnEndThatWasToldStays(t *testing.T) {
 	if v := got.Value.Show(done("i-1"), &one, w.now); v.Status != cloud.InvocationTimedOut || !got.Value.Over {
 		t.Errorf("got %s, over %t; want the TimedOut that was told, and over", v.Status, got.Value.Over)
 	}
-	two := w.instance("i-2").Value
-	if v := got.Value.Show(done("i-2"), &two, w.now); v.Status != cloud.InvocationSuccess {
+	two := w.instance("i-22").Value
+	if v := got.Value.Show(done("i-22"), &two, w.now); v.Status != cloud.InvocationSuccess {
 		t.Errorf("got %s, want the Success that the host told in time", v.Status)
 	}
 	was := w.head()
