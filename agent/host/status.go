@@ -90,6 +90,8 @@ func (h *Host) observe(id cloud.InstanceID, a cloud.Assignment) (cloud.InstanceS
 			out.State = cloud.StateStopping
 		} else if h.Units.Alive(id) {
 			out.State = cloud.StateStopping
+		} else {
+			out.Boot = i.Boot // also of a boot that was wished for and taken back before it began
 		}
 	}
 	return out, nil

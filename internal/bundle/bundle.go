@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -139,8 +140,8 @@ func WriteBytes(path string, data []byte, mode fs.FileMode) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
-// Read returns the value stored at path. A missing file is fs.ErrNotExist; a field that T does not have
-// is an error.
+// Read returns the value stored at path. A missing file is fs.ErrNotExist; a field that T does not have,
+// or anything behind the value, is an error.
 func Read[T any](path string) (T, error) {
 	var v T
 	data, err := os.ReadFile(path)
@@ -151,6 +152,9 @@ func Read[T any](path string) (T, error) {
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&v); err != nil {
 		return v, fmt.Errorf("decode %s: %v", path, err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return v, fmt.Errorf("decode %s: there is more behind the value", path)
 	}
 	return v, nil
 }
