@@ -251,3 +251,6 @@ func (h *host) all(t *testing.T) map[string]string {
 	}
 	return out
 }
+
+// unique makes a name that no earlier run has used.
+func unique(name string) string { return fmt.Sprintf("%s-%x", name, time.Now().UnixNano()) }

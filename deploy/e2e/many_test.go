@@ -54,7 +54,7 @@ func TestClientToken(t *testing.T) {
 	image := h.image(t)
 	h.asleep(t)
 	in := plain(image)
-	in.ClientToken = aws.String("the-same")
+	in.ClientToken = aws.String(unique("the-same"))
 	first, err := h.ec2.RunInstances(t.Context(), in)
 	if err != nil {
 		t.Fatal(err)
@@ -75,10 +75,11 @@ func TestClientToken(t *testing.T) {
 	// Sixteen at once with one new token are one instance.
 	var wg sync.WaitGroup
 	var got [16]string
+	token := unique("sixteen")
 	for k := range got {
 		wg.Go(func() {
 			in := plain(image)
-			in.ClientToken = aws.String("sixteen")
+			in.ClientToken = &token
 			if out, err := h.ec2.RunInstances(t.Context(), in); err != nil {
 				t.Error(err)
 			} else {

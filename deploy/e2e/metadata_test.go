@@ -74,9 +74,10 @@ func (h *host) credentials(t *testing.T, id, role string) given {
 // TestMetadata asks in a guest what it may know about itself.
 func TestMetadata(t *testing.T) {
 	h := the(t)
-	h.profile(t, "guests")
+	profile, other := unique("guests"), unique("others")
+	h.profile(t, profile)
 	i := h.guest(t, func(in *ec2.RunInstancesInput) {
-		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: aws.String("guests")}
+		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: &profile}
 	})
 	id := *i.InstanceId
 	h.becomes(t, id, types.InstanceStateNameRunning)
@@ -101,13 +102,13 @@ func TestMetadata(t *testing.T) {
 	})
 	t.Run("the identity document is verified as AWS documents it", func(t *testing.T) { h.verify(t, id) })
 	t.Run("the role's credentials work and expire", func(t *testing.T) {
-		g := h.credentials(t, id, "guests")
+		g := h.credentials(t, id, profile)
 		if left := time.Until(g.Expiration); left < 20*time.Minute || left > 6*time.Hour || g.Type != "AWS-HMAC" {
 			t.Errorf("%s credentials have %v left", g.Type, left)
 		}
 		c := h.as(g.AccessKeyId, g.SecretAccessKey, g.Token)
 		who, err := c.sts.GetCallerIdentity(t.Context(), &sts.GetCallerIdentityInput{})
-		if err != nil || !strings.HasSuffix(*who.Arn, ":assumed-role/guests/"+id) {
+		if err != nil || !strings.HasSuffix(*who.Arn, ":assumed-role/"+profile+"/"+id) {
 			t.Errorf("they are of %+v, %v", who, err)
 		}
 		if _, err := c.ec2.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{}); err != nil {
@@ -118,15 +119,15 @@ func TestMetadata(t *testing.T) {
 	})
 	t.Run("another role in the profile is taken over", func(t *testing.T) {
 		ctx := t.Context()
-		h.role(t, "guests2")
-		if _, err := h.iam.RemoveRoleFromInstanceProfile(ctx, &iam.RemoveRoleFromInstanceProfileInput{InstanceProfileName: aws.String("guests"), RoleName: aws.String("guests")}); err != nil {
+		h.role(t, other)
+		if _, err := h.iam.RemoveRoleFromInstanceProfile(ctx, &iam.RemoveRoleFromInstanceProfileInput{InstanceProfileName: &profile, RoleName: &profile}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.iam.AddRoleToInstanceProfile(ctx, &iam.AddRoleToInstanceProfileInput{InstanceProfileName: aws.String("guests"), RoleName: aws.String("guests2")}); err != nil {
+		if _, err := h.iam.AddRoleToInstanceProfile(ctx, &iam.AddRoleToInstanceProfileInput{InstanceProfileName: &profile, RoleName: &other}); err != nil {
 			t.Fatal(err)
 		}
-		first := h.credentials(t, id, "guests2")
-		if again := h.credentials(t, id, "guests2"); again != first {
+		first := h.credentials(t, id, other)
+		if again := h.credentials(t, id, other); again != first {
 			t.Errorf("the credentials are made again and again: %v, %v", first.LastUpdated, again.LastUpdated)
 		}
 	})

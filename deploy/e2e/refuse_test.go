@@ -184,7 +184,7 @@ func TestNothingStays(t *testing.T) {
 	}
 	keys, left := kept(h.keys(t, everything...)), traces(t, h)
 	i := h.launch(t, func(in *ec2.RunInstancesInput) {
-		in.UserData, in.ClientToken = aws.String(base64Of("#!/bin/sh\n")), aws.String("stays-not")
+		in.UserData, in.ClientToken = aws.String(base64Of("#!/bin/sh\n")), aws.String(unique("stays-not"))
 	})
 	h.becomes(t, *i.InstanceId, types.InstanceStateNameRunning)
 	h.terminate(t, *i.InstanceId)
