@@ -20,11 +20,12 @@ import (
 
 // event is one line of `go test -json`.
 type event struct {
-	Action  string
-	Package string
-	Test    string
-	Output  string
-	Elapsed float64
+	Action     string
+	Package    string
+	ImportPath string // of a build
+	Test       string
+	Output     string
+	Elapsed    float64
 }
 
 // counts are the leaf tests of a suite by outcome.
@@ -99,7 +100,7 @@ func follow(in io.Reader, out io.Writer) (counts, bool) {
 			fmt.Fprintln(out, s.Text()) // the build's own words
 			continue
 		}
-		key := e.Package + " " + e.Test
+		key := e.Package + e.ImportPath + " " + e.Test
 		for i := range e.Test {
 			if e.Test[i] == '/' {
 				parents[e.Package+" "+e.Test[:i]] = true
@@ -111,11 +112,17 @@ func follow(in io.Reader, out io.Writer) (counts, bool) {
 		case "build-fail":
 			failed = true
 			fmt.Fprint(out, strings.Join(output[key], ""))
+			delete(output, key)
 		case "pass", "fail", "skip":
 			switch {
 			case e.Test == "" && e.Action == "fail":
 				failed = true
 				fmt.Fprintf(out, "FAIL %s %.1fs\n%s", e.Package, e.Elapsed, strings.Join(output[key], ""))
+				for test, lines := range output { // of tests that never ended
+					if test != key && strings.HasPrefix(test, e.Package+" ") {
+						fmt.Fprintf(out, "--- LAST %s\n%s", test, strings.Join(lines, ""))
+					}
+				}
 			case e.Test == "" && e.Action == "pass":
 				fmt.Fprintf(out, "ok   %s %.1fs\n", e.Package, e.Elapsed)
 			case e.Test != "":
