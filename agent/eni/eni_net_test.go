@@ -323,3 +323,36 @@ func connections(t *testing.T, namespace, addr string) int {
 	t.Helper()
 	return strings.Count(nstest.IP(t, "netns exec %s cat /proc/net/nf_conntrack", namespace), "dst="+addr+" ")
 }
+
+func TestTheLastHostPutsForwardingBack(t *testing.T) {
+	nstest.Internet(t, "203.0.113.1")
+	const setting = "/proc/sys/net/ipv4/conf/out/forwarding"
+	value := func() string {
+		t.Helper()
+		b, err := os.ReadFile(setting)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	if got := value(); got != "0" {
+		t.Fatalf("forwarding is %s before any host is there: the test proves nothing", got)
+	}
+	apply(t, start(t, "etm"), config("etm", guestInterface(1, "sg-default")))
+	second := config("etn", guestInterface(2, "sg-default"))
+	apply(t, start(t, "etn"), second)
+	if got := value(); got != "1" {
+		t.Errorf("got %s with two hosts, want 1", got)
+	}
+	for _, c := range []struct{ prefix, want string }{{"etm", "1"}, {"etn", "0"}, {"etn", "0"}} {
+		if err := Remove(context.Background(), c.prefix); err != nil {
+			t.Fatal(err)
+		}
+		if got := value(); got != c.want {
+			t.Errorf("got %s after %s is removed, want %s", got, c.prefix, c.want)
+		}
+	}
+	if _, err := os.Stat("/run/ichiro-forwarding"); err == nil {
+		t.Error("the note of what was is still there")
+	}
+}

@@ -275,5 +275,5 @@ func Remove(prefix string) error {
 			errs = append(errs, deleteLink(root, link.Attrs().Name))
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, unforward(prefix))...)
 }

@@ -143,11 +143,12 @@ func (l *Links) uplink(want Config, n Network, s *Space) (Range, error) {
 		return r, err
 	}
 	// Only the two links that carry guests' packets forward, not the whole host.
-	forward := [][2]string{{"ipv4/conf/" + name + "/forwarding", "1"}, {"ipv6/conf/" + name + "/disable_ipv6", "1"}}
 	if outside != "" {
-		forward = append(forward, [2]string{"ipv4/conf/" + outside + "/forwarding", "1"})
+		if err := forward(outside, l.prefix); err != nil {
+			return r, err
+		}
 	}
-	return r, sysctls(forward)
+	return r, sysctls([][2]string{{"ipv4/conf/" + name + "/forwarding", "1"}, {"ipv6/conf/" + name + "/disable_ipv6", "1"}})
 }
 
 // pair finds or makes the veth pair and its addresses: the even one outside, the odd one inside (RFC 3021).
