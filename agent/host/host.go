@@ -147,7 +147,9 @@ func (h *Host) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
-	errs = append(errs, h.connect(ctx, config))
+	err = h.connect(ctx, config)
+	h.unsettled = !onlyRefused(err)
+	errs = append(errs, err)
 	for id, a := range want {
 		if a.Instance.Power == cloud.PowerRunning {
 			errs = append(errs, h.run(ctx, id, a))

@@ -1,11 +1,14 @@
 package host
 
 import (
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/agent/eni"
 	"github.com/ichiro-metal/ichiro/agent/unit"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -55,5 +58,49 @@ func TestWhatTheHostSaysOfAMachine(t *testing.T) {
 		if c.power == stop && got.State == cloud.StateStopped && a.Instance.State(&got) != cloud.StateStopped {
 			t.Errorf("%s: a client is shown %s for ever", name, a.Instance.State(&got))
 		}
+	}
+}
+
+func TestOnlyRefusedIsNotFooledByJoins(t *testing.T) {
+	refused, broken := eni.Refused{Interface: "eni-1", Err: errors.New("two want one address")}, errors.New("no netlink")
+	for _, c := range []struct {
+		name string
+		err  error
+		want bool
+	}{
+		{"no error", nil, true},
+		{"a refused wish", refused, true},
+		{"a refused wish, wrapped", fmt.Errorf("apply: %w", refused), true},
+		{"two refused wishes", fmt.Errorf("apply: %w", errors.Join(refused, refused)), true},
+		{"a broken engine", broken, false},
+		{"a broken engine beside a refused wish", fmt.Errorf("apply: %w", errors.Join(refused, broken)), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := onlyRefused(c.err); got != c.want {
+				t.Errorf("got %t, want %t", got, c.want)
+			}
+		})
+	}
+}
+
+func TestABootThatCannotStartIsOver(t *testing.T) {
+	root := bundle.Root(t.TempDir())
+	h := New(Config{ID: "h-1", Root: root, Units: unit.New(root, "/nowhere", slog.New(slog.DiscardHandler)), Now: time.Now, Log: slog.New(slog.DiscardHandler)})
+	id := cloud.InstanceID("i-0123456789abcdef0")
+	if err := os.MkdirAll(string(root.Instance(id)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := bundle.Write(root.Instance(id).Path("machine.json"), bundle.Machine{ID: id, Boot: 1}, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.Failed(unit.Exit{ID: id, Err: errors.New("no shim program")})
+	a := cloud.Assignment{Instance: cloud.Instance{ID: id, Power: cloud.PowerRunning, Boot: 1}}
+	st, err := h.observe(id, a)
+	if err != nil || st.State != cloud.StateStopped || st.Reason.Code != "Server.InternalError" {
+		t.Errorf("got %+v, %v; want stopped with Server.InternalError", st, err)
+	}
+	a.Instance.Boot = 2
+	if st, err = h.observe(id, a); err != nil || st.State != cloud.StatePending {
+		t.Errorf("got %+v, %v; want the next boot pending", st, err)
 	}
 }
