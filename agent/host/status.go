@@ -78,6 +78,9 @@ func (h *Host) observe(id cloud.InstanceID, a cloud.Assignment) (cloud.InstanceS
 	case shim.StateStopped, shim.StateFailed:
 		out.State = cloud.StateStopped
 		out.Reason, out.GuestEnded = reason(st)
+		if h.Units.Alive(id) {
+			out.State = cloud.StateStopping // its shim is still putting things away: stopped is for good
+		}
 	}
 	if st.State == shim.StateStopping && i.Power == cloud.PowerRunning {
 		out.State = cloud.StateRunning // an earlier boot is ending, or the end was not ours to ask
@@ -87,8 +90,6 @@ func (h *Host) observe(id cloud.InstanceID, a cloud.Assignment) (cloud.InstanceS
 		out.State = cloud.StateShuttingDown
 	case cloud.PowerStopped:
 		if out.State != cloud.StateStopped {
-			out.State = cloud.StateStopping
-		} else if h.Units.Alive(id) {
 			out.State = cloud.StateStopping
 		} else {
 			out.Boot = i.Boot // also of a boot that was wished for and taken back before it began
