@@ -39,13 +39,13 @@ unit:
 	@$(COUNT) unit $(GO) test -race ./...
 
 net: ## tests in network namespaces (root)
-	@$(COUNT) net $(GO) test -tags net -p 1 $$(deploy/scripts/tagged net)
+	@$(COUNT) net $(GO) test -count=1 -tags net -p 1 $$(deploy/scripts/tagged net)
 
 vm: build ## tests with guests in QEMU (root)
-	@$(COUNT) vm $(GO) test -tags vm -p 1 -timeout 25m $$(deploy/scripts/tagged vm)
+	@$(COUNT) vm $(GO) test -count=1 -tags vm -p 1 -timeout 25m $$(deploy/scripts/tagged vm)
 
 walk: build ## the walkthrough's scripts, with the AWS CLI (root)
-	@$(COUNT) walk $(GO) test -tags walk -p 1 -timeout 20m $$(deploy/scripts/tagged walk)
+	@$(COUNT) walk $(GO) test -count=1 -tags walk -p 1 -timeout 20m $$(deploy/scripts/tagged walk)
 
 bench: needs-test build ## every figure: name, ours, reference, ratio, target, met; JSON lines into $$BENCH_OUT
 	@$(GO) run ./deploy/bench --bin bin
