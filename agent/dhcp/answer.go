@@ -71,6 +71,10 @@ func answer(hosts map[key]*host, index int, request []byte, c *Counters) []byte 
 	switch m.MessageType() {
 	case dhcpv4.MessageTypeDiscover:
 		c.Discovers.Add(1)
+		if m.Options.Has(rapidCommit) {
+			c.Acks.Add(1)
+			return h.reply(m, dhcpv4.MessageTypeAck)
+		}
 		c.Offers.Add(1)
 		return h.reply(m, dhcpv4.MessageTypeOffer)
 	case dhcpv4.MessageTypeRequest:
@@ -88,6 +92,11 @@ func answer(hosts map[key]*host, index int, request []byte, c *Counters) []byte 
 	}
 	return nil
 }
+
+// rapidCommit in a discover asks for the address at once, a round trip earlier (RFC 4039). There is one possible
+// answer on a tap, so nobody is kept from choosing. EC2 ignores the option; a client that does not send it sees no
+// difference.
+const rapidCommit = dhcpv4.GenericOptionCode(80)
 
 // request confirms the one address the guest may have and refuses any other at once.
 func (h *host) request(m *dhcpv4.DHCPv4, c *Counters) []byte {
@@ -130,6 +139,9 @@ func (h *host) reply(m *dhcpv4.DHCPv4, kind dhcpv4.MessageType) []byte {
 	b = binary.BigEndian.AppendUint32(b, Lease)
 	if kind == dhcpv4.MessageTypeAck {
 		copy(b[offCiaddr:], m.ClientIPAddr.To4())
+	}
+	if m.MessageType() == dhcpv4.MessageTypeDiscover && kind == dhcpv4.MessageTypeAck {
+		b = append(b, rapidCommit.Code(), 0)
 	}
 	return h.frame(finish(b, m), m)
 }

@@ -45,6 +45,7 @@ func TestAnswers(t *testing.T) {
 	}{
 		{"discover is offered", 7, request(t, dhcpv4.MessageTypeDiscover), dhcpv4.MessageTypeOffer, "02:00:00:00:00:0b", "172.31.16.11", func(c *Counters) uint64 { return c.Offers.Load() }},
 		{"discover by broadcast is offered by broadcast", 7, request(t, dhcpv4.MessageTypeDiscover, dhcpv4.WithBroadcast(true)), dhcpv4.MessageTypeOffer, "ff:ff:ff:ff:ff:ff", "255.255.255.255", func(c *Counters) uint64 { return c.Offers.Load() }},
+		{"discover in a hurry is granted", 7, request(t, dhcpv4.MessageTypeDiscover, dhcpv4.WithGeneric(rapidCommit, nil)), dhcpv4.MessageTypeAck, "02:00:00:00:00:0b", "172.31.16.11", func(c *Counters) uint64 { return c.Acks.Load() }},
 		{"request of the own address is granted", 7, request(t, dhcpv4.MessageTypeRequest, wish("172.31.16.11"), chose("172.31.16.1"), id), dhcpv4.MessageTypeAck, "02:00:00:00:00:0b", "172.31.16.11", func(c *Counters) uint64 { return c.Acks.Load() }},
 		{"renewal is granted to the address", 7, request(t, dhcpv4.MessageTypeRequest, renewing, dhcpv4.WithBroadcast(true)), dhcpv4.MessageTypeAck, "02:00:00:00:00:0b", "172.31.16.11", func(c *Counters) uint64 { return c.Acks.Load() }},
 		{"request of another address is refused", 7, request(t, dhcpv4.MessageTypeRequest, wish("172.31.16.12")), dhcpv4.MessageTypeNak, "ff:ff:ff:ff:ff:ff", "255.255.255.255", func(c *Counters) uint64 { return c.Naks.Load() }},
