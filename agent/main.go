@@ -137,7 +137,8 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	h, c := host.New(cfg), host.NewCommands(cfg)
 	instances := reconcile.New("instances", 30*time.Second, after(h.Recall, h.Reconcile))
 	commands := reconcile.New("commands", 30*time.Second, after(c.Recall, c.Reconcile))
-	mirror.OnChange(func() { instances.Wake(); commands.Wake() })
+	mirror.OnChangeOf(store.AboutCommands, commands.Wake)
+	mirror.OnChangeOf(func(key string) bool { return !store.AboutCommands(key) }, instances.Wake)
 	restored := make(chan struct{})
 
 	if _, err := units.Adopt(ctx); err != nil {

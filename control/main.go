@@ -164,7 +164,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	mirror.OnChange(func() { planner.Wake(); minting.Wake() })
+	mirror.OnChangeOf(func(key string) bool { return !store.AboutCommands(key) }, func() { planner.Wake(); minting.Wake() })
 
 	return service.Run(ctx,
 		server,

@@ -1,6 +1,10 @@
 package store
 
-import "github.com/ichiro-metal/ichiro/internal/cloud"
+import (
+	"strings"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
 
 // The kinds of the specs, which the API and the planners write.
 var (
@@ -57,6 +61,19 @@ func Invocations(h cloud.HostID) Kind[cloud.Invocation] {
 // Pings are what a host knows of the Run Command agents in its guests.
 func Pings(h cloud.HostID) Kind[cloud.AgentPing] {
 	return NewKind[cloud.AgentPing](StatusPrefix(h, "agent"))
+}
+
+// AboutCommands reports whether a key is one of Run Command's: what is asked, and what was seen of it. A planner of
+// instances need not be woken for it.
+func AboutCommands(key string) bool {
+	part := strings.Split(key, "/")
+	switch part[0] {
+	case "spec":
+		return len(part) > 1 && part[1] == "command"
+	case "wish", "status":
+		return len(part) > 2 && (part[2] == "command" || part[2] == "invocation" || part[2] == "agent")
+	}
+	return false
 }
 
 // InvocationID is the ID under which one command on one instance is kept.

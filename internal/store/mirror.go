@@ -29,7 +29,7 @@ type Mirror struct {
 
 	ready   chan struct{}
 	changed chan struct{}
-	wake    []func()
+	wake    []waker
 
 	mu      sync.Mutex
 	snap    *Snapshot // what readers have; never changes once given away
@@ -80,7 +80,18 @@ func (m *Mirror) Changed() <-chan struct{} { return m.changed }
 
 // OnChange has f called after every change; f must not block. Call it before Run:
 // mirror.OnChange(loop.Wake).
-func (m *Mirror) OnChange(f func()) { m.wake = append(m.wake, f) }
+func (m *Mirror) OnChange(f func()) { m.OnChangeOf(func(string) bool { return true }, f) }
+
+// OnChangeOf is OnChange for changes of keys that match, below the name space; it is called too when the mirror has
+// listed anew and cannot tell what has changed.
+func (m *Mirror) OnChangeOf(match func(key string) bool, f func()) {
+	m.wake = append(m.wake, waker{match, f})
+}
+
+type waker struct {
+	match func(key string) bool
+	f     func()
+}
 
 // Rev returns the revision up to which everything is in the mirror; 0 before Ready.
 func (m *Mirror) Rev() int64 {

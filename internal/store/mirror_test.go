@@ -405,3 +405,34 @@ func BenchmarkCommitToMirror(b *testing.B) {
 		}
 	}
 }
+
+func TestOnlyThoseWhomAChangeConcernsAreWoken(t *testing.T) {
+	c := storetest.New(t)
+	m := store.NewMirror(c, store.All("spec"), store.All("wish"))
+	commands, others := make(chan struct{}, 8), make(chan struct{}, 8)
+	m.OnChangeOf(store.AboutCommands, func() { commands <- struct{}{} })
+	m.OnChangeOf(func(key string) bool { return !store.AboutCommands(key) }, func() { others <- struct{}{} })
+	go func() { _ = m.Run(t.Context()) }()
+	<-m.Ready()
+	<-commands // a list concerns everybody
+	<-others
+	put := func(f func(*store.Txn)) {
+		t.Helper()
+		txn := store.NewTxn()
+		f(txn)
+		rev, err := c.Commit(t.Context(), txn)
+		if err == nil {
+			err = m.WaitRev(t.Context(), rev)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(func(txn *store.Txn) { store.Put(txn, store.CommandWishes("h-1"), "c.i", cloud.CommandWish{}) })
+	<-commands
+	put(func(txn *store.Txn) { store.Put(txn, store.Instances, "i-1", cloud.Instance{}) })
+	<-others
+	if len(commands)+len(others) > 0 {
+		t.Errorf("woken too often: %d for commands, %d for others", len(commands), len(others))
+	}
+}

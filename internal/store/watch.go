@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -143,7 +144,7 @@ func (m *Mirror) replace(rev int64, entries []*entry) {
 	if first {
 		close(m.ready)
 	}
-	m.tell()
+	m.tell(nil)
 }
 
 // apply makes the changes of one watch answer visible at once. An answer without events
@@ -181,7 +182,7 @@ func (m *Mirror) apply(prefix int, rev int64, events []*clientv3.Event) {
 	m.settle()
 	m.mu.Unlock()
 	if len(events) > 0 {
-		m.tell()
+		m.tell(events)
 	}
 }
 
@@ -195,10 +196,15 @@ func (m *Mirror) settle() {
 	}
 }
 
-func (m *Mirror) tell() {
+// tell wakes those whom the events concern; without events, all.
+func (m *Mirror) tell(events []*clientv3.Event) {
 	poke(m.changed)
-	for _, f := range m.wake {
-		f()
+	for _, w := range m.wake {
+		if len(events) == 0 || slices.ContainsFunc(events, func(e *clientv3.Event) bool {
+			return w.match(strings.TrimPrefix(string(e.Kv.Key), namespace))
+		}) {
+			w.f()
+		}
 	}
 }
 
