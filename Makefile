@@ -42,7 +42,7 @@ net: ## tests in network namespaces (root)
 	@$(COUNT) net $(GO) test -count=1 -tags net -p 1 $$(deploy/scripts/tagged net)
 
 vm: build ## tests with guests in QEMU (root)
-	@$(COUNT) vm $(GO) test -count=1 -tags vm -p 1 -parallel 1 -timeout 25m $$(deploy/scripts/tagged vm)
+	@$(COUNT) vm $(GO) test -count=1 -tags vm -p 1 -timeout 25m $$(deploy/scripts/tagged vm)
 
 walk: build ## the walkthrough's scripts, with the AWS CLI (root)
 	@$(COUNT) walk $(GO) test -count=1 -tags walk -p 1 -timeout 20m $$(deploy/scripts/tagged walk)

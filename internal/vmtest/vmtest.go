@@ -5,7 +5,8 @@
 // the lean machine that our hosts use, and die with the test, however it ends. A failed expectation
 // prints the whole console. Wire gives the guest a network whose other end is the test itself, in
 // a network namespace of its own.
-// Nothing here has a time limit: a guest that hangs is ended by the test run's.
+// Nothing here has a time limit of its own: a guest that hangs is ended a little before the test
+// run's would end everything, so that its console can be read.
 package vmtest
 
 import (
@@ -21,6 +22,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,6 +74,9 @@ type Config struct {
 
 // FirstFile is the number under which QEMU gets the first of Config.Files.
 const FirstFile = 4
+
+// reading is how long before the end of the test run a hanging guest is ended.
+const reading = 20 * time.Second
 
 // Guest is a running QEMU and its console.
 type Guest struct {
@@ -126,6 +131,12 @@ func Start(t testing.TB, c Config) *Guest {
 		close(g.ended)
 	}()
 	t.Cleanup(g.Close)
+	if run, ok := t.(interface{ Deadline() (time.Time, bool) }); ok {
+		if end, limited := run.Deadline(); limited {
+			last := time.AfterFunc(time.Until(end)-reading, func() { g.cmd.Process.Kill() })
+			t.Cleanup(func() { last.Stop() })
+		}
+	}
 	return g
 }
 
@@ -192,12 +203,12 @@ func (g *Guest) ExpectAll(patterns ...string) [][]string {
 }
 
 // Run types a command into a shell on the console and returns what it prints, without the
-// carriage returns, and its exit code.
+// carriage returns, and its exit code. The marks around the output are typed in pieces, so that
+// the terminal's echo, into which the prompt may fall at any place, is never taken for them.
 func (g *Guest) Run(command string) (output string, code string) {
 	g.t.Helper()
-	g.Send(command + "; echo =$?=done=")
-	g.Expect(`echo =\$\?=done=\r?\n`) // the terminal's echo of what was typed
-	found := g.Expect(`(?s)(.*?)=(\d+)=done=`)
+	g.Send(`echo "=be""gin="; ` + command + `; echo "="$?"=do""ne="`)
+	found := g.Expect(`(?s)=begin=\r?\n(.*?)=(\d+)=done=`)
 	return strings.ReplaceAll(found[1], "\r", ""), found[2]
 }
 
