@@ -128,11 +128,15 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	sockets.Admit("runcmd", uint32(o.gateway.uid))
 	units := unit.New(o.root, o.program, log)
 	mirror := store.NewMirror(client, store.WishPrefix(id))
+	member, err := host.NewMember(id, filepath.Join(o.state, "cloud-id"))
+	if err != nil {
+		return err
+	}
 	cfg := host.Config{
 		ID: id, Zone: o.zone, Region: o.region, Root: o.root, Images: filepath.Join(o.state, "images"), Keys: filepath.Join(o.state, "keys"),
 		Prefix: eni.Prefix(string(o.root)), Pool: o.pool, Accel: o.accel,
 		IMDSGroup: o.imds.gid, GatewayGID: o.gateway.gid, Group: o.group,
-		Store: client, Mirror: mirror, Network: network, Units: units, Sockets: sockets, Now: time.Now, Log: log,
+		Store: client, Mirror: mirror, Member: member, Network: network, Units: units, Sockets: sockets, Now: time.Now, Log: log,
 	}
 	h, c := host.New(cfg), host.NewCommands(cfg)
 	instances := reconcile.New("instances", 30*time.Second, after(h.Recall, h.Reconcile))
@@ -238,7 +242,7 @@ func announce(cfg host.Config) service.Task {
 		tick := time.NewTicker(10 * time.Second)
 		defer tick.Stop()
 		for {
-			me.Seen = cfg.Now().UTC()
+			me.Seen, me.Cloud = cfg.Now().UTC(), cfg.Member.Cloud()
 			t := store.NewTxn()
 			store.Put(t, store.Hosts, me.ID, me)
 			if _, err := cfg.Store.Commit(ctx, t); err != nil && ctx.Err() == nil {

@@ -132,6 +132,10 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err := bundle.WriteBytes(filepath.Join(string(o.root), "control", "identity.crt"), signer.key.Certificate(), 0o644); err != nil {
 		return err
 	}
+	name, err := cluster.Name(ctx, client)
+	if err != nil {
+		return err
+	}
 	if err := cluster.Bootstrap(ctx, client, account, o.zone); err != nil {
 		return err
 	}
@@ -150,7 +154,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	defer audit.Close()
 
 	plan := cluster.Config{
-		Store: client, Mirror: mirror, Signer: signer, Region: o.region, Account: account,
+		Store: client, Mirror: mirror, Cloud: name, Signer: signer, Region: o.region, Account: account,
 		Types: site.InstanceTypes, Now: time.Now, Log: log,
 	}
 	keeper := cluster.New(plan)

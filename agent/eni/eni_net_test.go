@@ -338,12 +338,15 @@ func TestTheLastHostPutsForwardingBack(t *testing.T) {
 	if got := value(); got != "0" {
 		t.Fatalf("forwarding is %s before any host is there: the test proves nothing", got)
 	}
-	apply(t, start(t, "etm"), config("etm", guestInterface(1, "sg-default")))
-	second := config("etn", guestInterface(2, "sg-default"))
-	apply(t, start(t, "etn"), second)
+	first, endFirst := run(t, "etm")
+	apply(t, first, config("etm", guestInterface(1, "sg-default")))
+	second, endSecond := run(t, "etn")
+	apply(t, second, config("etn", guestInterface(2, "sg-default")))
 	if got := value(); got != "1" {
 		t.Errorf("got %s with two hosts, want 1", got)
 	}
+	endFirst() // or they would take the removal for a stranger's doing, and repair it
+	endSecond()
 	for _, c := range []struct{ prefix, want string }{{"etm", "1"}, {"etn", "0"}, {"etn", "0"}} {
 		if err := Remove(context.Background(), c.prefix); err != nil {
 			t.Fatal(err)

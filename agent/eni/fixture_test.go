@@ -64,6 +64,13 @@ func config(prefix string, interfaces ...Interface) Config {
 // start returns a running manager of an empty host, and removes all that it made when the test ends.
 func start(t *testing.T, prefix string) *Manager {
 	t.Helper()
+	m, _ := run(t, prefix)
+	return m
+}
+
+// run is start with a function that ends what the manager does, as the end of its agent would.
+func run(t *testing.T, prefix string) (*Manager, func()) {
+	t.Helper()
 	m, err := New(prefix, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -75,15 +82,18 @@ func start(t *testing.T, prefix string) *Manager {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(func() {
+	end := sync.OnceFunc(func() {
 		stop()
 		wg.Wait()
 		m.Close()
+	})
+	t.Cleanup(func() {
+		end()
 		if err := Remove(context.Background(), prefix); err != nil {
 			t.Errorf("remove: %v", err)
 		}
 	})
-	return m
+	return m, end
 }
 
 func apply(t *testing.T, m *Manager, c Config) {

@@ -43,7 +43,11 @@ func (c *Commands) Recall(ctx context.Context) error {
 
 // Reconcile makes bundles and store agree once.
 func (c *Commands) Reconcile(ctx context.Context) error {
-	wishes, err := store.Mirrored(c.Mirror, store.CommandWishes(c.ID))
+	view, err := c.Member.Wishes(c.Mirror)
+	if err != nil {
+		return err
+	}
+	wishes, err := store.Mirrored(view, store.CommandWishes(c.ID))
 	if err != nil {
 		return err
 	}

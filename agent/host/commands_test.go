@@ -2,8 +2,10 @@ package host
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -24,7 +26,17 @@ func TestCommandsGoToTheGatewayAndBack(t *testing.T) {
 	wg.Go(func() { m.Run(ctx) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
 	<-m.Ready()
-	cfg := Config{ID: "h-1", Root: bundle.Root(t.TempDir()), Store: c, Mirror: m, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
+	joined := store.NewTxn()
+	store.Create(joined, store.Memberships("h-1"), store.MembershipID, "c-1")
+	rev, err := c.Commit(ctx, joined)
+	if err == nil {
+		err = m.WaitRev(ctx, rev)
+	}
+	member, joining := NewMember("h-1", filepath.Join(t.TempDir(), "cloud-id"))
+	if err := errors.Join(err, joining); err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{ID: "h-1", Root: bundle.Root(t.TempDir()), Store: c, Mirror: m, Member: member, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
 	dir := cfg.Root.Instance(id)
 	if err := os.MkdirAll(dir.Commands(), 0o755); err != nil {
 		t.Fatal(err)

@@ -32,7 +32,7 @@ func readKey(path string) ([]byte, error) {
 // sealed in the store; the key is the control plane's, and read when it is first needed.
 func (h *Host) credentials(dir bundle.Dir) error {
 	kind := store.Credentials(h.ID)
-	o, err := store.MirroredGet(h.Mirror, kind, dir.ID())
+	o, err := store.MirroredGet(h.wishes, kind, dir.ID())
 	if errors.Is(err, store.ErrNotFound) {
 		if err := os.Remove(dir.Path("credentials.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err

@@ -67,6 +67,7 @@ type Config struct {
 	Group      int // common to the daemons
 	Store      *store.Client
 	Mirror     *store.Mirror // of wish/ID/
+	Member     *Member
 	Network    *eni.Manager
 	Units      *unit.Manager
 	Sockets    *handover.Server
@@ -77,6 +78,7 @@ type Config struct {
 // Host is this host.
 type Host struct {
 	Config
+	wishes     *store.Snapshot                           // of this round
 	reported   map[cloud.InstanceID]cloud.InstanceStatus // what the store is known to hold
 	remembered []byte                                    // what network.json holds
 	unsettled  bool                                      // the network could not be changed in this round
@@ -125,7 +127,11 @@ func New(cfg Config) *Host {
 
 // Reconcile makes everything true once.
 func (h *Host) Reconcile(ctx context.Context) error {
-	wishes, err := store.Mirrored(h.Mirror, store.Assignments(h.ID))
+	var err error
+	if h.wishes, err = h.Member.Wishes(h.Mirror); err != nil {
+		return err
+	}
+	wishes, err := store.Mirrored(h.wishes, store.Assignments(h.ID))
 	if err != nil {
 		return err
 	}
@@ -235,7 +241,7 @@ func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Confi
 	for id, p := range vpcs {
 		c.VPCs = append(c.VPCs, eni.VPC{ID: id, Prefixes: []netip.Prefix{p}, Internet: true})
 	}
-	o, err := store.MirroredGet(h.Mirror, store.Networks(h.ID), store.NetworkID)
+	o, err := store.MirroredGet(h.wishes, store.Networks(h.ID), store.NetworkID)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return c, err
 	}

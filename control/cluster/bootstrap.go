@@ -23,6 +23,35 @@ type account struct{ VPC cloud.VPCID }
 
 var accounts = store.NewKind[account](store.SpecPrefix("account"))
 
+// clouds says what this installation is called among all: under "id", and under the name itself, so that a
+// transaction which relies on that key holds in no other store.
+var clouds = store.NewKind[cloud.CloudID](store.ClusterPrefix("cloud"))
+
+// Cloud is the name of the store that this process speaks for: the key that is called by it.
+type Cloud = store.Object[cloud.CloudID]
+
+// Name returns the name of a store, which is given once.
+func Name(ctx context.Context, c *store.Client) (Cloud, error) {
+	o, err := store.Get(ctx, c, clouds, "id")
+	if err == nil {
+		return store.Get(ctx, c, clouds, o.Value)
+	}
+	if !errors.Is(err, store.ErrNotFound) {
+		return Cloud{}, err
+	}
+	id, err := cloud.NewID[cloud.CloudID](rand.Reader, "c")
+	if err != nil {
+		return Cloud{}, err
+	}
+	t := store.NewTxn()
+	store.Create(t, clouds, "id", id)
+	store.Create(t, clouds, id, id)
+	if _, err := c.Commit(ctx, t); err != nil && !errors.Is(err, store.ErrConflict) {
+		return Cloud{}, err
+	}
+	return Name(ctx, c)
+}
+
 // Bootstrap gives the account what EC2 gives a new one: a default VPC with a subnet, a security group and
 // an internet gateway. It does so once, whoever calls it and however often.
 func Bootstrap(ctx context.Context, c *store.Client, id cloud.AccountID, zone string) error {

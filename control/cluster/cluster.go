@@ -14,6 +14,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"reflect"
 	"slices"
@@ -40,6 +41,7 @@ type signer interface {
 type Config struct {
 	Store   *store.Client
 	Mirror  *store.Mirror // of spec/, wish/, status/ and host/
+	Cloud   Cloud
 	Signer  signer
 	Region  string
 	Account cloud.AccountID
@@ -71,7 +73,7 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, c.networks(ctx, v))
+	errs = append(errs, c.members(ctx, v), c.networks(ctx, v))
 	return errors.Join(errs...)
 }
 
@@ -115,7 +117,7 @@ func (c *Cluster) place(ctx context.Context, v *view, o store.Object[cloud.Insta
 	t := store.NewTxn()
 	typ, err := cloud.TypeNamed(c.Types, i.Type)
 	if err == nil {
-		i.Host, err = placement.Choose(v.candidates(), typ, i.Zone)
+		i.Host, err = placement.Choose(v.candidates(c.Cloud.Value), typ, i.Zone)
 	}
 	i.Generation++
 	if err != nil {
@@ -225,6 +227,31 @@ func (c *Cluster) release(ctx context.Context, v *view, o store.Object[cloud.Ins
 	return nil
 }
 
+// members tells each host whose wishes these are. The transaction holds only in the store whose name it is: into
+// one that was emptied under a running process, the old name must not come with wishes for nothing.
+func (c *Cluster) members(ctx context.Context, v *view) error {
+	var errs []error
+	for host := range v.hosts {
+		kind := store.Memberships(host)
+		had, err := store.MirroredGet(v.snap, kind, store.MembershipID)
+		if err == nil && had.Value == c.Cloud.Value {
+			continue
+		}
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		t := store.NewTxn()
+		store.Require(t, clouds, c.Cloud.ID, c.Cloud.Rev)
+		store.Put(t, kind, store.MembershipID, c.Cloud.Value)
+		if _, err := c.Store.Commit(ctx, t); errors.Is(err, store.ErrConflict) {
+			errs = append(errs, fmt.Errorf("the store is not %s any more: it has lost its content, or was replaced; restart ichiro-control to begin anew", c.Cloud.Value))
+		} else if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // networks writes what each host must know of groups.
 func (c *Cluster) networks(ctx context.Context, v *view) error {
 	var errs []error
@@ -331,9 +358,13 @@ func (v *view) status(i cloud.Instance) *cloud.InstanceStatus {
 	return &o.Value
 }
 
-func (v *view) candidates() []placement.Candidate {
+// candidates returns the hosts that follow this cloud's wishes, or will once they have seen them.
+func (v *view) candidates(c cloud.CloudID) []placement.Candidate {
 	out := make([]placement.Candidate, 0, len(v.hosts))
 	for id, h := range v.hosts {
+		if h.Cloud != "" && h.Cloud != c {
+			continue
+		}
 		out = append(out, placement.Candidate{Host: h, UsedMiB: v.used[id]})
 	}
 	return out

@@ -2,11 +2,13 @@ package cluster_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -40,6 +42,7 @@ type world struct {
 	testing.TB
 	c      *store.Client
 	m      *store.Mirror
+	name   cluster.Cloud
 	now    time.Time
 	notary notary
 	types  []cloud.InstanceType
@@ -57,7 +60,11 @@ func mirror(t testing.TB, c *store.Client) *store.Mirror {
 
 func newWorld(t testing.TB) *world {
 	c := storetest.New(t)
-	return &world{TB: t, c: c, m: mirror(t, c), now: start, types: []cloud.InstanceType{{Name: "t", VCPUs: 1, MemoryMiB: 512}, {Name: "big", VCPUs: 1, MemoryMiB: 2048}}}
+	name, err := cluster.Name(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &world{TB: t, c: c, m: mirror(t, c), name: name, now: start, types: []cloud.InstanceType{{Name: "t", VCPUs: 1, MemoryMiB: 512}, {Name: "big", VCPUs: 1, MemoryMiB: 2048}}}
 }
 
 func (w *world) planner(m *store.Mirror) *cluster.Cluster {
@@ -65,7 +72,7 @@ func (w *world) planner(m *store.Mirror) *cluster.Cluster {
 }
 
 func (w *world) config(m *store.Mirror) cluster.Config {
-	return cluster.Config{Store: w.c, Mirror: m, Signer: &w.notary, Region: "ichiro-1", Account: account, Types: w.types,
+	return cluster.Config{Store: w.c, Mirror: m, Cloud: w.name, Signer: &w.notary, Region: "ichiro-1", Account: account, Types: w.types,
 		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)}
 }
 
@@ -485,5 +492,40 @@ func TestBootstrapHappensOnceWhoeverCalls(t *testing.T) {
 	}
 	if l, _ = store.List(t.Context(), c, store.VPCs, store.Range{}); len(l.Objects) != 0 {
 		t.Error("what its owner deleted came back")
+	}
+}
+
+// Each host is told whose wishes it has, a host of another cloud is given nothing to run, and a process under which the
+// store was emptied does not say in the new one that nothing is wished for.
+func TestHostsAreToldTheirCloud(t *testing.T) {
+	w := newWorld(t)
+	w.write(func(t *store.Txn) {
+		store.Create(t, store.Hosts, cloud.HostID("h-1"), cloud.Host{ID: "h-1", Zone: "ichiro-1a", MemoryMiB: 600})
+		store.Create(t, store.Hosts, cloud.HostID("h-2"), cloud.Host{ID: "h-2", Zone: "ichiro-1a", MemoryMiB: 6000, Cloud: "c-other"})
+	})
+	w.settle()
+	for _, h := range []cloud.HostID{"h-1", "h-2"} {
+		if o, err := store.MirroredGet(w.m, store.Memberships(h), store.MembershipID); err != nil || o.Value != w.name.Value {
+			t.Errorf("%s: got %q, %v, want %s", h, o.Value, err, w.name.Value)
+		}
+	}
+	w.write(func(t *store.Txn) {
+		store.Create(t, store.Instances, cloud.InstanceID("i-1"), cloud.Instance{ID: "i-1", Type: "big", Zone: "ichiro-1a", Power: cloud.PowerRunning, Boot: 1})
+	})
+	w.settle()
+	if o, err := store.MirroredGet(w.m, store.Instances, cloud.InstanceID("i-1")); err != nil || o.Value.Host != "" {
+		t.Errorf("placed on %q, %v: only a host of another cloud has room for it", o.Value.Host, err)
+	}
+
+	emptied := newWorld(t)
+	emptied.name = w.name // of a process that has not noticed
+	emptied.write(func(t *store.Txn) {
+		store.Create(t, store.Hosts, cloud.HostID("h-1"), cloud.Host{ID: "h-1", Zone: "ichiro-1a", MemoryMiB: 600, Cloud: w.name.Value})
+	})
+	if err := emptied.planner(emptied.m).Reconcile(t.Context()); err == nil || !strings.Contains(err.Error(), "lost its content") {
+		t.Errorf("got %v, want an error that says what has become of the store", err)
+	}
+	if _, err := store.Get(t.Context(), emptied.c, store.Memberships("h-1"), store.MembershipID); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("got %v, want no membership", err)
 	}
 }

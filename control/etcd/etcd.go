@@ -15,6 +15,7 @@ package etcd
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -111,6 +112,7 @@ func (s *Server) config(cfg Config) *embed.Config {
 	c.Name = "ichiro"
 	c.InitialCluster = c.InitialClusterFromName(c.Name)
 	c.Dir = filepath.Join(cfg.Dir, "data")
+	c.InitialClusterToken = rand.Text() // counts when there are no data yet: a store set up anew is another cluster, which watchers see
 	c.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZap(s.log))
 
 	c.ListenPeerUrls = nil // there are no peers

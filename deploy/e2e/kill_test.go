@@ -3,8 +3,13 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
+	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/shim"
 )
 
@@ -225,4 +231,62 @@ func (h *host) killShim(t *testing.T, id string) {
 func (h *host) goneOrEnded(t *testing.T, id string) bool {
 	i, err := h.look(t, id)
 	return err == nil && (i.State.Name == types.InstanceStateNameTerminated || i.State.Name == types.InstanceStateNameStopped)
+}
+
+// TestStoreForgets takes the store's content away under a running host: no guest is ended for it, the host says
+// why it does nothing, and when the content is back all goes on.
+func TestStoreForgets(t *testing.T) {
+	h := another(t)
+	id := *h.guest(t, nil).InstanceId
+	was := h.memory(t, id)
+	machine, err := h.qemu(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(h.state("etcd", "data"), h.state("etcd", "away")); err != nil {
+		t.Fatal(err)
+	}
+	h.kill(t, "control")
+	await(t, "the agent's refusal", func() error {
+		said, err := h.health(t, "agent")
+		if err == nil && !strings.Contains(said, "these are not the wishes of this host's cloud: the store is of c-") {
+			err = fmt.Errorf("it says %q", said)
+		}
+		return err
+	})
+	if _, err := h.look(t, id); code(err) != "InvalidInstanceID.NotFound" {
+		t.Errorf("the empty store's API answers %v", err)
+	}
+	if err := os.Rename(h.state("etcd", "data"), h.state("etcd", "new")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(h.state("etcd", "away"), h.state("etcd", "data")); err != nil {
+		t.Fatal(err)
+	}
+	h.kill(t, "control")
+	h.becomes(t, id, types.InstanceStateNameRunning)
+	if got := h.memory(t, id); got != was {
+		t.Errorf("the guest remembers %q, want %q", got, was)
+	}
+	if now, err := h.qemu(id); err != nil || now != machine {
+		t.Errorf("its machine is %v, %v, and was %v", now, err, machine)
+	}
+}
+
+// health returns what a daemon says of its own.
+func (h *host) health(t *testing.T, daemon string) (string, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", bundle.Root(h.run()).Admin(daemon))
+	}
+	req, err := http.NewRequestWithContext(t.Context(), "GET", "http://admin/healthz", nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	return string(text), err
 }

@@ -17,7 +17,7 @@ import (
 	"strings"
 )
 
-// Typed identifiers. All but the account and host have EC2's form: a prefix, a dash, 17 hex digits.
+// Typed identifiers. All but the account, host and command have EC2's form: a prefix, a dash, 17 hex digits.
 type (
 	AccountID     string // 12 digits
 	InstanceID    string // i-
@@ -35,6 +35,7 @@ type (
 	DHCPOptionsID string // dopt-
 	KeyPairID     string // key-
 	HostID        string // h-
+	CloudID       string // c-, of an installation: one store and its hosts
 	CommandID     string // a UUID, as in Systems Manager
 )
 

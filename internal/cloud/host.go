@@ -10,7 +10,8 @@ import (
 type Host struct {
 	ID        HostID
 	Zone      string
-	VCPUs     int // processors that may be given to instances; may be more than the machine has
+	Cloud     CloudID // that it belongs to; "" for a new host, which belongs to whoever plans for it first
+	VCPUs     int     // processors that may be given to instances; may be more than the machine has
 	MemoryMiB int
 	Door      string // where the control plane reads consoles and command output: unix:PATH
 	Accel     string // kvm | tcg

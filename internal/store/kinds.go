@@ -41,6 +41,15 @@ func Networks(h cloud.HostID) Kind[cloud.HostNetwork] {
 // NetworkID is the ID of the one value of Networks.
 const NetworkID = "groups"
 
+// Memberships has one value, of the ID MembershipID: whose wishes these are. It lies among them so that nobody sees
+// the one without the other.
+func Memberships(h cloud.HostID) Kind[cloud.CloudID] {
+	return NewKind[cloud.CloudID](WishPrefix(h, "membership"))
+}
+
+// MembershipID is the ID of the one value of Memberships.
+const MembershipID = "cloud"
+
 // CommandWishes are the commands for a host's instances, by InvocationID.
 func CommandWishes(h cloud.HostID) Kind[cloud.CommandWish] {
 	return NewKind[cloud.CommandWish](WishPrefix(h, "command"))

@@ -314,6 +314,28 @@ func TestMirrorFollowsADifferentStore(t *testing.T) {
 	}
 }
 
+// A store that is away for a while, with another in its place, is followed again as it is: also if the other one's
+// revisions did not get as far as its own.
+func TestMirrorFollowsAStoreThatComesBack(t *testing.T) {
+	srv := storetest.Start(t)
+	w := newWorld(t, srv.Client(t))
+	m := store.NewMirror(srv.Client(t), store.All("spec"))
+	store.SetCheck(m, 50e6)
+	runMirror(t, m)
+	w.write(t, 20)
+	w.compare(t, m, "before")
+	want := shown(t, m)
+	back := srv.Replace(t)
+	commit(t, w.c, func(tx *store.Txn) { store.Create(tx, things, "new", thing{N: 1}) })
+	for !maps.Equal(shown(t, m), map[string]int64{"new": 1}) {
+		<-m.Changed()
+	}
+	back()
+	for !maps.Equal(shown(t, m), want) { // ends when the mirror notices; that is the test
+		<-m.Changed()
+	}
+}
+
 // Whatever happens, a reader sees the numbers of one key only grow, and the three keys that
 // are always written together always equal.
 func TestMirrorNeverReorders(t *testing.T) {

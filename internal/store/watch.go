@@ -88,7 +88,9 @@ func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
 		case err := <-behind.lost:
 			return true, err
 		case a := <-answers:
-			switch {
+			switch id := a.resp.Header.GetClusterId(); {
+			case id != 0 && id != cluster:
+				return true, errOther
 			case a.resp.CompactRevision > 0:
 				return true, ErrCompacted
 			case a.resp.Canceled:
@@ -98,6 +100,9 @@ func (m *Mirror) follow(ctx context.Context) (listed bool, err error) {
 		}
 	}
 }
+
+// errOther tells of another store at the same place: its revisions mean nothing beside those of the first.
+var errOther = errors.New("it is a different store")
 
 // list reads all prefixes as of one revision.
 func (m *Mirror) list(ctx context.Context) (cluster uint64, rev int64, entries []*entry, err error) {
@@ -282,7 +287,7 @@ func (b *behind) ask(ctx context.Context) error {
 	b.m.setAway(nil)
 	switch {
 	case resp.Header.ClusterId != b.cluster:
-		return errors.New("it is a different store")
+		return errOther
 	case resp.Header.Revision < at:
 		return errors.New("the store has gone back in time")
 	case at >= b.goal:

@@ -7,6 +7,7 @@
 package storetest
 
 import (
+	"crypto/rand"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -54,6 +55,7 @@ func (s *Server) Restart(t testing.TB) {
 	s.Stop()
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(s.dir, "data")
+	cfg.InitialClusterToken = rand.Text() // as in production: without its data it is another store
 	cfg.LogLevel = "fatal"
 	cfg.ListenPeerUrls = nil
 	cfg.ListenClientUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(s.dir, "sock")}}
@@ -93,6 +95,27 @@ func (s *Server) Wipe(t testing.TB) {
 	s.Stop()
 	if err := os.RemoveAll(filepath.Join(s.dir, "data")); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Replace starts an empty server in the place of this one, and returns a function that puts it back.
+func (s *Server) Replace(t testing.TB) (back func()) {
+	t.Helper()
+	data := filepath.Join(s.dir, "data")
+	move := func(from, to string) {
+		t.Helper()
+		s.Stop()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(data, data+".away")
+	s.Restart(t)
+	return func() {
+		t.Helper()
+		move(data, data+".other")
+		move(data+".away", data)
+		s.Restart(t)
 	}
 }
 
