@@ -97,6 +97,28 @@ func TestLife(t *testing.T) {
 			t.Errorf("rebooted it is %s since %v, was %s since %v", *now.PrivateIpAddress, now.LaunchTime, *i.PrivateIpAddress, i.LaunchTime)
 		}
 	})
+	t.Run("a command waits for the boot that follows a reset", func(t *testing.T) {
+		was := h.memory(t, id)
+		resets := h.send(t, id, "sleep 3; echo reset-now > /dev/console; echo b > /proc/sysrq-trigger")
+		await(t, "the reset", func() error {
+			out, err := h.ec2.GetConsoleOutput(t.Context(), &ec2.GetConsoleOutputInput{InstanceId: &id})
+			if err != nil {
+				return err
+			}
+			if text, err := base64.StdEncoding.DecodeString(*out.Output); err != nil || !strings.Contains(string(text), "reset-now") {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		// The connection of the old boot still looks alive.
+		out := h.result(t, id, h.send(t, id, "cat /proc/sys/kernel/random/boot_id"))
+		if out.Status != "Success" || strings.HasPrefix(was, strings.TrimSpace(*out.StandardOutputContent)) {
+			t.Errorf("the command is %s (%s) in boot %q, and before the reset it was %q", out.Status, *out.StatusDetails, *out.StandardOutputContent, was)
+		}
+		if out := h.result(t, id, resets); out.Status != "Failed" || *out.StatusDetails != "Interrupted" {
+			t.Errorf("the command that reset its guest is %s (%s)", out.Status, *out.StatusDetails)
+		}
+	})
 	t.Run("stopped, it can be changed and started", func(t *testing.T) {
 		modify := func(in ec2.ModifyInstanceAttributeInput) error {
 			in.InstanceId = &id

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -32,7 +33,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	root := bundle.Root(*dir)
 	index := bundle.NewIndex(root)
 	defer index.Close()
-	gateway := delivery.New(root, index, delivery.Limits{Output: *limit, Quota: *quota}, log)
+	gateway := delivery.New(root, index, delivery.Limits{Output: *limit, Quota: *quota, Quiet: time.Second, Patience: 3 * time.Second}, log)
 	sockets := handover.NewClient(root.Handover(), "runcmd", log)
 
 	add := func(vpc cloud.VPCID, l net.Listener) {

@@ -23,11 +23,12 @@ const (
 
 // Conn carries frames. One goroutine may send while another receives.
 type Conn struct {
-	ws  *websocket.Conn
-	out []byte
-	in  [2][]byte // Receive uses them in turns
-	n   int
-	max int64
+	ws     *websocket.Conn
+	ponged chan struct{}
+	out    []byte
+	in     [2][]byte // Receive uses them in turns
+	n      int
+	max    int64
 }
 
 var pool sync.Pool // of write buffers: an idle connection holds none
@@ -69,11 +70,18 @@ func Upgrade(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 }
 
 func newConn(ws *websocket.Conn, max int64) *Conn {
-	c := &Conn{ws: ws, max: max}
+	c := &Conn{ws: ws, max: max, ponged: make(chan struct{}, 1)}
 	ws.SetReadLimit(max)
 	ws.SetReadDeadline(time.Now().Add(silence))
 	alive := func() { ws.SetReadDeadline(time.Now().Add(silence)) }
-	ws.SetPongHandler(func(string) error { alive(); return nil })
+	ws.SetPongHandler(func(string) error {
+		alive()
+		select {
+		case c.ponged <- struct{}{}:
+		default:
+		}
+		return nil
+	})
 	ws.SetPingHandler(func(data string) error {
 		alive()
 		err := ws.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(writeWait))
@@ -102,6 +110,15 @@ func (c *Conn) Ping(ctx context.Context) {
 		}
 	}
 }
+
+// Probe asks the other side for a sign of life, which Ponged then tells. It does not wait.
+func (c *Conn) Probe() error {
+	return c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeWait))
+}
+
+// Ponged receives when the other side has answered a probe or a ping since the last receive. Somebody must be
+// in Receive meanwhile.
+func (c *Conn) Ponged() <-chan struct{} { return c.ponged }
 
 // Send writes one frame. After an error the connection is of no more use.
 func (c *Conn) Send(f Frame) error {

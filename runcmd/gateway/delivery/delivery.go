@@ -34,6 +34,10 @@ import (
 type Limits struct {
 	Output int64 // bytes kept of each output of a command
 	Quota  int64 // bytes kept of all outputs of an instance
+	// Quiet is how long ago the agent may have said something to be sent a command without asking first whether it
+	// is there: the connection of a guest that was reset looks as if it were. Patience is how long it may take to
+	// answer that before it is hung up on.
+	Quiet, Patience time.Duration
 }
 
 // finder tells whose an address is.

@@ -37,10 +37,14 @@ type site struct {
 	url  string
 	logs *strings.Builder
 	n    int
+
+	patience time.Duration
 }
 
-func newSite(t *testing.T) *site {
-	s := &site{t: t, root: bundle.Root(t.TempDir()), logs: &strings.Builder{}}
+func newSite(t *testing.T) *site { return newSiteWith(t, time.Hour) }
+
+func newSiteWith(t *testing.T, patience time.Duration) *site {
+	s := &site{t: t, root: bundle.Root(t.TempDir()), logs: &strings.Builder{}, patience: patience}
 	for id, addr := range map[cloud.InstanceID]string{mine: "127.0.0.1", neighbor: "127.0.0.2"} {
 		dir := s.root.Instance(id)
 		check(t, os.MkdirAll(string(dir), 0o755))
@@ -52,7 +56,7 @@ func newSite(t *testing.T) *site {
 	}
 	index := bundle.NewIndex(s.root)
 	log := slog.New(slog.NewTextHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	g := New(s.root, index, Limits{Output: 1000, Quota: 1500}, log)
+	g := New(s.root, index, Limits{Output: 1000, Quota: 1500, Patience: s.patience}, log)
 	ctx, cancel := context.WithCancel(context.Background())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
@@ -278,6 +282,40 @@ func TestWordsOfGuestsAreMadePrintable(t *testing.T) {
 	if inv, _ := dir.Invocation(id); inv.ResponseCode != 255 {
 		t.Errorf("got code %d, want one that fits", inv.ResponseCode)
 	}
+}
+
+// A guest that was reset leaves a connection that looks alive. A command is not sent there: it would count as begun
+// in a boot that never heard of it.
+func TestACommandIsNotSentToAnAgentThatGivesNoSignOfLife(t *testing.T) {
+	s := newSiteWith(t, 50*time.Millisecond)
+	dead := s.guest() // nobody receives there any more, so nothing answers
+	id := s.put(mine)
+	w, err := bundle.NewWatcher(s.root.Instance(mine).Commands(), 1)
+	check(t, err)
+	go w.Run(t.Context())
+	for range w.C() { // the gateway says so in agent.json when its patience is over
+		if p, err := s.root.Instance(mine).Agent(); err == nil && !p.Connected {
+			break
+		}
+	}
+	if sent, err := os.ReadFile(s.root.Instance(mine).Path("commands", string(id), "sent")); err == nil {
+		t.Errorf("the command counts as sent to boot %q", sent)
+	}
+	live := s.guest()
+	if r := until[*wire.Request](t, live); r.ID != id || r.Resume {
+		t.Errorf("got %+v, want a command that has not been sent before", r)
+	}
+	for {
+		f, err := dead.Receive()
+		if err != nil {
+			break
+		}
+		if r, ok := f.(*wire.Request); ok {
+			t.Errorf("the dead connection was sent %s", r.ID)
+		}
+	}
+	check(t, live.Send(result(id, 0)))
+	until[*wire.Done](t, live)
 }
 
 func TestStrangerIsTurnedAway(t *testing.T) {

@@ -39,7 +39,9 @@ type instance struct {
 	wake  chan struct{}
 
 	// The rest belongs to run.
-	now      *link // nil when the agent is away
+	now      *link     // nil when the agent is away
+	heard    time.Time // when the current connection last gave a sign of life
+	probed   time.Time // when it was asked for one that has not come; zero for never
 	epoch    uint64
 	commands map[cloud.CommandID]*command // the open ones
 	kept     map[cloud.CommandID]int64    // bytes of output that lie here, of commands that have ended too
@@ -137,8 +139,9 @@ func (i *instance) run(ctx context.Context) {
 	for {
 		timer.Reset(time.Until(i.next(time.Now())))
 		var frames chan wire.Frame
+		var ponged <-chan struct{}
 		if i.now != nil {
-			frames = i.now.frames
+			frames, ponged = i.now.frames, i.now.conn.Ponged()
 		}
 		select {
 		case <-ctx.Done():
@@ -154,7 +157,11 @@ func (i *instance) run(ctx context.Context) {
 				i.hangUp(nil)
 			} else if err := i.handle(f); err != nil {
 				i.hangUp(err)
+			} else {
+				i.alive()
 			}
+		case <-ponged:
+			i.alive()
 		case <-timer.C:
 			i.tick(time.Now())
 		}
@@ -180,7 +187,7 @@ func (i *instance) welcomeBack() {
 func (i *instance) join(l *link) {
 	i.hangUp(nil)
 	i.epoch = max(i.epoch+1, uint64(time.Now().UnixMicro())) // grows over restarts, too
-	i.now = l
+	i.now, i.heard = l, time.Now()
 	i.ping = cloud.AgentPing{
 		Instance: i.dir.ID(), Connected: true,
 		Version: printable(l.hello.Agent), PlatformType: printable(l.hello.PlatformType),
@@ -223,7 +230,7 @@ func (i *instance) hangUp(err error) {
 	}
 	close(i.now.fenced)
 	i.now.conn.Close()
-	i.now = nil
+	i.now, i.probed = nil, time.Time{}
 	i.ping.Connected, i.ping.LastSeen = false, time.Now().UTC()
 	i.pinged = time.Now()
 	if err != nil {
@@ -322,7 +329,15 @@ func (i *instance) deliver(c *command) {
 		return
 	case i.now == nil:
 		return
+	case c.sent == "" && now.Sub(i.heard) > i.limits.Quiet:
+		i.probe(now)
+		return // alive delivers it, or the next connection
 	}
+	i.hand(c, now)
+}
+
+// hand gives a command to the agent that is there.
+func (i *instance) hand(c *command, now time.Time) {
 	if err := c.markSent(i.now.hello.Boot, now); err != nil {
 		i.log.Error("record a delivery", "command", c.id, "err", err)
 		return
@@ -332,6 +347,34 @@ func (i *instance) deliver(c *command) {
 	i.log.Debug("command sent", "command", c.id)
 	if c.cancel {
 		i.advance(c, cloud.InvocationCancelling)
+	}
+}
+
+// probe asks the agent whether it is there, unless it is being asked already.
+func (i *instance) probe(now time.Time) {
+	if !i.probed.IsZero() {
+		return
+	}
+	i.probed = now
+	if err := i.now.conn.Probe(); err != nil {
+		i.hangUp(nil)
+	}
+}
+
+// alive takes note of a sign of life, and hands over what waited for one.
+func (i *instance) alive() {
+	if i.now == nil {
+		return
+	}
+	i.heard = time.Now()
+	if i.probed.IsZero() {
+		return
+	}
+	i.probed = time.Time{}
+	for _, c := range i.commands {
+		if !c.told && i.now != nil {
+			i.hand(c, i.heard)
+		}
 	}
 }
 
@@ -414,18 +457,30 @@ func (i *instance) told(id cloud.CommandID) *command {
 // next returns when there is something to do that nobody will wake us for.
 func (i *instance) next(now time.Time) time.Time {
 	at := now.Add(time.Hour)
-	if !i.pinged.IsZero() && i.pinged.Before(at) {
-		at = i.pinged
+	if !i.pinged.IsZero() {
+		at = earlier(at, i.pinged)
+	}
+	if !i.probed.IsZero() {
+		at = earlier(at, i.probed.Add(i.limits.Patience))
 	}
 	for _, c := range i.commands {
-		if t := c.next(); t.Before(at) {
-			at = t
-		}
+		at = earlier(at, c.next())
 	}
 	return at
 }
 
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
 func (i *instance) tick(now time.Time) {
+	if !i.probed.IsZero() && !now.Before(i.probed.Add(i.limits.Patience)) {
+		i.log.Info("agent gives no sign of life")
+		i.hangUp(nil)
+	}
 	for _, c := range i.commands {
 		switch {
 		case !now.Before(c.expires):
