@@ -52,7 +52,7 @@ func run(ctx context.Context, args []string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	kept := keeper.Connect()
 	if kept == nil {
-		return keeper.New([]string{wire.Stdout.String(), wire.Stderr.String()}, log).Run(ctx)
+		return keeper.New(log).Run(ctx)
 	}
 	return work(ctx, kept, config{*gateway, *state, *grace}, log)
 }
@@ -83,6 +83,7 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 	if err := r.Adopt(ctx); err != nil {
 		return err
 	}
+	kept.Settled()
 	return l.Run(ctx)
 }
 

@@ -62,20 +62,25 @@ func Open(dir string) (*Journal, error) {
 // Dir returns the directory of a command.
 func (j *Journal) Dir(id cloud.CommandID) string { return filepath.Join(j.dir, string(id)) }
 
-// Begin records that a command was accepted. fs.ErrExist if it was before.
+// spare is how the names of directories begin that no command has yet.
+const spare = ".spare-"
+
+// Spare makes a directory for a command that will come.
+func (j *Journal) Spare() (string, error) { return os.MkdirTemp(j.dir, spare+"*") }
+
+// Begin records that a command was accepted, in a directory that Spare made. fs.ErrExist if it was before.
 //
-// The file is synced, its directory is not: ext4, xfs and tmpfs keep the name of a new file that was synced. Where one
-// does not, and the power fails, the gateway's own note of the boot that it sent the command to prevents a second run.
-func (j *Journal) Begin(req wire.Request, boot string) error {
-	dir := j.Dir(req.ID)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		return err
-	}
+// The file is synced, the name of its directory is not. Where that is lost with the power, the gateway's own note of the
+// boot that it sent the command to prevents a second run.
+func (j *Journal) Begin(dir string, req wire.Request, boot string) error {
 	data, err := json.Marshal(accepted{req, boot})
 	if err != nil {
 		return err
 	}
-	return writeSynced(filepath.Join(dir, "request"), data)
+	if err := writeSynced(filepath.Join(dir, "request"), data); err != nil {
+		return err
+	}
+	return os.Rename(dir, j.Dir(req.ID))
 }
 
 func writeSynced(path string, data []byte) error {
@@ -114,8 +119,7 @@ func (j *Journal) replace(id cloud.CommandID, name string, v any) error {
 // Forget removes all that is kept of a command.
 func (j *Journal) Forget(id cloud.CommandID) error { return os.RemoveAll(j.Dir(id)) }
 
-// List returns the commands in the journal. One that was being written when the guest went down never
-// ran; it is removed.
+// List returns the commands in the journal, and removes what earlier agents had made for others.
 func (j *Journal) List() ([]Entry, error) {
 	dirs, err := os.ReadDir(j.dir)
 	if err != nil {

@@ -2,10 +2,13 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Client is the worker's side.
@@ -69,11 +72,37 @@ func (c *Client) giveUp() {
 	c.waits = nil
 }
 
-// Keep makes the keeper hold the pipes of a command open.
-func (c *Client) Keep(dir string) { c.say("keep " + dir) }
+// Keep makes the keeper hold pipes open, under a name for Release.
+func (c *Client) Keep(name string, pipes []*os.File) {
+	sock, err := c.sock.SyscallConn()
+	if err != nil {
+		return
+	}
+	var fds []int
+	var send func(rest []*os.File)
+	send = func(rest []*os.File) { // a descriptor is good only inside of its Control
+		if len(rest) == 0 {
+			sock.Write(func(fd uintptr) bool {
+				err := unix.Sendmsg(int(fd), []byte("keep "+name), unix.UnixRights(fds...), nil, unix.MSG_NOSIGNAL)
+				return !errors.Is(err, unix.EAGAIN)
+			})
+			return
+		}
+		if raw, err := rest[0].SyscallConn(); err == nil {
+			raw.Control(func(fd uintptr) {
+				fds = append(fds, int(fd))
+				send(rest[1:])
+			})
+		}
+	}
+	send(pipes)
+}
 
 // Release undoes Keep.
-func (c *Client) Release(dir string) { c.say("release " + dir) }
+func (c *Client) Release(name string) { c.say("release " + name) }
+
+// Settled tells the keeper that this worker has said Keep for all that an earlier one left.
+func (c *Client) Settled() { c.say("settled") }
 
 func (c *Client) say(msg string) { c.sock.Write([]byte(msg)) }
 

@@ -5,7 +5,7 @@
 // also holds the pipes of running commands open, so that what is in them is not lost. It has no other
 // state and does nothing else: what can fail is in the worker.
 //
-//	keeper --- worker ("keep DIR", "release DIR", "exit PID START" over a socket pair)
+//	keeper --- worker ("keep NAME" with descriptors, "release NAME", "settled", "exit PID START" over a socket pair)
 //	   \--------- commands of a worker that was killed
 package keeper
 
@@ -16,7 +16,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -33,6 +32,8 @@ const Worker = "ICHIRO_RUNCMD_WORKER"
 const (
 	// remembered bounds the ends that are kept: background processes of commands end here, too.
 	remembered = 1024
+	// most is how many pipes come with one message.
+	most = 8
 	// A worker that dies young is not started again in a tight loop.
 	firstPause = 20 * time.Millisecond
 	maxPause   = 5 * time.Second
@@ -47,21 +48,27 @@ type Process struct {
 
 // Keeper starts workers.
 type Keeper struct {
-	streams []string // the names of the pipes in a command's directory
-	log     *slog.Logger
+	log *slog.Logger
 
 	mu    sync.Mutex
 	ends  map[Process]int
 	order []Process // of ends, oldest first
 	asked map[Process]bool
-	pipes map[string][]int
+	pipes map[string]held
 	sock  int // of the current worker, -1 without
+	turn  int // how many workers there have been
 }
 
-// New returns a keeper; streams are the pipes that a command's directory has.
-func New(streams []string, log *slog.Logger) *Keeper {
+// held are the descriptors of a command's pipes, and the worker that last asked for them to be held.
+type held struct {
+	fds  []int
+	turn int
+}
+
+// New returns a keeper.
+func New(log *slog.Logger) *Keeper {
 	return &Keeper{
-		streams: streams, log: log, ends: map[Process]int{}, asked: map[Process]bool{}, pipes: map[string][]int{}, sock: -1,
+		log: log, ends: map[Process]int{}, asked: map[Process]bool{}, pipes: map[string]held{}, sock: -1,
 	}
 }
 
@@ -124,6 +131,7 @@ func (k *Keeper) work(ctx context.Context) (syscall.WaitStatus, error) {
 	pid := cmd.Process.Pid
 	k.mu.Lock()
 	k.sock = pair[0]
+	k.turn++
 	k.mu.Unlock()
 	var wg sync.WaitGroup
 	wg.Go(func() { k.listen(pair[0]) })
@@ -216,9 +224,9 @@ func (k *Keeper) answer(p Process, code int, known bool) {
 
 // listen serves the worker until it closes its end.
 func (k *Keeper) listen(sock int) {
-	buf := make([]byte, 4096)
+	buf, rights := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*most))
 	for {
-		n, err := unix.Read(sock, buf)
+		n, m, _, _, err := unix.Recvmsg(sock, buf, rights, unix.MSG_CMSG_CLOEXEC)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -228,9 +236,11 @@ func (k *Keeper) listen(sock int) {
 		verb, rest, _ := strings.Cut(string(buf[:n]), " ")
 		switch verb {
 		case "keep":
-			k.keep(rest)
+			k.keep(rest, descriptors(rights[:m]))
 		case "release":
 			k.release(rest)
+		case "settled":
+			k.settle()
 		case "exit":
 			var p Process
 			if _, err := fmt.Sscan(rest, &p.PID, &p.Start); err == nil {
@@ -255,28 +265,48 @@ func (k *Keeper) tell(p Process) {
 	k.answer(p, 0, false)
 }
 
-func (k *Keeper) keep(dir string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if _, ok := k.pipes[dir]; ok {
-		return
+// descriptors returns what came with a message.
+func descriptors(rights []byte) (fds []int) {
+	messages, err := unix.ParseSocketControlMessage(rights)
+	if err != nil {
+		return nil
 	}
-	var fds []int
-	for _, s := range k.streams {
-		// A reader only: writers must be able to see when the last of them is gone.
-		fd, err := unix.Open(filepath.Join(dir, s), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if err == nil {
-			fds = append(fds, fd)
+	for _, m := range messages {
+		if got, err := unix.ParseUnixRights(&m); err == nil {
+			fds = append(fds, got...)
 		}
 	}
-	k.pipes[dir] = fds
+	return fds
 }
 
-func (k *Keeper) release(dir string) {
+// keep holds reading ends only: writers must be able to see when the last of them is gone.
+func (k *Keeper) keep(name string, fds []int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, fd := range k.pipes[dir] {
+	k.drop(name)
+	k.pipes[name] = held{fds, k.turn}
+}
+
+// settle lets go of what only earlier workers had asked for: this one has opened by now whatever it goes on with.
+func (k *Keeper) settle() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for name, h := range k.pipes {
+		if h.turn < k.turn {
+			k.drop(name)
+		}
+	}
+}
+
+func (k *Keeper) release(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.drop(name)
+}
+
+func (k *Keeper) drop(name string) {
+	for _, fd := range k.pipes[name].fds {
 		unix.Close(fd)
 	}
-	delete(k.pipes, dir)
+	delete(k.pipes, name)
 }

@@ -28,6 +28,9 @@ type Job struct {
 	streams [wire.Streams]*spool.Stream // nil until the command is journalled, or for ever if it can not be
 	result  *wire.Result
 	closed  bool
+
+	kept string                 // the name under which the outputs are held open elsewhere
+	out  [wire.Streams]*os.File // the ends that processes are given, until the first step; nil if they are still to be opened
 }
 
 func newJob(r *Runner, req wire.Request) *Job {
@@ -74,17 +77,32 @@ func (j *Job) close() {
 
 func (j *Job) openStreams() error {
 	dir := j.r.cfg.Journal.Dir(j.req.ID)
+	var pipes []*os.File
 	for n := range wire.Streams {
 		s, err := spool.Open(dir, n.String(), j.req.Limit, j.changed)
 		if err != nil {
 			return err
 		}
+		pipes = append(pipes, s.Pipe())
 		j.mu.Lock()
 		j.streams[n] = s
 		j.mu.Unlock()
 	}
-	j.r.cfg.Keep(dir)
+	j.kept = dir
+	j.r.cfg.Keep(dir, pipes)
 	return nil
+}
+
+// enter makes a room the command's own. The journal has renamed it.
+func (j *Job) enter(r *room) {
+	dir := j.r.cfg.Journal.Dir(j.req.ID)
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for n, s := range r.streams {
+		s.Move(dir, j.req.Limit, j.changed)
+		j.streams[n] = s
+	}
+	j.kept, j.out = r.dir, r.out
 }
 
 // run is a command's whole life, from its journal entry on.
@@ -98,17 +116,20 @@ func (j *Job) run(ctx context.Context) {
 		j.end(nil, wire.StepResult{Outcome: outcome, Code: unknownCode, Started: Uptime(), Ended: Uptime()})
 		return
 	}
-	if err := j.r.cfg.Journal.Begin(j.req, j.r.cfg.Boot); err != nil {
+	room, err := j.r.rooms.take()
+	if err != nil {
+		j.refuse("make a directory", err)
+		return
+	}
+	if err := j.r.cfg.Journal.Begin(room.dir, j.req, j.r.cfg.Boot); err != nil {
+		j.r.rooms.leave(room)
 		if errors.Is(err, fs.ErrExist) {
 			return // Adopt could not open it: say nothing rather than something false
 		}
 		j.refuse("write the journal", err)
 		return
 	}
-	if err := j.openStreams(); err != nil {
-		j.refuse("open the outputs", err)
-		return
-	}
+	j.enter(room)
 	j.steps(ctx, nil, nil)
 }
 
@@ -241,6 +262,10 @@ func goOn(s wire.Step, r *wire.StepResult) bool {
 }
 
 func (j *Job) writers() (out [wire.Streams]*os.File, err error) {
+	if j.out[0] != nil {
+		out, j.out = j.out, out
+		return out, nil
+	}
 	for n := range wire.Streams {
 		if out[n], err = j.Stream(n).Writer(); err != nil {
 			closeAll(out)
@@ -365,7 +390,7 @@ func (j *Job) end(before []wire.StepResult, last wire.StepResult) {
 		if err := j.r.cfg.Journal.End(r); err != nil {
 			j.r.cfg.Log.Error("record a result", "command", j.req.ID, "err", err)
 		}
-		j.r.cfg.Release(j.r.cfg.Journal.Dir(j.req.ID))
+		j.r.cfg.Release(j.kept)
 	}
 	close(j.ended) // from here on it may be forgotten
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -33,7 +34,7 @@ const unknownCode = -1
 // start runs a script file with the outputs given, as a session of its own.
 func start(path string, step wire.Step, env []string, out [wire.Streams]*os.File, group *cgroup) (*process, error) {
 	argv := []string{"/bin/sh", path}
-	if data, err := head(path); err == nil && bytes.HasPrefix(data, []byte("#!")) {
+	if strings.HasPrefix(step.Script, "#!") {
 		argv = []string{path} // the script names its own interpreter
 	}
 	cmd := &exec.Cmd{
@@ -58,17 +59,6 @@ func start(path string, step wire.Step, env []string, out [wire.Streams]*os.File
 		p.code = await(pid)
 	}()
 	return p, nil
-}
-
-func head(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b := make([]byte, 2)
-	n, err := f.Read(b)
-	return b[:n], err
 }
 
 // await waits for a child to end and leaves it a zombie: until its end is on record, its number must

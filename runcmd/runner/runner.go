@@ -31,17 +31,19 @@ type Config struct {
 	Grace       time.Duration // between SIGTERM and the end of all processes
 	// Changed is called, without locks, when a job has more to tell.
 	Changed func(cloud.CommandID)
-	// Keep and Release tell whoever outlives this process which outputs to hold open; Exit asks it how a
+	// Keep and Release tell whoever outlives this process which pipes to hold open, by any name; Exit asks it how a
 	// process ended that this one is not the parent of. Any may be nil.
-	Keep, Release func(dir string)
-	Exit          func(pid int, start uint64) (code int, known bool)
-	Log           *slog.Logger
+	Keep    func(name string, pipes []*os.File)
+	Release func(name string)
+	Exit    func(pid int, start uint64) (code int, known bool)
+	Log     *slog.Logger
 }
 
 // Runner runs commands.
 type Runner struct {
 	cfg    Config
 	groups *cgroups
+	rooms  *rooms
 
 	mu   sync.Mutex
 	jobs map[cloud.CommandID]*Job
@@ -53,14 +55,12 @@ func New(cfg Config) *Runner {
 	if cfg.Exit == nil {
 		cfg.Exit = func(int, uint64) (int, bool) { return 0, false }
 	}
-	for _, f := range []*func(string){&cfg.Keep, &cfg.Release} {
-		if *f == nil {
-			*f = func(string) {}
-		}
+	if cfg.Keep == nil {
+		cfg.Keep, cfg.Release = func(string, []*os.File) {}, func(string) {}
 	}
 	r := &Runner{cfg: cfg, groups: openCgroups(), jobs: map[cloud.CommandID]*Job{}}
 	r.groups.sweep()
-	r.groups.prepare()
+	r.rooms = &rooms{cfg: r.cfg}
 	return r
 }
 
@@ -82,7 +82,16 @@ func (r *Runner) Adopt(ctx context.Context) error {
 		r.mu.Unlock()
 		r.wg.Go(func() { j.resume(ctx, e) })
 	}
+	r.prepare()
 	return nil
+}
+
+// prepare makes what the next command will need, so that it need not wait for it.
+func (r *Runner) prepare() {
+	r.groups.prepare()
+	if err := r.rooms.prepare(); err != nil {
+		r.cfg.Log.Warn("make a directory for the next command", "err", err) // it tries again, and says so to the gateway
+	}
 }
 
 // Request runs a command, unless it is known. It returns at once.
@@ -149,7 +158,7 @@ func (r *Runner) Forget(id cloud.CommandID) {
 		if err := r.cfg.Journal.Forget(id); err != nil {
 			r.cfg.Log.Error("forget a command", "command", id, "err", err)
 		}
-		r.groups.prepare()
+		r.prepare()
 	})
 }
 
@@ -160,6 +169,7 @@ func (r *Runner) Close() {
 	for _, j := range r.jobs {
 		j.close()
 	}
+	r.rooms.close()
 }
 
 func (j *Job) env() []string {

@@ -87,6 +87,7 @@ func TestOutputLargerThanTheWindow(t *testing.T) {
 	}
 	b.r.Forget("a")
 	b.r.wg.Wait()
+	b.r.Close() // gives up the directory that was made for the next command, too
 	if left, _ := os.ReadDir(dir); len(left) > 0 {
 		t.Errorf("a forgotten command leaves %v", left)
 	}
@@ -135,7 +136,11 @@ func TestJournalOfAnotherBoot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := j.Begin(request("a", "true"), "an earlier boot"); err != nil {
+	spare, err := j.Spare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Begin(spare, request("a", "true"), "an earlier boot"); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "torn"), 0o700); err != nil {

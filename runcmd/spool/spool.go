@@ -69,6 +69,12 @@ func Open(dir, name string, limit int64, changed func()) (*Stream, error) {
 	return s, err
 }
 
+// Move gives a stream that was opened in advance, and has not run, the directory that it lies in now, and what Open
+// is told of a stream's use.
+func (s *Stream) Move(dir string, limit int64, changed func()) {
+	s.dir, s.limit, s.changed = dir, limit, changed
+}
+
 func (s *Stream) fifo() string { return filepath.Join(s.dir, s.name) }
 
 func (s *Stream) segment(n int64) string {
@@ -103,6 +109,9 @@ func (s *Stream) recover() error {
 	s.total, s.acked = s.end, s.base
 	return nil
 }
+
+// Pipe returns the agent's reading end.
+func (s *Stream) Pipe() *os.File { return s.pipe }
 
 // Writer opens the end that a command's process is given.
 func (s *Stream) Writer() (*os.File, error) { return os.OpenFile(s.fifo(), os.O_RDWR, 0) }
