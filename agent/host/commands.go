@@ -19,14 +19,14 @@ type Commands struct {
 	Config
 	asked    map[string]bool // wishes that are in the bundle, and whether cancellation is too
 	reported map[string]cloud.Invocation
-	pings    map[cloud.InstanceID]cloud.AgentPing
+	pings    map[cloud.InstanceID]heard
 	swept    time.Time
 }
 
 // NewCommands returns a Commands.
 func NewCommands(cfg Config) *Commands {
 	cfg.Log = cfg.Log.With("component", "commands", "host", cfg.ID)
-	return &Commands{Config: cfg, asked: map[string]bool{}, reported: map[string]cloud.Invocation{}, pings: map[cloud.InstanceID]cloud.AgentPing{}}
+	return &Commands{Config: cfg, asked: map[string]bool{}, reported: map[string]cloud.Invocation{}, pings: map[cloud.InstanceID]heard{}}
 }
 
 // Recall reads what an earlier agent of this host reported.
@@ -156,6 +156,17 @@ func (c *Commands) heard(t *store.Txn, done *[]func()) error {
 	here := make(map[cloud.InstanceID]bool, len(ids))
 	for _, id := range ids {
 		here[id] = true
+		info, err := os.Lstat(c.Root.Instance(id).Path("commands", "agent.json"))
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		had, known := c.pings[id]
+		if known && had.in(info) || t.Len() >= batch {
+			continue // this runs for every command: a look at each file is enough
+		}
 		ping, err := c.Root.Instance(id).Agent()
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
@@ -164,11 +175,8 @@ func (c *Commands) heard(t *store.Txn, done *[]func()) error {
 			continue
 		}
 		ping.Instance = id
-		if had, ok := c.pings[id]; ok && had == ping || t.Len() >= batch {
-			continue
-		}
 		store.Put(t, store.Pings(c.ID), id, ping)
-		*done = append(*done, func() { c.pings[id] = ping })
+		*done = append(*done, func() { c.pings[id] = heard{info} })
 	}
 	for id := range c.pings {
 		if !here[id] {
@@ -176,6 +184,13 @@ func (c *Commands) heard(t *store.Txn, done *[]func()) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// heard is the file of a gateway's word that the store has.
+type heard struct{ file fs.FileInfo }
+
+func (h heard) in(f fs.FileInfo) bool {
+	return os.SameFile(h.file, f) && h.file.ModTime().Equal(f.ModTime()) && h.file.Size() == f.Size()
 }
 
 // Machine returns what this host says of itself.

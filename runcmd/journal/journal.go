@@ -22,6 +22,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
+	"golang.org/x/sys/unix"
 )
 
 // Journal is a directory of commands.
@@ -65,34 +66,48 @@ func (j *Journal) Dir(id cloud.CommandID) string { return filepath.Join(j.dir, s
 // spare is how the names of directories begin that no command has yet.
 const spare = ".spare-"
 
-// Spare makes a directory for a command that will come.
-func (j *Journal) Spare() (string, error) { return os.MkdirTemp(j.dir, spare+"*") }
+// Spare is a directory for a command that will come, with the file for its request open.
+type Spare struct {
+	Dir     string
+	request *os.File
+}
 
-// Begin records that a command was accepted, in a directory that Spare made. fs.ErrExist if it was before.
+// Spare makes a directory for a command that will come.
+func (j *Journal) Spare() (*Spare, error) {
+	dir, err := os.MkdirTemp(j.dir, spare+"*")
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "request"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	return &Spare{dir, f}, nil
+}
+
+// Discard removes a spare that no command has been given.
+func (s *Spare) Discard() error { return errors.Join(s.request.Close(), os.RemoveAll(s.Dir)) }
+
+// Begin records that a command was accepted, and gives it s for its directory. fs.ErrExist if it was accepted before.
 //
 // The file is synced, the name of its directory is not. Where that is lost with the power, the gateway's own note of the
 // boot that it sent the command to prevents a second run.
-func (j *Journal) Begin(dir string, req wire.Request, boot string) error {
+func (j *Journal) Begin(s *Spare, req wire.Request, boot string) error {
 	data, err := json.Marshal(accepted{req, boot})
 	if err != nil {
 		return err
 	}
-	if err := writeSynced(filepath.Join(dir, "request"), data); err != nil {
+	if _, err := s.request.Write(data); err != nil {
 		return err
 	}
-	return os.Rename(dir, j.Dir(req.ID))
-}
-
-func writeSynced(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	if err := s.request.Sync(); err != nil {
 		return err
 	}
-	defer f.Close()
-	if _, err := f.Write(data); err != nil {
-		return err
+	// Not os.Rename, which first looks at both names: the kernel refuses a directory that is not empty.
+	if err := unix.Rename(s.Dir, j.Dir(req.ID)); err != nil {
+		return &os.LinkError{Op: "rename", Old: s.Dir, New: j.Dir(req.ID), Err: err}
 	}
-	return f.Sync()
+	return s.request.Close()
 }
 
 // Start records the process of a step.

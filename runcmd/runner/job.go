@@ -15,6 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// pumpAfter is how long a command may print into its pipes before somebody reads them. It is blocked when they are full
+// until then.
+const pumpAfter = 50 * time.Millisecond
+
 // Job is one command.
 type Job struct {
 	r   *Runner
@@ -102,7 +106,7 @@ func (j *Job) enter(r *room) {
 		s.Move(dir, j.req.Limit, j.changed)
 		j.streams[n] = s
 	}
-	j.kept, j.out = r.dir, r.out
+	j.kept, j.out = r.Dir, r.out
 }
 
 // run is a command's whole life, from its journal entry on.
@@ -121,7 +125,7 @@ func (j *Job) run(ctx context.Context) {
 		j.refuse("make a directory", err)
 		return
 	}
-	if err := j.r.cfg.Journal.Begin(room.dir, j.req, j.r.cfg.Boot); err != nil {
+	if err := j.r.cfg.Journal.Begin(room.Spare, j.req, j.r.cfg.Boot); err != nil {
 		j.r.rooms.leave(room)
 		if errors.Is(err, fs.ErrExist) {
 			return // Adopt could not open it: say nothing rather than something false
@@ -207,7 +211,13 @@ func (j *Job) steps(ctx context.Context, last *journal.Progress, p *process) {
 	if last != nil {
 		results = last.Steps
 	}
-	j.pump()
+	// A command that ends soon needs no pumps: what it has printed is in its pipes, and taken when it has ended.
+	after := pumpAfter
+	if p != nil {
+		after = 0
+	}
+	pumps := time.AfterFunc(after, j.pump)
+	defer pumps.Stop()
 	for n := len(results); n < len(j.req.Steps); n++ {
 		if j.isCancelled() && p == nil {
 			results = append(results, wire.StepResult{Outcome: wire.Cancelled, Code: unknownCode, Started: Uptime(), Ended: Uptime()})

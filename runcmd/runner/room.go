@@ -4,6 +4,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/ichiro-metal/ichiro/runcmd/journal"
 	"github.com/ichiro-metal/ichiro/runcmd/spool"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -18,7 +19,7 @@ type rooms struct {
 }
 
 type room struct {
-	dir     string // where it was made
+	*journal.Spare
 	streams [wire.Streams]*spool.Stream
 	out     [wire.Streams]*os.File // the ends that processes are given
 }
@@ -45,14 +46,14 @@ func (r *rooms) take() (*room, error) {
 }
 
 func (r *rooms) create() (*room, error) {
-	dir, err := r.cfg.Journal.Spare()
+	spare, err := r.cfg.Journal.Spare()
 	if err != nil {
 		return nil, err
 	}
-	m := &room{dir: dir}
+	m := &room{Spare: spare}
 	var pipes []*os.File
 	for n := range wire.Streams {
-		if m.streams[n], err = spool.Open(dir, n.String(), 0, nil); err == nil {
+		if m.streams[n], err = spool.Open(m.Dir, n.String(), 0, nil); err == nil {
 			pipes = append(pipes, m.streams[n].Pipe())
 			m.out[n], err = m.streams[n].Writer()
 		}
@@ -61,7 +62,7 @@ func (r *rooms) create() (*room, error) {
 			return nil, err
 		}
 	}
-	r.cfg.Keep(dir, pipes)
+	r.cfg.Keep(m.Dir, pipes)
 	return m, nil
 }
 
@@ -73,8 +74,10 @@ func (r *rooms) leave(m *room) {
 		}
 	}
 	closeAll(m.out)
-	r.cfg.Release(m.dir)
-	os.RemoveAll(m.dir)
+	r.cfg.Release(m.Dir)
+	if err := m.Discard(); err != nil {
+		r.cfg.Log.Warn("remove a directory that no command has", "err", err)
+	}
 }
 
 // close gives up the spare room.

@@ -49,6 +49,8 @@ type Stream struct {
 	read  *os.File // the segment being read, and where it starts
 	readP int64
 	quit  bool
+	runs  bool          // Run has begun
+	over  bool          // Finish was called: Run is not to begin any more
 	done  chan struct{} // closed when Run has returned
 }
 
@@ -118,6 +120,13 @@ func (s *Stream) Writer() (*os.File, error) { return os.OpenFile(s.fifo(), os.O_
 
 // Run moves what is printed until Finish, or until nobody can print any more.
 func (s *Stream) Run() error {
+	s.mu.Lock()
+	s.runs = !s.over
+	runs := s.runs
+	s.mu.Unlock()
+	if !runs {
+		return nil
+	}
 	defer close(s.done)
 	raw, err := s.pipe.SyscallConn()
 	if err != nil {
@@ -250,11 +259,17 @@ func splice(from, to int, at int64, n int) (int, error) {
 	}
 }
 
-// Finish ends the stream after the command's own process has ended: what is in the pipe now is still
-// taken, what processes left behind print later is not. It waits for room, if there is none.
+// Finish ends the stream after the command's own process has ended, whether it has run or not: what is in the pipe
+// now is still taken, what processes left behind print later is not. It waits for room, if there is none.
 func (s *Stream) Finish() error {
-	s.pipe.SetReadDeadline(unixEpoch)
-	<-s.done
+	s.mu.Lock()
+	s.over = true
+	runs := s.runs
+	s.mu.Unlock()
+	if runs {
+		s.pipe.SetReadDeadline(unixEpoch)
+		<-s.done
+	}
 	raw, err := s.pipe.SyscallConn()
 	if err != nil {
 		return err
