@@ -220,10 +220,14 @@ func TestPages(t *testing.T) {
 	refused(t, err, "InvalidNextToken")
 	_, err = h.ec2.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{Filters: filter("no-such-filter", "x")})
 	refused(t, err, "InvalidParameterValue")
-	for name, values := range map[string][]string{"private-ip-address": {*out.Instances[0].PrivateIpAddress}, "reservation-id": {*out.ReservationId}, "image-id": {image}} {
+	for name, values := range map[string][]string{"private-ip-address": {*out.Instances[0].PrivateIpAddress}, "reservation-id": {"r-*", "none"}, "owner-id": {*out.OwnerId}, "image-id": {image}} {
 		got, err := h.ec2.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{Filters: filter(name, values...)})
 		if err != nil || len(got.Reservations) == 0 {
 			t.Errorf("filter %s finds %+v, %v", name, got, err)
 		}
+	}
+	none, err := h.ec2.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{Filters: append(filter("reservation-id", "r-*"), filter("reservation-id", "none")...)})
+	if err != nil || len(none.Reservations) != 0 {
+		t.Errorf("two filters that no reservation passes find %+v, %v", none, err)
 	}
 }

@@ -28,10 +28,13 @@ import (
 )
 
 // A daemon that dies is started again after firstDelay; one that keeps dying is given up to lastDelay of
-// rest, which still keeps the promise of 250 ms.
+// rest, which still keeps the promise of 250 ms. One that has died so often in a row waits for a person: it is
+// tried again at most every rest.
 const (
 	firstDelay = 20 * time.Millisecond
 	lastDelay  = 200 * time.Millisecond
+	often      = 20
+	rest       = 10 * time.Second
 	settled    = 2 * time.Second // a run at least this long makes the next delay the first one again
 
 	usage = 2 // what our programs exit with when their arguments are wrong: trying again cannot help
@@ -101,8 +104,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 			return fmt.Errorf("end the %s of an earlier supervisor: %w", d.Name, err)
 		}
 	}
-	delay := firstDelay
-	for {
+	delay, most := firstDelay, lastDelay
+	for died := 1; ; died++ {
 		began := time.Now()
 		err := d.runOnce(ctx)
 		if ctx.Err() != nil {
@@ -117,15 +120,18 @@ func (d *Daemon) Run(ctx context.Context) error {
 			return fmt.Errorf("start %s: it does not take the arguments %q", d.Name, d.Args)
 		}
 		if time.Since(began) > settled {
-			delay = firstDelay
+			delay, most, died = firstDelay, lastDelay, 1
 		}
-		d.Log.Warn("daemon ended, starting it again", "daemon", d.Name, "err", err)
+		if died > often {
+			most = rest
+		}
+		d.Log.Warn("daemon ended, starting it again", "daemon", d.Name, "in", delay, "err", err)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(delay):
 		}
-		delay = min(2*delay, lastDelay)
+		delay = min(2*delay, most)
 	}
 }
 

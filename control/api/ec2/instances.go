@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
@@ -132,6 +133,12 @@ func (s *Service) instances(snap *store.Snapshot, who cloud.AccountID, ids []str
 	return out, nil
 }
 
+// reservationFields are the filters on what an instance's reservation has.
+var reservationFields = api.Fields[cloud.Instance]{
+	"reservation-id": func(i cloud.Instance) []string { return one(string(i.Reservation)) },
+	"owner-id":       func(i cloud.Instance) []string { return one(string(i.Account)) },
+}
+
 // DescribeInstances shows instances in their reservations. A filter on the reservation goes by its
 // instances, as in EC2: a reservation is shown with those of its instances that match.
 func (s *Service) DescribeInstances(ctx context.Context, in *shape.DescribeInstancesInput) (*shape.DescribeInstancesOutput, error) {
@@ -143,18 +150,18 @@ func (s *Service) DescribeInstances(ctx context.Context, in *shape.DescribeInsta
 		id: func(i shape.Instance) string { return i.InstanceId },
 	}
 	// Filters on the reservation are taken out and applied to the spec, which names it.
-	var reservations, owners []string
+	var ofReservation []shape.Filter
 	q.filters = slices.DeleteFunc(slices.Clone(q.filters), func(f shape.Filter) bool {
-		switch f.Name {
-		case "reservation-id":
-			reservations = append(reservations, f.Values...)
-		case "owner-id":
-			owners = append(owners, f.Values...)
-		default:
+		if reservationFields[f.Name] == nil {
 			return false
 		}
+		ofReservation = append(ofReservation, f)
 		return true
 	})
+	matches, err := api.Match(ofReservation, reservationFields, nil)
+	if err != nil {
+		return nil, err
+	}
 	who := caller(ctx)
 	var specs map[string]cloud.Instance
 	page, next, err := ask(ctx, s, q, func(snap *store.Snapshot) ([]shape.Instance, error) {
@@ -166,8 +173,7 @@ func (s *Service) DescribeInstances(ctx context.Context, in *shape.DescribeInsta
 		specs = make(map[string]cloud.Instance, len(list))
 		out := make([]shape.Instance, 0, len(list))
 		for _, i := range list {
-			if len(reservations) > 0 && !slices.Contains(reservations, string(i.Reservation)) ||
-				len(owners) > 0 && !slices.Contains(owners, string(i.Account)) {
+			if !matches(i) {
 				continue
 			}
 			specs[string(i.ID)] = i
