@@ -7,6 +7,7 @@ package doctor
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/netip"
@@ -59,6 +60,7 @@ func Examine(w Where) []Finding {
 		{"network namespaces", namespaces},
 		{"network settings", sysctls},
 		{"nftables", nftables},
+		{"forwarding", forwarding},
 		{"address ranges", ranges},
 		{"inotify limit", inotify},
 		{"open files limit", files},
@@ -170,6 +172,42 @@ func nftables(Where) (Grade, string, string) {
 		return Fail, "make a table: " + err.Error(), "apt-get install nftables; modprobe nf_tables"
 	}
 	return OK, "tables can be made", ""
+}
+
+// forwarding looks for others' chains that drop what they do not know, as Docker's and firewalld's do: an accept in
+// our table does not overrule them.
+func forwarding(Where) (Grade, string, string) {
+	out, err := exec.Command("nft", "-j", "list", "chains").Output()
+	if err != nil {
+		return Warn, "list chains: " + err.Error(), "apt-get install nftables"
+	}
+	chains, err := dropping(out)
+	if err != nil {
+		return Warn, err.Error(), ""
+	}
+	if len(chains) > 0 {
+		return Warn, "dropped unless " + strings.Join(chains, " or ") + " accepts it",
+			`guests do not get out: let it accept iifname "ic*" and oifname "ic*"; with Docker, in the chain DOCKER-USER`
+	}
+	return OK, "nobody drops it", ""
+}
+
+// dropping returns the chains at the forward hook with the policy drop, of what nft -j lists.
+func dropping(list []byte) (names []string, err error) {
+	var out struct {
+		NFTables []struct {
+			Chain struct{ Family, Table, Name, Hook, Policy string }
+		}
+	}
+	if err := json.Unmarshal(list, &out); err != nil {
+		return nil, fmt.Errorf("read nft's list of chains: %v", err)
+	}
+	for _, o := range out.NFTables {
+		if c := o.Chain; c.Hook == "forward" && c.Policy == "drop" {
+			names = append(names, fmt.Sprintf("%s %s %s", c.Family, c.Table, c.Name))
+		}
+	}
+	return names, nil
 }
 
 // ranges looks for addresses of this machine inside what guests and uplinks are given.
