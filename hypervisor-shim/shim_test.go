@@ -348,7 +348,7 @@ func tap(t *testing.T) *os.File {
 	}
 	f := os.NewFile(uintptr(fd), "tap")
 	t.Cleanup(func() { f.Close() })
-	req, err := unix.NewIfreq("ichshim0")
+	req, err := unix.NewIfreq("ichshim%d") // the kernel counts
 	if err != nil {
 		t.Fatal(err)
 	}

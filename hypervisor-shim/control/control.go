@@ -67,6 +67,7 @@ type Shim struct {
 	deadline *time.Timer
 
 	lastReset time.Time // of watchMonitor
+	waiting   waiters   // for devices that guests let go of
 	status    lockedStatus
 }
 
@@ -79,7 +80,8 @@ type happening struct {
 	panicInfo  string
 	prelaunch  bool // the guest waits for a continue that got lost
 	exit       shim.Exit
-	refused    chan<- error // what Step says, for whoever asked
+	refused    chan<- error                                   // what Step says, for whoever asked
+	ask        func(ctx context.Context, m *qmp.Client) error // of a running machine's monitor; its error goes to refused
 }
 
 // New returns the keeper of the machine described in dir. The taps are those of its interfaces, in
@@ -239,6 +241,10 @@ func (s *Shim) step(ctx context.Context, h happening) error {
 	if h.prelaunch && s.life.State == machine.Running {
 		s.attempt(ctx, machine.Continue, (*qmp.Client).Continue)
 	}
+	if h.ask != nil {
+		h.refused <- s.consult(ctx, h.ask)
+		return nil
+	}
 	if h.event == "" {
 		return nil
 	}
@@ -269,6 +275,19 @@ func (s *Shim) step(ctx context.Context, h happening) error {
 		}
 	}
 	return nil
+}
+
+// consult runs ask with the monitor of a machine whose guest can answer.
+func (s *Shim) consult(ctx context.Context, do func(context.Context, *qmp.Client) error) error {
+	if s.life.State != machine.Running {
+		return fmt.Errorf("not possible while the machine is %s", s.life.State)
+	}
+	if s.monitor == nil {
+		return errors.New("QEMU's monitor is not there yet: try again")
+	}
+	ctx, cancel := context.WithTimeout(ctx, ask)
+	defer cancel()
+	return do(ctx, s.monitor)
 }
 
 // note brings the status up to what has happened.
@@ -507,6 +526,11 @@ func (s *Shim) hear(e qmp.Event) (happening, bool) {
 		s.log.Info("QEMU says shutdown", "reason", d.Reason, "guest", d.Guest)
 		// By quit or a signal QEMU ends by itself, which its exit tells.
 		return happening{event: machine.Shutdown}, d.Guest
+	case "DEVICE_DELETED":
+		var d qmp.DeletedData
+		if err := e.Decode(&d); err == nil && d.Device != "" {
+			s.waiting.tell(d.Device)
+		}
 	case "BLOCK_IO_ERROR", "WATCHDOG":
 		s.log.Warn("QEMU reports", "event", e.Name, "data", string(e.Data))
 	}

@@ -10,11 +10,12 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/hypervisor-shim/machine"
+	"github.com/ichiro-metal/ichiro/internal/shim"
 )
 
 // serve answers at the control socket until the returned function is called, which gives those who
 // follow the console a moment to read its end.
-func (s *Shim) serve(l net.Listener) (stop func()) {
+func (s *Shim) serve(l *net.UnixListener) (stop func()) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", s.getStatus)
 	mux.HandleFunc("GET /console", s.getConsole)
@@ -25,11 +26,13 @@ func (s *Shim) serve(l net.Listener) (stop func()) {
 	mux.HandleFunc("POST /kill", func(w http.ResponseWriter, r *http.Request) {
 		s.request(w, r, happening{event: machine.Kill})
 	})
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	mux.HandleFunc("POST /plug", s.postPlug)
+	mux.HandleFunc("POST /unplug", s.postUnplug)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ConnContext: shim.WithTaking}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		if err := srv.Serve(shim.TakingListener{UnixListener: l}); !errors.Is(err, http.ErrServerClosed) {
 			s.log.Error("control socket ended", "err", err)
 		}
 	}()

@@ -3,8 +3,11 @@ package qmp
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
+	"slices"
+	"strings"
 )
 
 // Status is the answer of query-status.
@@ -51,6 +54,90 @@ func (c *Client) AddFile(ctx context.Context, set int, f *os.File) (string, erro
 	}
 	return fmt.Sprintf("/dev/fdset/%d", set), nil
 }
+
+// peripheral is where QEMU's object tree has the devices with an ID.
+const peripheral = "/machine/peripheral"
+
+// list returns the names of what lies below a path of QEMU's object tree.
+func (c *Client) list(ctx context.Context, path string) ([]string, error) {
+	var found []struct{ Name string }
+	if err := c.Do(ctx, "qom-list", map[string]any{"path": path}, &found); err != nil {
+		return nil, err
+	}
+	names := make([]string, len(found))
+	for i, f := range found {
+		names[i] = f.Name
+	}
+	return names, nil
+}
+
+// HasDevice reports whether there is a device with the ID.
+func (c *Client) HasDevice(ctx context.Context, id string) (bool, error) {
+	names, err := c.list(ctx, peripheral)
+	return slices.Contains(names, id), err
+}
+
+// FreePort returns the first of n PCI Express ports (port0, port1 ...) that no device sits in.
+func (c *Client) FreePort(ctx context.Context, n int) (string, error) {
+	for i := range n {
+		port := fmt.Sprintf("port%d", i)
+		names, err := c.list(ctx, peripheral+"/"+port+"/"+port) // a port's bus has its name
+		if err != nil {
+			return "", err
+		}
+		if !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, "child[") }) {
+			return port, nil
+		}
+	}
+	return "", fmt.Errorf("all of the machine's %d ports for further devices are taken", n)
+}
+
+// NetworkCard is a virtio network card that is added while the guest runs.
+type NetworkCard struct {
+	ID, MAC, Port string
+	MTU           int // told to the guest; 0 tells nothing
+}
+
+// AddNetworkCard puts a card on a tap into a port. All of it happens, or nothing.
+func (c *Client) AddNetworkCard(ctx context.Context, n NetworkCard, tap *os.File) error {
+	name := netdev(n.ID)
+	if err := c.DoWithFile(ctx, "getfd", map[string]any{"fdname": name}, tap, nil); err != nil {
+		return err
+	}
+	if err := c.Do(ctx, "netdev_add", map[string]any{"type": "tap", "id": name, "fd": name}, nil); err != nil {
+		return errors.Join(err, c.Do(ctx, "closefd", map[string]any{"fdname": name}, nil))
+	}
+	device := map[string]any{
+		"driver": "virtio-net-pci", "netdev": name, "id": n.ID, "mac": n.MAC, "bus": n.Port, "romfile": "", "disable-legacy": "on",
+	}
+	if n.MTU != 0 {
+		device["host_mtu"] = n.MTU
+	}
+	if err := c.Do(ctx, "device_add", device, nil); err != nil {
+		return errors.Join(err, c.RemoveNetwork(ctx, n.ID))
+	}
+	return nil
+}
+
+func netdev(id string) string { return "net-" + id }
+
+// RemoveDevice asks the guest to let go of a device. DEVICE_DELETED tells when it has.
+func (c *Client) RemoveDevice(ctx context.Context, id string) error {
+	return c.Do(ctx, "device_del", map[string]any{"id": id}, nil)
+}
+
+// RemoveNetwork takes the tap away from a card that AddNetworkCard added, if it still has it.
+func (c *Client) RemoveNetwork(ctx context.Context, id string) error {
+	err := c.Do(ctx, "netdev_del", map[string]any{"id": netdev(id)}, nil)
+	var refused *Error
+	if errors.As(err, &refused) && refused.Class == "DeviceNotFound" {
+		return nil
+	}
+	return err
+}
+
+// DeletedData is the data of a DEVICE_DELETED event.
+type DeletedData struct{ Device string }
 
 // ShutdownData is the data of a SHUTDOWN or RESET event.
 type ShutdownData struct {

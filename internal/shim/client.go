@@ -8,6 +8,8 @@
 //	POST /stop?force_after=90s       press the power button; force after that time
 //	POST /reboot                     reset the machine
 //	POST /kill                       end QEMU now
+//	POST /plug?id=ID&mac=MAC&mtu=N   a further network card on the tap that comes with the request
+//	POST /unplug?id=ID&force=1       take it out again; answers when the guest has let go, or at once by force
 //	GET  /console?offset=N&follow=1  bytes of the console from N; X-Console-Offset tells from where
 //
 // A request that the machine's state does not allow is answered 409 with a sentence. When no shim
@@ -83,6 +85,39 @@ func (c *Client) Reboot(ctx context.Context) error { return c.post(ctx, "/reboot
 
 // Kill ends QEMU now, as pulling the plug would.
 func (c *Client) Kill(ctx context.Context) error { return c.post(ctx, "/kill", nil) }
+
+// Plug puts a network card into the running machine, on the tap given. A card that is there already is left as it is.
+func (c *Client) Plug(ctx context.Context, n Card, tap *os.File) error {
+	q := url.Values{"id": {n.ID}, "mac": {n.MAC}, "mtu": {strconv.Itoa(n.MTU)}}
+	with := &Client{dir: c.dir, http: &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := Dial(ctx, c.dir, socketName)
+			if err != nil {
+				return nil, err
+			}
+			return &handing{conn, tap}, nil
+		},
+		DisableKeepAlives: true,
+	}}}
+	return with.post(ctx, "/plug", q)
+}
+
+// Card is a network card that is plugged while the machine runs.
+type Card struct {
+	ID  string
+	MAC string
+	MTU int // told to the guest; 0 tells nothing
+}
+
+// Unplug takes a network card out of the running machine and returns when the guest has let go of it. By force it is cut
+// off at once, and stays in the guest, dead, until that lets go. One that is not there is no error.
+func (c *Client) Unplug(ctx context.Context, id string, force bool) error {
+	q := url.Values{"id": {id}}
+	if force {
+		q.Set("force", "1")
+	}
+	return c.post(ctx, "/unplug", q)
+}
 
 // Console returns the console's bytes from offset on, and the offset of the first byte returned,
 // which is later than asked for when older output is no longer kept. A negative offset counts from

@@ -59,7 +59,12 @@ func main() {
 			go listen(path)
 		}
 	}
+	cards := ""
 	for n := 1; ; n++ {
+		if now := macs(); now != cards {
+			cards = now
+			fmt.Println("CARDS" + cards + ".")
+		}
 		fmt.Printf("TICK %s %d\n", hex.EncodeToString(nonce[:]), n)
 		if n == 3 {
 			switch mode {
@@ -78,6 +83,17 @@ func main() {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
+}
+
+// macs returns the hardware addresses of all network cards.
+func macs() (out string) {
+	found, _ := filepath.Glob("/sys/class/net/e*/address")
+	for _, path := range found {
+		if b, err := os.ReadFile(path); err == nil { // else it is just going
+			out += " " + strings.TrimSpace(string(b))
+		}
+	}
+	return out
 }
 
 // listen powers off at the button: struct input_event is a time, a type, a code and a value.
