@@ -53,14 +53,15 @@ func Compile(c Config) (Plan, error) {
 	}
 	p := Plan{Link: link.Config{Outside: c.Uplink, Pool: pool}, Firewall: map[string]firewall.Config{}}
 	var errs []error
-	vpcs := slices.SortedFunc(slices.Values(c.VPCs), func(a, b VPC) int { return cmp.Compare(a.ID, b.ID) })
+	vpcs := slices.SortedFunc(slices.Values(c.VPCs), func(a, b cloud.HostNetwork) int { return cmp.Compare(a.VPC.ID, b.VPC.ID) })
 	for _, v := range vpcs {
-		if _, ok := p.Firewall[string(v.ID)]; ok {
-			errs = append(errs, refuse("", "compile %s: it is there twice", v.ID))
+		id := v.VPC.ID
+		if _, ok := p.Firewall[string(id)]; ok {
+			errs = append(errs, refuse("", "compile %s: it is there twice", id))
 			continue
 		}
-		if v.ID == "" || strings.ContainsAny(string(v.ID), "/.") {
-			errs = append(errs, refuse("", "compile %q: it cannot name a namespace", v.ID))
+		if id == "" || strings.ContainsAny(string(id), "/.") {
+			errs = append(errs, refuse("", "compile %q: it cannot name a namespace", id))
 			continue
 		}
 		errs = append(errs, p.vpc(c, v)...)
@@ -73,22 +74,25 @@ func Compile(c Config) (Plan, error) {
 	return p, errors.Join(errs...)
 }
 
-func (p *Plan) vpc(c Config, v VPC) (errs []error) {
-	name := string(v.ID)
-	network := link.Network{Name: name, Local: []netip.Addr{Metadata.Addr()}, Closed: v.Prefixes}
-	rules := firewall.Config{Prefixes: v.Prefixes, Services: []netip.AddrPort{Metadata, Gateway}}
-	if v.Internet {
-		rules.Translate = v.Prefixes
+func (p *Plan) vpc(c Config, v cloud.HostNetwork) (errs []error) {
+	name := string(v.VPC.ID)
+	prefixes := slices.DeleteFunc(v.VPC.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is4() })
+	network := link.Network{Name: name, Local: []netip.Addr{Metadata.Addr()}, Closed: prefixes}
+	rules := firewall.Config{Prefixes: prefixes, Services: []netip.AddrPort{Metadata, Gateway}}
+	for _, s := range v.Subnets {
+		if slices.ContainsFunc(s.Routes, func(r cloud.HostRoute) bool { return r.Internet && r.Destination.Bits() == 0 }) {
+			rules.Translate = append(rules.Translate, s.CIDR)
+		}
 	}
 	leases := Leases{Network: name}
-	mine := slices.DeleteFunc(slices.Clone(c.Interfaces), func(i Interface) bool { return i.VPC != v.ID })
+	mine := slices.DeleteFunc(slices.Clone(c.Interfaces), func(i Interface) bool { return i.VPC != v.VPC.ID })
 	slices.SortFunc(mine, func(a, b Interface) int {
 		return cmp.Or(a.AttachTime.Compare(b.AttachTime), cmp.Compare(a.ID, b.ID))
 	})
 	owner := map[netip.Addr]cloud.InterfaceID{}
 	taps := map[string]cloud.InterfaceID{}
 	for _, i := range mine {
-		mac, err := check(v, i, owner, taps)
+		mac, err := check(prefixes, i, owner, taps)
 		if err != nil {
 			errs = append(errs, refuse(i.ID, "compile interface %s: %w", i.ID, err))
 			continue
@@ -115,7 +119,7 @@ func (p *Plan) vpc(c Config, v VPC) (errs []error) {
 			Hostname: i.Hostname, Domain: c.Domain, Resolvers: c.Resolvers,
 		})
 	}
-	groups, groupErrs := compileGroups(v.ID, c.Groups, mine)
+	groups, groupErrs := compileGroups(v.VPC.ID, v.Groups, mine)
 	rules.Groups = groups
 	p.Link.Networks = append(p.Link.Networks, network)
 	p.Firewall[name] = rules
@@ -124,7 +128,7 @@ func (p *Plan) vpc(c Config, v VPC) (errs []error) {
 }
 
 // check refuses interfaces that cannot be, and returns the MAC.
-func check(v VPC, i Interface, owner map[netip.Addr]cloud.InterfaceID, taps map[string]cloud.InterfaceID) (mac [6]byte, err error) {
+func check(vpc []netip.Prefix, i Interface, owner map[netip.Addr]cloud.InterfaceID, taps map[string]cloud.InterfaceID) (mac [6]byte, err error) {
 	if other, ok := taps[TapName(i.ID)]; ok {
 		return mac, fmt.Errorf("it has the same tap as %s", other)
 	}
@@ -144,7 +148,7 @@ func check(v VPC, i Interface, owner map[netip.Addr]cloud.InterfaceID, taps map[
 		if !i.Network.CIDR.Contains(a) || a == i.Network.Router() {
 			return mac, fmt.Errorf("address %s is not one for guests of %s", a, i.Network.CIDR)
 		}
-		if !slices.ContainsFunc(v.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		if !slices.ContainsFunc(vpc, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			return mac, fmt.Errorf("address %s is not of its VPC", a)
 		}
 		if other, ok := owner[a]; ok {

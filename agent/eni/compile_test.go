@@ -36,11 +36,17 @@ func sample() Config {
 	}
 	c := Config{
 		Prefix: "ic0a1b2c", Domain: "ichiro-1.compute.internal",
-		VPCs:       []VPC{{ID: "vpc-a", Prefixes: []netip.Prefix{netip.MustParsePrefix("172.31.0.0/16")}, Internet: true}},
+		VPCs: []cloud.HostNetwork{{
+			VPC: cloud.VPC{ID: "vpc-a", CIDR: netip.MustParsePrefix("172.31.0.0/16")},
+			Subnets: []cloud.HostSubnet{{
+				Subnet: cloud.Subnet{ID: "subnet-a", VPC: "vpc-a", CIDR: netip.MustParsePrefix("172.31.0.0/16")},
+				Routes: []cloud.HostRoute{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Internet: true}},
+			}},
+			Groups: []cloud.HostGroup{group("sg-unused"), group("sg-default", "172.31.0.11"), group("sg-web", "172.31.0.12", "172.31.9.9")},
+		}},
 		Interfaces: []Interface{nic("eni-2", "02:00:00:00:00:02", "172.31.0.12", "sg-web"), nic("eni-1", "02:00:00:00:00:01", "172.31.0.11", "sg-default")},
-		Groups:     []cloud.HostGroup{group("sg-unused"), group("sg-default", "172.31.0.11"), group("sg-web", "172.31.0.12", "172.31.9.9")},
 	}
-	c.Groups[2].Ingress = []cloud.GroupRule{
+	c.VPCs[0].Groups[2].Ingress = []cloud.GroupRule{
 		{Protocol: "tcp", FromPort: 443, ToPort: 443, CIDR: "0.0.0.0/0"},
 		{Protocol: "icmp", FromPort: 8, ToPort: -1, CIDR: "10.0.0.0/8"},
 		{Protocol: "-1", FromPort: -1, ToPort: -1, Group: "sg-default"},
@@ -75,7 +81,7 @@ func TestThePlanOfASmallHost(t *testing.T) {
 func TestTheOrderOfTheWishHasNoMeaning(t *testing.T) {
 	a, b := sample(), sample()
 	slices.Reverse(b.Interfaces)
-	slices.Reverse(b.Groups)
+	slices.Reverse(b.VPCs[0].Groups)
 	pa, errA := Compile(a)
 	pb, errB := Compile(b)
 	if errA != nil || errB != nil || !reflect.DeepEqual(pa, pb) {
@@ -98,13 +104,13 @@ func TestWishesThatMakeTwoGuestsOneAreRefused(t *testing.T) {
 		"the router's MAC":             {func(c *Config) { c.Interfaces[0].MAC = "02:69:63:68:69:01" }, "router's"},
 		"an unknown VPC":               {func(c *Config) { c.Interfaces[0].VPC = "vpc-b" }, "not in the configuration"},
 		"a VPC twice":                  {func(c *Config) { c.VPCs = append(c.VPCs, c.VPCs[0]) }, "twice"},
-		"a VPC that is a path":         {func(c *Config) { c.VPCs[0].ID = "../root" }, "cannot name"},
-		"a subnet outside the VPC":     {func(c *Config) { c.VPCs[0].Prefixes = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")} }, "not of its VPC"},
-		"ports the wrong way round":    {func(c *Config) { c.Groups[2].Ingress[0].ToPort = 1 }, "wrong way"},
-		"a port that is too large":     {func(c *Config) { c.Groups[2].Ingress[0].ToPort = 70000 }, "out of range"},
-		"a protocol that is unknown":   {func(c *Config) { c.Groups[2].Ingress[0].Protocol = "tpc" }, "protocol"},
-		"a prefix that is not a one":   {func(c *Config) { c.Groups[2].Ingress[0].CIDR = "10.0.0.0" }, "rule"},
-		"an ICMP type that is too big": {func(c *Config) { c.Groups[2].Ingress[1].FromPort = 256 }, "out of range"},
+		"a VPC that is a path":         {func(c *Config) { c.VPCs[0].VPC.ID = "../root" }, "cannot name"},
+		"a subnet outside the VPC":     {func(c *Config) { c.VPCs[0].VPC.CIDR = netip.MustParsePrefix("10.0.0.0/16") }, "not of its VPC"},
+		"ports the wrong way round":    {func(c *Config) { c.VPCs[0].Groups[2].Ingress[0].ToPort = 1 }, "wrong way"},
+		"a port that is too large":     {func(c *Config) { c.VPCs[0].Groups[2].Ingress[0].ToPort = 70000 }, "out of range"},
+		"a protocol that is unknown":   {func(c *Config) { c.VPCs[0].Groups[2].Ingress[0].Protocol = "tpc" }, "protocol"},
+		"a prefix that is not a one":   {func(c *Config) { c.VPCs[0].Groups[2].Ingress[0].CIDR = "10.0.0.0" }, "rule"},
+		"an ICMP type that is too big": {func(c *Config) { c.VPCs[0].Groups[2].Ingress[1].FromPort = 256 }, "out of range"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -35,27 +35,20 @@ var (
 
 // Config is the whole wish: all that this host should have.
 type Config struct {
-	Prefix     string       // names of this host in the root namespace, see Prefix
-	Uplink     string       // link of the root namespace that leads out; empty: the default route's
-	Pool       netip.Prefix // for the uplinks' addresses; zero: DefaultPool
-	Domain     string       // DHCP option 15, such as ichiro-1.compute.internal
-	Resolvers  []netip.Addr // DHCP option 6; none: the option is not given
-	VPCs       []VPC
+	Prefix     string              // names of this host in the root namespace, see Prefix
+	Uplink     string              // link of the root namespace that leads out; empty: the default route's
+	Pool       netip.Prefix        // for the uplinks' addresses; zero: DefaultPool
+	Domain     string              // DHCP option 15, such as ichiro-1.compute.internal
+	Resolvers  []netip.Addr        // DHCP option 6; none: the option is not given
+	VPCs       []cloud.HostNetwork // those that have an interface here
 	Interfaces []Interface
-	Groups     []cloud.HostGroup // those that interfaces are in, and those that their rules name
-}
-
-// VPC is a network that has an interface here.
-type VPC struct {
-	ID       cloud.VPCID
-	Prefixes []netip.Prefix
-	Internet bool // it has a gateway: its guests are masqueraded out
 }
 
 // Interface is one network interface of an instance on this host.
 type Interface struct {
 	cloud.NetworkInterface
 	Network  cloud.Subnet
+	Public   []cloud.PublicAddress
 	Hostname string // DHCP option 12
 	MTU      int    // zero: DefaultMTU
 	Owner    uint32 // the uid that QEMU runs under

@@ -40,7 +40,13 @@ func guestAddr(n int) netip.Addr { return netip.AddrFrom4([4]byte{172, 31, 0, by
 func config(prefix string, interfaces ...Interface) Config {
 	c := Config{
 		Prefix: prefix, Domain: "ichiro-1.compute.internal",
-		VPCs:       []VPC{{ID: "vpc-1", Prefixes: []netip.Prefix{netip.MustParsePrefix("172.31.0.0/16")}, Internet: true}},
+		VPCs: []cloud.HostNetwork{{
+			VPC: cloud.VPC{ID: "vpc-1", CIDR: netip.MustParsePrefix("172.31.0.0/16")},
+			Subnets: []cloud.HostSubnet{{
+				Subnet: cloud.Subnet{ID: "subnet-1", VPC: "vpc-1", CIDR: netip.MustParsePrefix("172.31.0.0/16")},
+				Routes: []cloud.HostRoute{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Internet: true}},
+			}},
+		}},
 		Interfaces: interfaces,
 	}
 	for _, id := range []cloud.GroupID{"sg-default", "sg-other"} {
@@ -56,7 +62,7 @@ func config(prefix string, interfaces ...Interface) Config {
 				}
 			}
 		}
-		c.Groups = append(c.Groups, g)
+		c.VPCs[0].Groups = append(c.VPCs[0].Groups, g)
 	}
 	return c
 }

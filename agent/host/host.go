@@ -224,30 +224,29 @@ func (h *Host) removeStrangers(ctx context.Context, want map[cloud.InstanceID]cl
 // are terminated and have no machine left. A stopped instance keeps its addresses, and nothing answers there.
 func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Config, error) {
 	c := eni.Config{Prefix: h.Prefix, Pool: h.Pool, Domain: h.Region + ".compute.internal"}
-	vpcs := map[cloud.VPCID]netip.Prefix{}
 	for id, a := range want {
 		if a.Instance.Power == cloud.PowerTerminated && h.ended(id) {
 			continue
 		}
 		for _, n := range a.Interfaces {
-			vpcs[n.VPC] = n.VPCPrefix
 			name, _, _ := strings.Cut(cloud.PrivateDNSName(n.Primary(), a.Region), ".")
 			c.Interfaces = append(c.Interfaces, eni.Interface{
-				NetworkInterface: n.NetworkInterface, Network: n.Network, Owner: uint32(h.user(id).UID),
+				NetworkInterface: n.NetworkInterface, Network: n.Network, Public: n.Public, Owner: uint32(h.user(id).UID),
 				Hostname: name,
 			})
 		}
 	}
-	for id, p := range vpcs {
-		c.VPCs = append(c.VPCs, eni.VPC{ID: id, Prefixes: []netip.Prefix{p}, Internet: true})
-	}
-	o, err := store.MirroredGet(h.wishes, store.Networks(h.ID), store.NetworkID)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	networks, err := store.Mirrored(h.wishes, store.Networks(h.ID))
+	if err != nil {
 		return c, err
 	}
-	c.Groups = o.Value.Groups
+	for _, o := range networks {
+		if slices.ContainsFunc(c.Interfaces, func(i eni.Interface) bool { return i.VPC == o.Value.VPC.ID }) {
+			c.VPCs = append(c.VPCs, o.Value)
+		}
+	}
 	slices.SortFunc(c.Interfaces, func(a, b eni.Interface) int { return cmp.Compare(a.ID, b.ID) })
-	slices.SortFunc(c.VPCs, func(a, b eni.VPC) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(c.VPCs, func(a, b cloud.HostNetwork) int { return cmp.Compare(a.VPC.ID, b.VPC.ID) })
 	return c, nil
 }
 
@@ -339,11 +338,12 @@ func (h *Host) listen(c eni.Config) error {
 	var errs []error
 	now := map[cloud.VPCID]bool{}
 	for _, v := range c.VPCs {
-		now[v.ID] = true
+		id := v.VPC.ID
+		now[id] = true
 		for name, at := range map[string]netip.AddrPort{"imds": eni.Metadata, "runcmd": eni.Gateway} {
-			err := h.Sockets.Offer(name, v.ID, func() (*os.File, error) { return h.Network.Listen(v.ID, at) })
+			err := h.Sockets.Offer(name, id, func() (*os.File, error) { return h.Network.Listen(id, at) })
 			if err != nil {
-				errs = append(errs, fmt.Errorf("listen for %s in %s: %w", name, v.ID, err))
+				errs = append(errs, fmt.Errorf("listen for %s in %s: %w", name, id, err))
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
@@ -131,7 +132,7 @@ func (h *Host) report(ctx context.Context, id cloud.InstanceID, a cloud.Assignme
 	if err != nil {
 		return err
 	}
-	if had, ok := h.reported[id]; ok && had == st {
+	if had, ok := h.reported[id]; ok && reflect.DeepEqual(had, st) {
 		return nil
 	}
 	err = store.PutStatus(ctx, h.Store, store.InstanceStatuses(h.ID), id, st, func(s cloud.InstanceStatus) int64 { return s.Generation })

@@ -8,7 +8,6 @@ package metadata
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -65,9 +64,13 @@ func compileInterface(n cloud.AssignedInterface, region string) bundle.MetadataI
 		Subnet:       n.Subnet,
 		SubnetPrefix: n.Network.CIDR,
 		Addresses:    slices.Clone(n.Addresses),
+
+		PublicAddress: n.Public,
 	}
-	if n.VPCPrefix.IsValid() {
-		out.VPCPrefixes = []netip.Prefix{n.VPCPrefix}
+	for _, p := range n.VPCPrefixes {
+		if p.Addr().Is4() {
+			out.VPCPrefixes = append(out.VPCPrefixes, p)
+		}
 	}
 	if a := n.Primary(); a.IsValid() {
 		out.Hostname = cloud.PrivateDNSName(a, region)

@@ -23,9 +23,9 @@ func assignment() cloud.Assignment {
 				ID: id, Account: "123456789012", VPC: "vpc-0eeeeeeeeeeeeeeee", Subnet: "subnet-0ffffffffffffffff", MAC: mac,
 				Addresses: []netip.Addr{netip.MustParseAddr(addr)}, Groups: []cloud.GroupID{"sg-01111111111111111"}, DeviceIndex: index,
 			},
-			Network:    cloud.Subnet{CIDR: netip.MustParsePrefix("172.31.0.0/20")},
-			VPCPrefix:  netip.MustParsePrefix("172.31.0.0/16"),
-			GroupNames: []string{"default"},
+			Network:     cloud.Subnet{CIDR: netip.MustParsePrefix("172.31.0.0/20")},
+			VPCPrefixes: []netip.Prefix{netip.MustParsePrefix("172.31.0.0/16")},
+			GroupNames:  []string{"default"},
 		}
 	}
 	return cloud.Assignment{

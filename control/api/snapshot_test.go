@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/control/api/shape/iam"
+	"github.com/ichiro-metal/ichiro/control/api/shape/model"
 	"github.com/ichiro-metal/ichiro/control/api/shape/ssm"
 	"github.com/ichiro-metal/ichiro/control/api/shape/sts"
 	"github.com/ichiro-metal/ichiro/control/api/wire"
@@ -36,11 +36,11 @@ var tongues = map[string]tongue{
 // moduleDir returns where a required module's files are.
 func moduleDir(t *testing.T, module string) string {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	dir, err := model.Module(".", module)
 	if err != nil {
-		t.Fatalf("find module %s: %v", module, err)
+		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(out))
+	return dir
 }
 
 // Every request that Amazon's SDK snapshots with all its fields set is understood to the last key.

@@ -56,6 +56,9 @@ func Name(ctx context.Context, c *store.Client) (Cloud, error) {
 // an internet gateway. It does so once, whoever calls it and however often.
 func Bootstrap(ctx context.Context, c *store.Client, id cloud.AccountID, zone string) error {
 	_, err := store.Get(ctx, c, accounts, id)
+	if err == nil {
+		return complete(ctx, c)
+	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
@@ -66,7 +69,10 @@ func Bootstrap(ctx context.Context, c *store.Client, id cloud.AccountID, zone st
 		NetworkACL: newID[cloud.NetworkACLID](&ids, "acl"), Gateway: newID[cloud.GatewayID](&ids, "igw"),
 		EnableDNS: true, EnableDNSName: true,
 	}
-	s := cloud.Subnet{ID: newID[cloud.SubnetID](&ids, "subnet"), Account: id, VPC: v.ID, CIDR: defaultSubnet, Zone: zone, Default: true}
+	s := cloud.Subnet{
+		ID: newID[cloud.SubnetID](&ids, "subnet"), Account: id, VPC: v.ID, CIDR: defaultSubnet, Zone: zone, Default: true,
+		ACLAssociation: newID[cloud.AssociationID](&ids, "aclassoc"),
+	}
 	g := cloud.SecurityGroup{ID: newID[cloud.GroupID](&ids, "sg"), Account: id, VPC: v.ID, Name: "default", Description: "default VPC security group"}
 	g.Ingress, g.Egress = cloud.DefaultGroupRules(g.ID, newID[cloud.RuleID](&ids, "sgr"), newID[cloud.RuleID](&ids, "sgr"))
 	if ids.err != nil {
@@ -78,11 +84,48 @@ func Bootstrap(ctx context.Context, c *store.Client, id cloud.AccountID, zone st
 	store.Create(t, store.Subnets, s.ID, s)
 	store.Create(t, store.Groups, g.ID, g)
 	store.Create(t, store.Gateways, v.Gateway, cloud.InternetGateway{ID: v.Gateway, Account: id, VPC: v.ID})
+	surround(t, v)
 	_, err = c.Commit(ctx, t)
 	if errors.Is(err, store.ErrConflict) {
 		return nil // another process was first
 	}
 	return err
+}
+
+// surround adds what the VPC names: its main route table, its ACL and its DHCP options.
+func surround(t *store.Txn, v cloud.VPC) {
+	table := cloud.RouteTable{ID: v.MainTable, Account: v.Account, VPC: v.ID}
+	if v.Gateway != "" {
+		table.Routes = []cloud.Route{{Destination: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Gateway: v.Gateway}}
+	}
+	store.Create(t, store.RouteTables, table.ID, table)
+	store.Create(t, store.NetworkACLs, v.NetworkACL, cloud.NetworkACL{ID: v.NetworkACL, Account: v.Account, VPC: v.ID, Entries: cloud.OpenACL()})
+	if v.DHCPOptions != "" {
+		store.Create(t, store.Options, v.DHCPOptions, cloud.DHCPOptions{ID: v.DHCPOptions, Account: v.Account, DomainNameServers: []string{cloud.ProvidedDNS}})
+	}
+}
+
+// complete adds what VPCs name and an earlier version did not make.
+func complete(ctx context.Context, c *store.Client) error {
+	l, err := store.List(ctx, c, store.VPCs, store.Range{})
+	if err != nil {
+		return err
+	}
+	for _, o := range l.Objects {
+		_, err := store.Get(ctx, c, store.RouteTables, o.Value.MainTable)
+		if !errors.Is(err, store.ErrNotFound) {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		t := store.NewTxn()
+		surround(t, o.Value)
+		if _, err := c.Commit(ctx, t); err != nil && !errors.Is(err, store.ErrConflict) {
+			return err
+		}
+	}
+	return nil
 }
 
 // ids makes identifiers and keeps the first error.

@@ -151,6 +151,13 @@ func (c *Cluster) place(ctx context.Context, v *view, o store.Object[cloud.Insta
 	v.used[i.Host] += typ.MemoryMiB
 	v.plans[i.Host] = store.Object[plan]{Key: plans.Key(string(i.Host)), ID: string(i.Host), Rev: rev, Value: counted}
 	o.Value, o.Rev = i, rev
+	if n := slices.IndexFunc(v.specs, func(s cloud.Instance) bool { return s.ID == i.ID }); n >= 0 {
+		v.specs[n] = i
+	}
+	// What the host must know of the instance's networks is there before the instance is.
+	if err := c.networksOf(ctx, v, i.Host); err != nil && !errors.Is(err, store.ErrConflict) {
+		return err
+	}
 	return c.assign(ctx, v, o)
 }
 
@@ -252,32 +259,67 @@ func (c *Cluster) members(ctx context.Context, v *view) error {
 	return errors.Join(errs...)
 }
 
-// networks writes what each host must know of groups.
+// networks writes what each host must know of its VPCs.
 func (c *Cluster) networks(ctx context.Context, v *view) error {
 	var errs []error
 	for host := range v.hosts {
-		kind := store.Networks(host)
-		had, err := store.MirroredGet(v.snap, kind, store.NetworkID)
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
-			return err
-		}
-		next := placement.Network(v.world, host, v.specs)
-		next.Generation = had.Value.Generation
-		if reflect.DeepEqual(next, had.Value) {
-			continue
-		}
-		next.Generation++
-		t := store.NewTxn()
-		if had.Rev == 0 {
-			store.Create(t, kind, store.NetworkID, next)
-		} else {
-			store.Update(t, kind, had, next)
-		}
-		if _, err := c.Store.Commit(ctx, t); err != nil && !errors.Is(err, store.ErrConflict) {
+		if err := c.networksOf(ctx, v, host); err != nil && !errors.Is(err, store.ErrConflict) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// networksOf writes what one host must know of its VPCs, and takes away what it need not know any more.
+func (c *Cluster) networksOf(ctx context.Context, v *view, host cloud.HostID) error {
+	kind := store.Networks(host)
+	had, ok := v.networks[host]
+	if !ok {
+		var err error
+		if had, err = objects[cloud.VPCID](v.snap, kind); err != nil {
+			return err
+		}
+		v.networks[host] = had
+	}
+	t := store.NewTxn()
+	wanted := map[cloud.VPCID]cloud.HostNetwork{}
+	for _, next := range placement.Networks(v.world, host, v.specs) {
+		id := next.VPC.ID
+		wanted[id] = next
+		next.Generation = had[id].Value.Generation
+		if reflect.DeepEqual(next, had[id].Value) {
+			continue
+		}
+		next.Generation++
+		wanted[id] = next
+		if had[id].Rev == 0 {
+			store.Create(t, kind, id, next)
+		} else {
+			store.Update(t, kind, had[id], next)
+		}
+	}
+	for id, o := range had {
+		if _, ok := wanted[id]; !ok {
+			store.Delete(t, kind, o)
+		}
+	}
+	if t.Len() == 0 {
+		return nil
+	}
+	rev, err := c.Store.Commit(ctx, t)
+	if err != nil {
+		return err
+	}
+	now := map[cloud.VPCID]store.Object[cloud.HostNetwork]{}
+	for id, n := range wanted {
+		o := had[id]
+		if o.Rev == 0 || o.Value.Generation != n.Generation {
+			o = store.Object[cloud.HostNetwork]{Key: kind.Key(string(id)), ID: string(id), Rev: rev, Value: n}
+		}
+		now[id] = o
+	}
+	v.networks[host] = now
+	return nil
 }
 
 // plan is the key that placements on one host meet at.
@@ -294,11 +336,12 @@ type view struct {
 	interfaces map[cloud.InterfaceID]store.Object[cloud.NetworkInterface]
 	hosts      map[cloud.HostID]cloud.Host
 	plans      map[cloud.HostID]store.Object[plan]
-	used       map[cloud.HostID]int // MiB
+	used       map[cloud.HostID]int                                             // MiB
+	networks   map[cloud.HostID]map[cloud.VPCID]store.Object[cloud.HostNetwork] // as they are now, of hosts that were looked at
 }
 
 func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*view, error) {
-	v := &view{snap: snap, used: map[cloud.HostID]int{}}
+	v := &view{snap: snap, used: map[cloud.HostID]int{}, networks: map[cloud.HostID]map[cloud.VPCID]store.Object[cloud.HostNetwork]{}}
 	v.world = placement.World{Region: region, Types: types, Interfaces: map[cloud.InterfaceID]cloud.NetworkInterface{}, Keys: map[string]cloud.KeyPair{}}
 	v.world.UserData = func(id cloud.InstanceID) []byte {
 		o, _ := store.MirroredGet(snap, store.UserData, id)
@@ -315,6 +358,11 @@ func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*vie
 	load(func() (err error) { v.world.VPCs, err = values[cloud.VPCID](snap, store.VPCs); return })
 	load(func() (err error) { v.world.Subnets, err = values[cloud.SubnetID](snap, store.Subnets); return })
 	load(func() (err error) { v.world.Groups, err = values[cloud.GroupID](snap, store.Groups); return })
+	load(func() (err error) { v.world.Tables, err = values[cloud.RouteTableID](snap, store.RouteTables); return })
+	load(func() (err error) { v.world.ACLs, err = values[cloud.NetworkACLID](snap, store.NetworkACLs); return })
+	load(func() (err error) { v.world.Options, err = values[cloud.DHCPOptionsID](snap, store.Options); return })
+	load(func() (err error) { v.world.NATs, err = values[cloud.NATGatewayID](snap, store.NATGateways); return })
+	load(func() (err error) { v.world.Addresses, err = values[cloud.AllocationID](snap, store.Addresses); return })
 	load(func() (err error) { v.hosts, err = values[cloud.HostID](snap, store.Hosts); return })
 	load(func() (err error) { v.interfaces, err = objects[cloud.InterfaceID](snap, store.Interfaces); return })
 	load(func() (err error) { v.plans, err = objects[cloud.HostID](snap, plans); return })

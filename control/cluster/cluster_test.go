@@ -374,22 +374,23 @@ func TestHostsKnowTheMembersOfGroups(t *testing.T) {
 	w.host("h-1", 512)
 	w.host("h-2", 512)
 	w.write(func(t *store.Txn) {
-		store.Create(t, store.Groups, "sg-1", cloud.SecurityGroup{ID: "sg-1", Ingress: []cloud.GroupRule{{ID: "sgr-1", Protocol: "-1", Group: "sg-2"}}})
-		store.Create(t, store.Groups, "sg-2", cloud.SecurityGroup{ID: "sg-2"})
-		store.Create(t, store.Groups, "sg-3", cloud.SecurityGroup{ID: "sg-3"})
+		store.Create(t, store.VPCs, "vpc-1", cloud.VPC{ID: "vpc-1"})
+		store.Create(t, store.Groups, "sg-1", cloud.SecurityGroup{ID: "sg-1", VPC: "vpc-1", Ingress: []cloud.GroupRule{{ID: "sgr-1", Protocol: "-1", Group: "sg-2"}}})
+		store.Create(t, store.Groups, "sg-2", cloud.SecurityGroup{ID: "sg-2", VPC: "vpc-1"})
+		store.Create(t, store.Groups, "sg-3", cloud.SecurityGroup{ID: "sg-3", VPC: "vpc-1"})
 	})
 	w.launch("i-1", "t")
 	w.launch("i-22", "t")
 	w.settle()
 	for _, h := range []cloud.HostID{"h-1", "h-2"} {
-		n, err := store.Get(t.Context(), w.c, store.Networks(h), store.NetworkID)
+		n, err := store.Get(t.Context(), w.c, store.Networks(h), "vpc-1")
 		if err != nil || len(n.Value.Groups) != 2 || len(n.Value.Groups[0].Members) != 2 || n.Value.Groups[1].ID != "sg-2" || len(n.Value.Groups[1].Members) != 0 {
 			t.Errorf("%s: got %+v, %v; want both members of sg-1, and sg-2 which its rule names", h, n.Value, err)
 		}
 	}
 	w.edit("i-22", func(i *cloud.Instance) { *i, _, _ = i.Terminate(start) })
 	w.settle()
-	n, _ := store.Get(t.Context(), w.c, store.Networks("h-1"), store.NetworkID)
+	n, _ := store.Get(t.Context(), w.c, store.Networks("h-1"), "vpc-1")
 	if len(n.Value.Groups[0].Members) != 1 {
 		t.Errorf("got members %v: a terminated instance's address may soon be somebody else's", n.Value.Groups[0].Members)
 	}

@@ -2,14 +2,12 @@
 //
 // Choose is asked by every control process on its own snapshot of hosts; the caller's compare-and-swap
 // on the chosen host's plan lets one answer win. Assign compiles the complete wish for one instance from
-// the specs; Network compiles what a host must know of the groups in its VPCs. All three are functions
+// the specs; Networks compiles what a host must know of its VPCs. All three are functions
 // of their arguments, so any process computes the same answer and writing it twice changes nothing.
 package placement
 
 import (
 	"cmp"
-	"maps"
-	"net/netip"
 	"slices"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -56,6 +54,11 @@ type World struct {
 	Subnets    map[cloud.SubnetID]cloud.Subnet
 	Interfaces map[cloud.InterfaceID]cloud.NetworkInterface
 	Groups     map[cloud.GroupID]cloud.SecurityGroup
+	Tables     map[cloud.RouteTableID]cloud.RouteTable
+	ACLs       map[cloud.NetworkACLID]cloud.NetworkACL
+	Options    map[cloud.DHCPOptionsID]cloud.DHCPOptions
+	NATs       map[cloud.NATGatewayID]cloud.NATGateway
+	Addresses  map[cloud.AllocationID]cloud.Address
 	Keys       map[string]cloud.KeyPair // by account "/" name
 	UserData   func(cloud.InstanceID) []byte
 }
@@ -75,7 +78,7 @@ func Assign(w World, i cloud.Instance) (cloud.Assignment, bool) {
 		if !ok {
 			return cloud.Assignment{}, false
 		}
-		ai := cloud.AssignedInterface{NetworkInterface: n, Network: w.Subnets[n.Subnet], VPCPrefix: w.VPCs[n.VPC].CIDR}
+		ai := cloud.AssignedInterface{NetworkInterface: n, Network: w.Subnets[n.Subnet], VPCPrefixes: w.VPCs[n.VPC].Prefixes(), Public: w.public(n)}
 		for _, g := range n.Groups {
 			ai.GroupNames = append(ai.GroupNames, w.Groups[g].Name)
 		}
@@ -112,46 +115,4 @@ func Keep(next, had cloud.Assignment) cloud.Assignment {
 		next.Ramdisk = had.Ramdisk
 	}
 	return next
-}
-
-// Network returns what the host needs to know of groups: those of its own interfaces and those that their
-// rules refer to, each with the addresses of all its members. The result is in order of IDs.
-func Network(w World, host cloud.HostID, instances []cloud.Instance) cloud.HostNetwork {
-	members := map[cloud.GroupID][]netip.Addr{}
-	need := map[cloud.GroupID]bool{}
-	for _, i := range instances {
-		if i.Power == cloud.PowerTerminated {
-			continue
-		}
-		for _, id := range i.Interfaces {
-			n := w.Interfaces[id]
-			for _, g := range n.Groups {
-				members[g] = append(members[g], n.Addresses...)
-				if i.Host == host {
-					need[g] = true
-				}
-			}
-		}
-	}
-	for _, g := range slices.Collect(maps.Keys(need)) {
-		for _, rules := range [][]cloud.GroupRule{w.Groups[g].Ingress, w.Groups[g].Egress} {
-			for _, r := range rules {
-				if r.Group != "" {
-					need[r.Group] = true
-				}
-			}
-		}
-	}
-	var out cloud.HostNetwork
-	for g := range need {
-		sg, ok := w.Groups[g]
-		if !ok {
-			continue
-		}
-		addrs := slices.Clone(members[g])
-		slices.SortFunc(addrs, netip.Addr.Compare)
-		out.Groups = append(out.Groups, cloud.HostGroup{SecurityGroup: sg, Members: slices.Compact(addrs)})
-	}
-	slices.SortFunc(out.Groups, func(a, b cloud.HostGroup) int { return cmp.Compare(a.ID, b.ID) })
-	return out
 }

@@ -56,7 +56,7 @@ func full() Instance {
 	i.PublicHostname = "ec2-203-0-113-7.compute.ichiro-1"
 	i.Monitoring = true
 	i.Placement.GroupName, i.Placement.Partition, i.Placement.Host = "spread", 2, "h-01234567"
-	i.Interfaces[0].PublicAddress = []bundle.PublicAddress{{Public: netip.MustParseAddr("203.0.113.7"), Private: netip.MustParseAddr("172.31.0.10")}}
+	i.Interfaces[0].PublicAddress = []cloud.PublicAddress{{Public: netip.MustParseAddr("203.0.113.7"), Private: netip.MustParseAddr("172.31.0.10")}}
 	i.Interfaces[0].Addresses = append(i.Interfaces[0].Addresses, netip.MustParseAddr("172.31.0.11"))
 	i.Interfaces[0].Groups = append(i.Interfaces[0].Groups, bundle.MetadataGroup{ID: "sg-05555555555555555", Name: "web servers"})
 	second := i.Interfaces[0]

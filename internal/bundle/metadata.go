@@ -54,14 +54,11 @@ type MetadataInterface struct {
 	VPCPrefixes   []netip.Prefix
 	Subnet        cloud.SubnetID
 	SubnetPrefix  netip.Prefix
-	Addresses     []netip.Addr    // private, the primary one first
-	PublicAddress []PublicAddress `json:",omitempty"`
+	Addresses     []netip.Addr          // private, the primary one first
+	PublicAddress []cloud.PublicAddress `json:",omitempty"`
 	Hostname      string
 	Groups        []MetadataGroup
 }
-
-// PublicAddress is a public address and the private one that it stands for.
-type PublicAddress struct{ Public, Private netip.Addr }
 
 // MetadataGroup names a security group.
 type MetadataGroup struct {

@@ -33,6 +33,9 @@ type (
 	GatewayID     string // igw-
 	NetworkACLID  string // acl-
 	DHCPOptionsID string // dopt-
+	NATGatewayID  string // nat-
+	AllocationID  string // eipalloc-
+	AssociationID string // rtbassoc-, aclassoc-, eipassoc-, vpc-cidr-assoc-, subnet-cidr-assoc-
 	KeyPairID     string // key-
 	HostID        string // h-
 	CloudID       string // c-, of an installation: one store and its hosts

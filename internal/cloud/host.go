@@ -39,12 +39,14 @@ type IdentityDocument struct {
 	PKCS7     string
 }
 
-// AssignedInterface is a network interface with what a host must know of its surroundings.
+// AssignedInterface is a network interface with what its instance's host must know of it alone. What it shares
+// with others is in HostNetwork.
 type AssignedInterface struct {
 	NetworkInterface
-	Network    Subnet
-	VPCPrefix  netip.Prefix
-	GroupNames []string // in the order of Groups
+	Network     Subnet
+	VPCPrefixes []netip.Prefix
+	Public      []PublicAddress `json:",omitempty"`
+	GroupNames  []string        // in the order of Groups
 }
 
 // Assignment is the wish for one instance, complete: all that its host may and must know. It is compiled by
@@ -63,11 +65,31 @@ type Assignment struct {
 	Identity   IdentityDocument
 }
 
-// HostNetwork is what a host must know of its VPCs beyond its own interfaces: the groups in use and who is
-// a member of each, wherever it runs.
+// HostNetwork is what a host must know of one VPC beyond its own interfaces: what its subnets do with packets, the
+// groups in use, and who is a member of each, wherever it runs.
 type HostNetwork struct {
 	Generation int64
+	VPC        VPC
+	Options    DHCPOptions // the zero value if the VPC has none
+	Subnets    []HostSubnet
 	Groups     []HostGroup
+}
+
+// HostSubnet is a subnet that has an interface on the host, with its routes and rules.
+type HostSubnet struct {
+	Subnet
+	Routes []HostRoute // beside the VPC's own blocks; at most one for a destination
+	ACL    []ACLEntry  `json:",omitempty"` // none: everything may pass
+}
+
+// HostRoute is a route with what its target means: exactly one of Internet, NAT and Interface is set, or none of
+// them, which drops.
+type HostRoute struct {
+	Destination netip.Prefix
+	Internet    bool        `json:",omitempty"` // out of the uplink: under its public address, or masqueraded
+	NAT         netip.Addr  `json:",omitzero"`  // out of the uplink under this address
+	Interface   InterfaceID `json:",omitempty"` // to this interface of an instance
+	Via         netip.Addr  `json:",omitzero"`  // its primary address
 }
 
 // HostGroup is a security group with the addresses of its members in the whole VPC.

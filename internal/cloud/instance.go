@@ -129,6 +129,9 @@ type InstanceStatus struct {
 	GuestEnded bool      `json:",omitempty"` // the guest shut itself down
 	Started    time.Time `json:",omitzero"`  // when this boot's virtual machine began to run
 	Panicked   bool      `json:",omitempty"`
+
+	Attached []AttachmentID `json:",omitempty"` // interfaces that the machine has, in order
+	Trouble  string         `json:",omitempty"` // why an interface could not be attached or detached
 }
 
 // State returns what EC2 would show for the wish i and what the host last said of it (nil: nothing yet).

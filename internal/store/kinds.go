@@ -8,10 +8,17 @@ import (
 
 // The kinds of the specs, which the API and the planners write.
 var (
-	VPCs       = NewKind[cloud.VPC](SpecPrefix("vpc"))
-	Subnets    = NewKind[cloud.Subnet](SpecPrefix("subnet"))
-	Groups     = NewKind[cloud.SecurityGroup](SpecPrefix("group"))
-	Gateways   = NewKind[cloud.InternetGateway](SpecPrefix("gateway"))
+	VPCs     = NewKind[cloud.VPC](SpecPrefix("vpc"))
+	Subnets  = NewKind[cloud.Subnet](SpecPrefix("subnet"))
+	Groups   = NewKind[cloud.SecurityGroup](SpecPrefix("group"))
+	Gateways = NewKind[cloud.InternetGateway](SpecPrefix("gateway"))
+
+	RouteTables = NewKind[cloud.RouteTable](SpecPrefix("routes"))
+	NetworkACLs = NewKind[cloud.NetworkACL](SpecPrefix("acl"))
+	Options     = NewKind[cloud.DHCPOptions](SpecPrefix("dhcp"))
+	NATGateways = NewKind[cloud.NATGateway](SpecPrefix("nat"))
+	Addresses   = NewKind[cloud.Address](SpecPrefix("address"))
+
 	Interfaces = NewKind[cloud.NetworkInterface](SpecPrefix("interface"))
 	Instances  = NewKind[cloud.Instance](SpecPrefix("instance"))
 	UserData   = NewKind[[]byte](SpecPrefix("userdata")) // apart: up to 16 KiB that no description needs
@@ -33,13 +40,10 @@ func Credentials(h cloud.HostID) Kind[Sealed] {
 	return NewKind[Sealed](WishPrefix(h, "credentials"))
 }
 
-// Networks has one value, of the ID NetworkID: what a host must know of groups.
+// Networks are what a host must know of the VPCs in which it has an interface, by VPCID.
 func Networks(h cloud.HostID) Kind[cloud.HostNetwork] {
 	return NewKind[cloud.HostNetwork](WishPrefix(h, "network"))
 }
-
-// NetworkID is the ID of the one value of Networks.
-const NetworkID = "groups"
 
 // Memberships has one value, of the ID MembershipID: whose wishes these are. It lies among them so that nobody sees
 // the one without the other.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -46,12 +45,12 @@ var notOurs = map[string]string{
 }
 
 func suites(t *testing.T, direction string, run func(t *testing.T, p wire.Protocol, s *suite)) {
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/aws/aws-sdk-go").Output()
+	dir, err := model.Module(".", "github.com/aws/aws-sdk-go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, p := range protocols {
-		raw, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(out)), "models", "protocol_tests", direction, name+".json"))
+		raw, err := os.ReadFile(filepath.Join(dir, "models", "protocol_tests", direction, name+".json"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -17,10 +17,8 @@ import (
 	"go/format"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 
 	"github.com/ichiro-metal/ichiro/control/api/shape/model"
 )
@@ -36,16 +34,14 @@ func main() {
 }
 
 func run(root string, check bool) error {
-	cmd := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/aws/aws-sdk-go")
-	cmd.Dir, cmd.Stderr = root, os.Stderr
-	sdk, err := cmd.Output()
+	sdk, err := model.Module(root, "github.com/aws/aws-sdk-go")
 	if err != nil {
-		return fmt.Errorf("find the models' module: %w", err)
+		return err
 	}
 	files := map[string][]byte{} // by path below root
 	var all []*writer
 	for _, svc := range services() {
-		f, err := os.Open(filepath.Join(strings.TrimSpace(string(sdk)), "models", "apis", svc.model, "api-2.json"))
+		f, err := os.Open(filepath.Join(sdk, "models", "apis", svc.model, "api-2.json"))
 		if err != nil {
 			return err
 		}

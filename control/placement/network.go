@@ -1,0 +1,121 @@
+package placement
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// Networks returns what the host needs to know of each VPC in which it has an interface: the subnets of those
+// interfaces with their routes and rules, the groups that they are in and those that the groups' rules refer to, each
+// with the addresses of all its members. The result is in order of IDs.
+func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.HostNetwork {
+	vpcs := map[cloud.VPCID]bool{}
+	subnets := map[cloud.SubnetID]bool{}
+	groups := map[cloud.GroupID]bool{}
+	members := map[cloud.GroupID][]netip.Addr{}
+	for _, i := range instances {
+		if i.Power == cloud.PowerTerminated {
+			continue
+		}
+		for _, id := range i.Interfaces {
+			n, ok := w.Interfaces[id]
+			if !ok {
+				continue
+			}
+			for _, g := range n.Groups {
+				members[g] = append(append(members[g], n.Addresses...), n.IPv6...)
+			}
+			if i.Host != host {
+				continue
+			}
+			vpcs[n.VPC], subnets[n.Subnet] = true, true
+			for _, g := range n.Groups {
+				groups[g] = true
+			}
+		}
+	}
+	for _, g := range slices.Collect(maps.Keys(groups)) {
+		for _, r := range slices.Concat(w.Groups[g].Ingress, w.Groups[g].Egress) {
+			if r.Group != "" {
+				groups[r.Group] = true
+			}
+		}
+	}
+	var out []cloud.HostNetwork
+	for _, id := range slices.Sorted(maps.Keys(vpcs)) {
+		v, ok := w.VPCs[id]
+		if !ok {
+			continue
+		}
+		n := cloud.HostNetwork{VPC: v, Options: w.Options[v.DHCPOptions]}
+		n.VPC.Tags, n.Options.Tags = nil, nil // a host has no use for them, and they change often
+		for _, s := range slices.Sorted(maps.Keys(subnets)) {
+			if w.Subnets[s].VPC == id {
+				n.Subnets = append(n.Subnets, w.subnet(v, w.Subnets[s]))
+			}
+		}
+		for _, g := range slices.Sorted(maps.Keys(groups)) {
+			sg, ok := w.Groups[g]
+			if !ok || sg.VPC != id {
+				continue
+			}
+			sg.Tags = nil
+			addrs := slices.SortedFunc(slices.Values(members[g]), netip.Addr.Compare)
+			n.Groups = append(n.Groups, cloud.HostGroup{SecurityGroup: sg, Members: slices.Compact(addrs)})
+		}
+		out = append(out, n)
+	}
+	return out
+}
+
+// subnet resolves the routes and rules of a subnet.
+func (w World) subnet(v cloud.VPC, s cloud.Subnet) cloud.HostSubnet {
+	s.Tags = nil
+	out := cloud.HostSubnet{Subnet: s, ACL: w.ACLs[cmp.Or(s.NetworkACL, v.NetworkACL)].Entries}
+	if slices.Equal(out.ACL, cloud.OpenACL()) {
+		out.ACL = nil
+	}
+	for _, r := range w.Tables[cmp.Or(s.RouteTable, v.MainTable)].Routes {
+		out.Routes = append(out.Routes, w.route(v, r))
+	}
+	return out
+}
+
+// route says what a route's target means now. One that is gone, or has no instance, drops.
+func (w World) route(v cloud.VPC, r cloud.Route) cloud.HostRoute {
+	out := cloud.HostRoute{Destination: r.Destination}
+	switch {
+	case r.Gateway != "":
+		out.Internet = r.Gateway == v.Gateway
+	case r.NAT != "":
+		if nat, ok := w.NATs[r.NAT]; ok && nat.Deleted.IsZero() {
+			out.NAT = w.Interfaces[nat.Interface].Primary()
+			if !nat.Private {
+				out.NAT = w.Addresses[nat.Allocation].Public
+			}
+		}
+	case r.Interface != "":
+		if n, ok := w.Interfaces[r.Interface]; ok && n.Instance != "" {
+			out.Interface, out.Via = n.ID, n.Primary()
+		}
+	}
+	return out
+}
+
+// public returns the public addresses of an interface, in the order of its private ones.
+func (w World) public(n cloud.NetworkInterface) []cloud.PublicAddress {
+	var out []cloud.PublicAddress
+	for _, a := range w.Addresses {
+		if a.Interface == n.ID && n.ID != "" {
+			out = append(out, cloud.PublicAddress{Public: a.Public, Private: a.Private})
+		}
+	}
+	slices.SortFunc(out, func(a, b cloud.PublicAddress) int {
+		return cmp.Compare(slices.Index(n.Addresses, a.Private), slices.Index(n.Addresses, b.Private))
+	})
+	return out
+}
