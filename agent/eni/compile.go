@@ -114,10 +114,7 @@ func (p *Plan) vpc(c Config, v cloud.HostNetwork) (errs []error) {
 			Name: TapName(i.ID), MAC: mac, Addresses: i.Addresses, Groups: texts(i.Groups), Unchecked: !i.SourceDestCheck,
 		})
 		leases.Taps = append(leases.Taps, TapName(i.ID))
-		leases.Hosts = append(leases.Hosts, dhcp.Host{
-			MAC: mac, Source: link.RouterMAC, Address: i.Primary(), Subnet: i.Network.CIDR.Masked(), Router: router, MTU: mtu,
-			Hostname: i.Hostname, Domain: c.Domain, Resolvers: c.Resolvers,
-		})
+		leases.Hosts = append(leases.Hosts, lease(c, v, i, mac, mtu))
 	}
 	groups, groupErrs := compileGroups(v.VPC.ID, v.Groups, mine)
 	rules.Groups = groups

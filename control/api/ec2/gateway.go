@@ -3,10 +3,19 @@ package ec2
 import (
 	"context"
 
+	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
+
+// gatewayActions are the actions on internet gateways.
+func (s *Service) gatewayActions() []api.Action {
+	ro := api.ReadOnly()
+	return []api.Action{
+		api.Do("DescribeInternetGateways", s.DescribeInternetGateways, ro),
+	}
+}
 
 // DescribeInternetGateways shows internet gateways.
 func (s *Service) DescribeInternetGateways(ctx context.Context, in *shape.DescribeInternetGatewaysInput) (*shape.DescribeInternetGatewaysOutput, error) {

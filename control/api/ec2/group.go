@@ -3,10 +3,20 @@ package ec2
 import (
 	"context"
 
+	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
+
+// groupActions are the actions on security groups and their rules.
+func (s *Service) groupActions() []api.Action {
+	ro := api.ReadOnly()
+	return []api.Action{
+		api.Do("DescribeSecurityGroups", s.DescribeSecurityGroups, ro),
+		api.Do("DescribeSecurityGroupRules", s.DescribeSecurityGroupRules, ro),
+	}
+}
 
 // DescribeSecurityGroups shows groups with their rules.
 func (s *Service) DescribeSecurityGroups(ctx context.Context, in *shape.DescribeSecurityGroupsInput) (*shape.DescribeSecurityGroupsOutput, error) {

@@ -3,10 +3,19 @@ package ec2
 import (
 	"context"
 
+	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
+
+// interfaceActions are the actions on network interfaces.
+func (s *Service) interfaceActions() []api.Action {
+	ro := api.ReadOnly()
+	return []api.Action{
+		api.Do("DescribeNetworkInterfaces", s.DescribeNetworkInterfaces, ro),
+	}
+}
 
 // DescribeNetworkInterfaces shows network interfaces.
 func (s *Service) DescribeNetworkInterfaces(ctx context.Context, in *shape.DescribeNetworkInterfacesInput) (*shape.DescribeNetworkInterfacesOutput, error) {

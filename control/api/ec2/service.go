@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/control/api"
@@ -56,48 +57,44 @@ type Service struct{ Config }
 // New returns the service as the front's table has it.
 func New(cfg Config) api.Service {
 	s := &Service{cfg}
-	ro := api.ReadOnly()
 	return api.Service{
 		Name: "ec2", Protocol: wire.EC2, Version: shape.Version, Namespace: shape.Namespace, Known: shape.Operations, Ignored: shape.Ignored,
-		Actions: []api.Action{
-			api.Do("RunInstances", s.RunInstances, api.Resource(launched)),
-			api.Do("DescribeInstances", s.DescribeInstances, ro),
-			api.Do("DescribeInstanceStatus", s.DescribeInstanceStatus, ro),
-			api.Do("StartInstances", s.StartInstances, on(func(in *shape.StartInstancesInput) []string { return in.InstanceIds })),
-			api.Do("StopInstances", s.StopInstances, on(func(in *shape.StopInstancesInput) []string { return in.InstanceIds })),
-			api.Do("RebootInstances", s.RebootInstances, on(func(in *shape.RebootInstancesInput) []string { return in.InstanceIds })),
-			api.Do("TerminateInstances", s.TerminateInstances, on(func(in *shape.TerminateInstancesInput) []string { return in.InstanceIds })),
-			api.Do("GetConsoleOutput", s.GetConsoleOutput, ro, on(func(in *shape.GetConsoleOutputInput) []string { return []string{in.InstanceId} })),
-			api.Do("DescribeInstanceAttribute", s.DescribeInstanceAttribute, ro, on(func(in *shape.DescribeInstanceAttributeInput) []string { return []string{in.InstanceId} })),
-			api.Do("ModifyInstanceAttribute", s.ModifyInstanceAttribute, on(func(in *shape.ModifyInstanceAttributeInput) []string { return []string{in.InstanceId} })),
-			api.Do("DescribeInstanceTypes", s.DescribeInstanceTypes, ro),
-			api.Do("DescribeInstanceTypeOfferings", s.DescribeInstanceTypeOfferings, ro),
+		Actions: slices.Concat(
+			s.actions(), s.vpcActions(), s.subnetActions(), s.routeActions(), s.gatewayActions(), s.natActions(), s.optionsActions(),
+			s.aclActions(), s.groupActions(), s.interfaceActions(), s.addressActions(),
+		),
+	}
+}
 
-			api.Do("RegisterImage", s.RegisterImage, api.Resource(func(*shape.RegisterImageInput) []string { return []string{"image/*"} })),
-			api.Do("DescribeImages", s.DescribeImages, ro),
-			api.Do("DeregisterImage", s.DeregisterImage, api.Resource(func(in *shape.DeregisterImageInput) []string { return []string{"image/" + in.ImageId} })),
-
-			api.Do("CreateKeyPair", s.CreateKeyPair, api.Resource(func(in *shape.CreateKeyPairInput) []string { return s.keyPair(in.KeyName, "") })),
-			api.Do("ImportKeyPair", s.ImportKeyPair, api.Resource(func(in *shape.ImportKeyPairInput) []string { return s.keyPair(in.KeyName, "") })),
-			api.Do("DescribeKeyPairs", s.DescribeKeyPairs, ro),
-			api.Do("DeleteKeyPair", s.DeleteKeyPair, api.Resource(func(in *shape.DeleteKeyPairInput) []string { return s.keyPair(in.KeyName, in.KeyPairId) })),
-
-			api.Do("CreateTags", s.CreateTags, api.Resource(func(in *shape.CreateTagsInput) []string { return tagged(in.Resources) })),
-			api.Do("DeleteTags", s.DeleteTags, api.Resource(func(in *shape.DeleteTagsInput) []string { return tagged(in.Resources) })),
-			api.Do("DescribeTags", s.DescribeTags, ro),
-
-			api.Do("DescribeVpcs", s.DescribeVpcs, ro),
-			api.Do("DescribeVpcAttribute", s.DescribeVpcAttribute, ro),
-			api.Do("DescribeSubnets", s.DescribeSubnets, ro),
-			api.Do("DescribeSecurityGroups", s.DescribeSecurityGroups, ro),
-			api.Do("DescribeSecurityGroupRules", s.DescribeSecurityGroupRules, ro),
-			api.Do("DescribeNetworkInterfaces", s.DescribeNetworkInterfaces, ro),
-			api.Do("DescribeInternetGateways", s.DescribeInternetGateways, ro),
-
-			api.Do("DescribeRegions", s.DescribeRegions, ro),
-			api.Do("DescribeAvailabilityZones", s.DescribeAvailabilityZones, ro),
-			api.Do("DescribeAccountAttributes", s.DescribeAccountAttributes, ro),
-		},
+// actions are those of instances, images, keys, tags, and of the region. A noun of the network has its own list in its own file.
+func (s *Service) actions() []api.Action {
+	ro := api.ReadOnly()
+	return []api.Action{
+		api.Do("RunInstances", s.RunInstances, api.Resource(launched)),
+		api.Do("DescribeInstances", s.DescribeInstances, ro),
+		api.Do("DescribeInstanceStatus", s.DescribeInstanceStatus, ro),
+		api.Do("StartInstances", s.StartInstances, on(func(in *shape.StartInstancesInput) []string { return in.InstanceIds })),
+		api.Do("StopInstances", s.StopInstances, on(func(in *shape.StopInstancesInput) []string { return in.InstanceIds })),
+		api.Do("RebootInstances", s.RebootInstances, on(func(in *shape.RebootInstancesInput) []string { return in.InstanceIds })),
+		api.Do("TerminateInstances", s.TerminateInstances, on(func(in *shape.TerminateInstancesInput) []string { return in.InstanceIds })),
+		api.Do("GetConsoleOutput", s.GetConsoleOutput, ro, on(func(in *shape.GetConsoleOutputInput) []string { return []string{in.InstanceId} })),
+		api.Do("DescribeInstanceAttribute", s.DescribeInstanceAttribute, ro, on(func(in *shape.DescribeInstanceAttributeInput) []string { return []string{in.InstanceId} })),
+		api.Do("ModifyInstanceAttribute", s.ModifyInstanceAttribute, on(func(in *shape.ModifyInstanceAttributeInput) []string { return []string{in.InstanceId} })),
+		api.Do("DescribeInstanceTypes", s.DescribeInstanceTypes, ro),
+		api.Do("DescribeInstanceTypeOfferings", s.DescribeInstanceTypeOfferings, ro),
+		api.Do("RegisterImage", s.RegisterImage, api.Resource(func(*shape.RegisterImageInput) []string { return []string{"image/*"} })),
+		api.Do("DescribeImages", s.DescribeImages, ro),
+		api.Do("DeregisterImage", s.DeregisterImage, api.Resource(func(in *shape.DeregisterImageInput) []string { return []string{"image/" + in.ImageId} })),
+		api.Do("CreateKeyPair", s.CreateKeyPair, api.Resource(func(in *shape.CreateKeyPairInput) []string { return s.keyPair(in.KeyName, "") })),
+		api.Do("ImportKeyPair", s.ImportKeyPair, api.Resource(func(in *shape.ImportKeyPairInput) []string { return s.keyPair(in.KeyName, "") })),
+		api.Do("DescribeKeyPairs", s.DescribeKeyPairs, ro),
+		api.Do("DeleteKeyPair", s.DeleteKeyPair, api.Resource(func(in *shape.DeleteKeyPairInput) []string { return s.keyPair(in.KeyName, in.KeyPairId) })),
+		api.Do("CreateTags", s.CreateTags, api.Resource(func(in *shape.CreateTagsInput) []string { return tagged(in.Resources) })),
+		api.Do("DeleteTags", s.DeleteTags, api.Resource(func(in *shape.DeleteTagsInput) []string { return tagged(in.Resources) })),
+		api.Do("DescribeTags", s.DescribeTags, ro),
+		api.Do("DescribeRegions", s.DescribeRegions, ro),
+		api.Do("DescribeAvailabilityZones", s.DescribeAvailabilityZones, ro),
+		api.Do("DescribeAccountAttributes", s.DescribeAccountAttributes, ro),
 	}
 }
 
@@ -172,6 +169,11 @@ var (
 	anInterface = noun{"networkInterface ID", "InvalidNetworkInterfaceID", []string{"eni"}}
 	aGateway    = noun{"internetGateway ID", "InvalidInternetGatewayID", []string{"igw"}}
 	aKeyPair    = noun{"key pair ID", "InvalidKeyPair", []string{"key"}}
+	aRouteTable = noun{"routeTable ID", "InvalidRouteTableID", []string{"rtb"}}
+	aNATGateway = noun{"NatGateway", "InvalidNatGatewayID", []string{"nat"}} // its code for "not found" is NatGatewayNotFound
+	aNetworkACL = noun{"networkAcl ID", "InvalidNetworkAclID", []string{"acl"}}
+	anOptions   = noun{"dhcpOption ID", "InvalidDhcpOptionID", []string{"dopt"}}
+	anAddress   = noun{"allocation ID", "InvalidAllocationID", []string{"eipalloc"}}
 )
 
 // owner returns the account that a value belongs to.
@@ -192,6 +194,16 @@ func owner(v any) cloud.AccountID {
 	case cloud.InternetGateway:
 		return v.Account
 	case cloud.KeyPair:
+		return v.Account
+	case cloud.RouteTable:
+		return v.Account
+	case cloud.NATGateway:
+		return v.Account
+	case cloud.NetworkACL:
+		return v.Account
+	case cloud.DHCPOptions:
+		return v.Account
+	case cloud.Address:
 		return v.Account
 	}
 	return ""

@@ -3,10 +3,19 @@ package ec2
 import (
 	"context"
 
+	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
+
+// subnetActions are the actions on subnets.
+func (s *Service) subnetActions() []api.Action {
+	ro := api.ReadOnly()
+	return []api.Action{
+		api.Do("DescribeSubnets", s.DescribeSubnets, ro),
+	}
+}
 
 // DescribeSubnets shows subnets with how many addresses are free.
 func (s *Service) DescribeSubnets(ctx context.Context, in *shape.DescribeSubnetsInput) (*shape.DescribeSubnetsOutput, error) {

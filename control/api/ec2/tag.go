@@ -57,6 +57,11 @@ func taggables() []taggable {
 		taggableKind("vpc", store.VPCs, aVPC, func(v cloud.VPC) cloud.VPCID { return v.ID }, func(v *cloud.VPC) *cloud.Tags { return &v.Tags }),
 		taggableKind("subnet", store.Subnets, aSubnet, func(v cloud.Subnet) cloud.SubnetID { return v.ID }, func(v *cloud.Subnet) *cloud.Tags { return &v.Tags }),
 		taggableKind("security-group", store.Groups, aGroup, func(v cloud.SecurityGroup) cloud.GroupID { return v.ID }, func(v *cloud.SecurityGroup) *cloud.Tags { return &v.Tags }),
+		taggableKind("route-table", store.RouteTables, aRouteTable, func(v cloud.RouteTable) cloud.RouteTableID { return v.ID }, func(v *cloud.RouteTable) *cloud.Tags { return &v.Tags }),
+		taggableKind("natgateway", store.NATGateways, aNATGateway, func(v cloud.NATGateway) cloud.NATGatewayID { return v.ID }, func(v *cloud.NATGateway) *cloud.Tags { return &v.Tags }),
+		taggableKind("network-acl", store.NetworkACLs, aNetworkACL, func(v cloud.NetworkACL) cloud.NetworkACLID { return v.ID }, func(v *cloud.NetworkACL) *cloud.Tags { return &v.Tags }),
+		taggableKind("dhcp-options", store.Options, anOptions, func(v cloud.DHCPOptions) cloud.DHCPOptionsID { return v.ID }, func(v *cloud.DHCPOptions) *cloud.Tags { return &v.Tags }),
+		taggableKind("elastic-ip", store.Addresses, anAddress, func(v cloud.Address) cloud.AllocationID { return v.ID }, func(v *cloud.Address) *cloud.Tags { return &v.Tags }),
 		taggableKind("internet-gateway", store.Gateways, aGateway, func(v cloud.InternetGateway) cloud.GatewayID { return v.ID }, func(v *cloud.InternetGateway) *cloud.Tags { return &v.Tags }),
 	}
 }

@@ -3,10 +3,20 @@ package ec2
 import (
 	"context"
 
+	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
+
+// vpcActions are the actions on VPCs.
+func (s *Service) vpcActions() []api.Action {
+	ro := api.ReadOnly()
+	return []api.Action{
+		api.Do("DescribeVpcs", s.DescribeVpcs, ro),
+		api.Do("DescribeVpcAttribute", s.DescribeVpcAttribute, ro),
+	}
+}
 
 // DescribeVpcs shows VPCs.
 func (s *Service) DescribeVpcs(ctx context.Context, in *shape.DescribeVpcsInput) (*shape.DescribeVpcsOutput, error) {
