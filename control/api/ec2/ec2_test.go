@@ -398,6 +398,14 @@ func TestEveryKindHasTags(t *testing.T) {
 	if _, err := r.CreateKeyPair(r.ctx, &shape.CreateKeyPairInput{KeyName: "k", KeyType: "ed25519"}); err != nil {
 		t.Fatal(err)
 	}
+	err := r.commit(r.ctx, nil, func(_ *store.Snapshot, t *store.Txn) error {
+		store.Create(t, store.NATGateways, "nat-0123456789abcdef0", cloud.NATGateway{ID: "nat-0123456789abcdef0", Account: "000000000000"})
+		store.Create(t, store.Addresses, "eipalloc-0123456789abcdef0", cloud.Address{ID: "eipalloc-0123456789abcdef0", Account: "000000000000"})
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	var ids []string
 	for _, k := range taggables() {
 		n := 0
