@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ import (
 //	aws ARGUMENT...             the AWS CLI, pointed at the host
 //	until REGEXP COMMAND...     repeats a command until it succeeds and what it prints matches
 //	keep NAME                   puts what the last command printed into the variable NAME
+//	guest INSTANCE COMMAND...   a shell command in a guest, by Run Command
 func TestWalk(t *testing.T) {
 	if _, err := exec.LookPath("aws"); err != nil {
 		t.Fatal("the walkthrough needs the AWS CLI: apt-get install awscli")
@@ -72,6 +74,10 @@ func (h *host) walk(t *testing.T, file string) {
 		}
 		return nil, s.Setenv(args[0], strings.TrimSpace(s.Stdout()))
 	})
+	e.Cmds["guest"] = script.Command(script.CmdUsage{Summary: "run a shell command in a guest", Args: "instance command..."}, func(s *script.State, args ...string) (script.WaitFunc, error) {
+		out, errs, err := run(s, append([]string{"guest"}, args...))
+		return func(*script.State) (string, string, error) { return out, errs, err }, nil
+	})
 	var log bytes.Buffer
 	err = e.Execute(s, filepath.Base(file), bufio.NewReader(bytes.NewReader(archive.Comment)), &log)
 	if closed := s.CloseAndWait(&log); err == nil {
@@ -89,7 +95,10 @@ func (h *host) walk(t *testing.T, file string) {
 
 // run runs a program as a script has its surroundings.
 func run(s *script.State, argv []string) (stdout, stderr string, err error) {
-	if argv[0] == "aws" {
+	switch argv[0] {
+	case "guest":
+		return inGuest(s, argv[1:])
+	case "aws":
 		endpoint, _ := s.LookupEnv("ENDPOINT")
 		argv = slices.Insert(slices.Clone(argv), 1, "--endpoint-url", endpoint)
 	}
@@ -98,6 +107,40 @@ func run(s *script.State, argv []string) (stdout, stderr string, err error) {
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = s.Getwd(), s.Environ(), &out, &errs
 	err = cmd.Run()
 	return out.String(), errs.String(), err
+}
+
+// inGuest sends a command to the agent of a guest and waits for its end. What it printed is there even if it failed.
+func inGuest(s *script.State, args []string) (stdout, stderr string, err error) {
+	if len(args) < 2 {
+		return "", "", script.ErrUsage
+	}
+	parameters, err := json.Marshal(map[string][]string{"commands": {strings.Join(args[1:], " ")}})
+	if err != nil {
+		return "", "", err
+	}
+	id, errs, err := run(s, []string{"aws", "ssm", "send-command", "--document-name", "AWS-RunShellScript", "--instance-ids", args[0],
+		"--parameters", string(parameters), "--query", "Command.CommandId"})
+	if err != nil {
+		return "", errs, err
+	}
+	var done struct{ Status, StandardOutputContent, StandardErrorContent string }
+	err = poll(func() error {
+		out, errs, err := run(s, []string{"aws", "ssm", "get-command-invocation", "--output", "json", "--instance-id", args[0], "--command-id", strings.TrimSpace(id)})
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &done)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %s", err, errs)
+		}
+		if done.Status == "Pending" || done.Status == "InProgress" {
+			return fmt.Errorf("the command in %s is %s", args[0], done.Status)
+		}
+		return nil
+	})
+	if err == nil && done.Status != "Success" {
+		err = fmt.Errorf("the command in %s ended as %s", args[0], done.Status)
+	}
+	return done.StandardOutputContent, done.StandardErrorContent, err
 }
 
 func until(s *script.State, args ...string) (script.WaitFunc, error) {
