@@ -341,7 +341,7 @@ func (h *Host) listen(c eni.Config) error {
 		id := v.VPC.ID
 		now[id] = true
 		for name, at := range map[string]netip.AddrPort{"imds": eni.Metadata, "runcmd": eni.Gateway} {
-			err := h.Sockets.Offer(name, id, func() (*os.File, error) { return h.Network.Listen(id, at) })
+			err := h.Sockets.Offer(name, id, "", func() (*os.File, error) { return h.Network.Listen(id, at) })
 			if err != nil {
 				errs = append(errs, fmt.Errorf("listen for %s in %s: %w", name, id, err))
 			}
