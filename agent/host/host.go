@@ -334,7 +334,7 @@ func (n connection) good(want eni.Config, now time.Time) bool {
 
 // listen sees that the services have their sockets in every VPC that has an interface here, and in no other.
 func (h *Host) listen(c eni.Config) error {
-	var errs []error
+	errs := []error{h.describe(c)}
 	now := map[cloud.VPCID]bool{}
 	for _, v := range c.VPCs {
 		id := v.VPC.ID
