@@ -124,7 +124,9 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		return err
 	}
 	sockets := handover.NewServer(o.root.Handover(), log)
-	sockets.Admit("imds", uint32(o.imds.uid))
+	for _, service := range []string{"imds", "dns", "ntp"} { // one daemon serves the three
+		sockets.Admit(service, uint32(o.imds.uid))
+	}
 	sockets.Admit("runcmd", uint32(o.gateway.uid))
 	units := unit.New(o.root, o.program, log)
 	mirror := store.NewMirror(client, store.WishPrefix(id))

@@ -86,7 +86,7 @@ func newHost(t *testing.T) *host {
 	})
 	<-agent.Ready()
 	t.Cleanup(func() { cancel(); running.Wait(); agent.Withdraw(testVPC) })
-	err = agent.Offer("imds", testVPC, func() (*os.File, error) {
+	err = agent.Offer("imds", testVPC, "", func() (*os.File, error) {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			return nil, err

@@ -117,7 +117,7 @@ func newHost(t testing.TB) *host {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
 	h.url = "ws://" + l.Addr().String() + wire.Path
-	check(t, server.Offer("runcmd", vpc, func() (*os.File, error) { return l.(*net.TCPListener).File() }))
+	check(t, server.Offer("runcmd", vpc, "", func() (*os.File, error) { return l.(*net.TCPListener).File() }))
 	l.Close()
 
 	w, err := bundle.NewWatcher(h.dir.Commands(), 1)

@@ -77,8 +77,9 @@ func Compile(c Config) (Plan, error) {
 func (p *Plan) vpc(c Config, v cloud.HostNetwork) (errs []error) {
 	name := string(v.VPC.ID)
 	prefixes := slices.DeleteFunc(v.VPC.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is4() })
-	network := link.Network{Name: name, Local: []netip.Addr{Metadata.Addr()}, Closed: prefixes}
-	rules := firewall.Config{Prefixes: prefixes, Services: []netip.AddrPort{Metadata, Gateway}}
+	local, services := allow(Services(v.VPC))
+	network := link.Network{Name: name, Local: local, Closed: prefixes}
+	rules := firewall.Config{Prefixes: prefixes, Services: services}
 	for _, s := range v.Subnets {
 		if slices.ContainsFunc(s.Routes, func(r cloud.HostRoute) bool { return r.Internet && r.Destination.Bits() == 0 }) {
 			rules.Translate = append(rules.Translate, s.CIDR)
@@ -92,7 +93,7 @@ func (p *Plan) vpc(c Config, v cloud.HostNetwork) (errs []error) {
 	owner := map[netip.Addr]cloud.InterfaceID{}
 	taps := map[string]cloud.InterfaceID{}
 	for _, i := range mine {
-		mac, err := check(prefixes, i, owner, taps)
+		mac, err := check(prefixes, local, i, owner, taps)
 		if err != nil {
 			errs = append(errs, refuse(i.ID, "compile interface %s: %w", i.ID, err))
 			continue
@@ -125,7 +126,7 @@ func (p *Plan) vpc(c Config, v cloud.HostNetwork) (errs []error) {
 }
 
 // check refuses interfaces that cannot be, and returns the MAC.
-func check(vpc []netip.Prefix, i Interface, owner map[netip.Addr]cloud.InterfaceID, taps map[string]cloud.InterfaceID) (mac [6]byte, err error) {
+func check(vpc []netip.Prefix, local []netip.Addr, i Interface, owner map[netip.Addr]cloud.InterfaceID, taps map[string]cloud.InterfaceID) (mac [6]byte, err error) {
 	if other, ok := taps[TapName(i.ID)]; ok {
 		return mac, fmt.Errorf("it has the same tap as %s", other)
 	}
@@ -147,6 +148,9 @@ func check(vpc []netip.Prefix, i Interface, owner map[netip.Addr]cloud.Interface
 		}
 		if !slices.ContainsFunc(vpc, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			return mac, fmt.Errorf("address %s is not of its VPC", a)
+		}
+		if slices.Contains(local, a) {
+			return mac, fmt.Errorf("address %s is the resolver's", a)
 		}
 		if other, ok := owner[a]; ok {
 			return mac, fmt.Errorf("address %s belongs to %s", a, other)

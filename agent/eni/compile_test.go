@@ -97,6 +97,7 @@ func TestWishesThatMakeTwoGuestsOneAreRefused(t *testing.T) {
 		"the same address twice":       {func(c *Config) { c.Interfaces[0].Addresses = c.Interfaces[1].Addresses }, "belongs to"},
 		"the same interface twice":     {func(c *Config) { c.Interfaces[0].ID = c.Interfaces[1].ID }, "same tap"},
 		"the gateway's address":        {func(c *Config) { c.Interfaces[0].Addresses = []netip.Addr{netip.MustParseAddr("172.31.0.1")} }, "not one for guests"},
+		"the resolver's address":       {func(c *Config) { c.Interfaces[0].Addresses = []netip.Addr{netip.MustParseAddr("172.31.0.2")} }, "resolver's"},
 		"an address outside":           {func(c *Config) { c.Interfaces[0].Addresses = []netip.Addr{netip.MustParseAddr("10.0.0.1")} }, "not one for guests"},
 		"no address":                   {func(c *Config) { c.Interfaces[0].Addresses = nil }, "no address"},
 		"a broken MAC":                 {func(c *Config) { c.Interfaces[0].MAC = "02:00" }, "unicast"},

@@ -27,12 +27,6 @@ var DefaultPool = netip.MustParsePrefix("100.64.0.0/10")
 // DefaultMTU is the guests' MTU where nothing else is known of the way out.
 const DefaultMTU = 1500
 
-// Services are the link-local TCP services that every VPC has: metadata and the Run Command gateway.
-var (
-	Metadata = netip.MustParseAddrPort("169.254.169.254:80")
-	Gateway  = netip.MustParseAddrPort("169.254.169.254:8774")
-)
-
 // Config is the whole wish: all that this host should have.
 type Config struct {
 	Prefix     string              // names of this host in the root namespace, see Prefix

@@ -179,7 +179,7 @@ func connect(to netip.AddrPort) error {
 // metadata serves the metadata address of the VPC.
 func metadata(t *testing.T, m *Manager) {
 	t.Helper()
-	f, err := m.Listen("vpc-1", Metadata)
+	f, err := m.Listen("vpc-1", Service{"imds", "tcp", Metadata})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -219,14 +218,14 @@ func (m *Manager) Tap(id cloud.InterfaceID) (*os.File, error) {
 	return s.Tap(t.name)
 }
 
-// Listen opens a listening TCP socket inside a VPC's namespace, such as Metadata or Gateway. The rules let guests
-// reach only those two.
-func (m *Manager) Listen(vpc cloud.VPCID, at netip.AddrPort) (*os.File, error) {
+// Listen opens the socket of a service inside a VPC's namespace: one that listens, or receives datagrams. The rules let
+// guests reach only those that Services names.
+func (m *Manager) Listen(vpc cloud.VPCID, service Service) (*os.File, error) {
 	s, err := m.links.Space(string(vpc))
 	if err != nil {
 		return nil, err
 	}
-	return s.Listen(at)
+	return s.Listen(service.Network, service.At)
 }
 
 // Run answers DHCP and repairs rules that others have changed, until ctx ends.

@@ -27,12 +27,18 @@ import (
 
 // Config is the whole wanted state of one VPC's namespace.
 type Config struct {
-	Prefixes   []netip.Prefix   // the VPC's own addresses
-	Translate  []netip.Prefix   // addresses that may leave by the uplink, masqueraded
-	Gateways   []netip.Addr     // answer ping
-	Services   []netip.AddrPort // TCP services for guests, on link-local addresses
+	Prefixes   []netip.Prefix // the VPC's own addresses
+	Translate  []netip.Prefix // addresses that may leave by the uplink, masqueraded
+	Gateways   []netip.Addr   // answer ping
+	Services   []Service      // of the host, for guests
 	Interfaces []Interface
 	Groups     []Group // all groups that an interface is in or a rule names
+}
+
+// Service is what guests may ask at an address of the host, by TCP or UDP.
+type Service struct {
+	UDP bool
+	At  netip.AddrPort
 }
 
 // Interface is one tap and who may speak on it.

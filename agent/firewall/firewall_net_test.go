@@ -79,7 +79,7 @@ func example() Config {
 		Prefixes:  prefixes("10.0.0.0/16", "10.1.0.0/16"),
 		Translate: prefixes("10.0.0.0/16"),
 		Gateways:  addrs("10.0.0.1", "10.0.16.1"),
-		Services:  []netip.AddrPort{netip.MustParseAddrPort("169.254.169.254:80"), netip.MustParseAddrPort("169.254.169.254:8774")},
+		Services:  []Service{{At: netip.MustParseAddrPort("169.254.169.254:80")}, {At: netip.MustParseAddrPort("169.254.169.254:8774")}, {UDP: true, At: netip.MustParseAddrPort("169.254.169.253:53")}},
 		Interfaces: []Interface{
 			{Name: "t1", MAC: [6]byte{2, 0, 0, 0, 0, 1}, Addresses: addrs("10.0.0.11", "10.0.0.12"), Groups: []string{"sg-web"}},
 			{Name: "t2", MAC: [6]byte{2, 0, 0, 0, 0, 2}, Addresses: addrs("10.0.0.21"), Groups: []string{"sg-app", "sg-web"}},

@@ -145,7 +145,7 @@ func filterChains() []chain {
 			rules(l4proto(protoUDP), dport(reg1), equal(port(67)), accept()),
 			rules(identity(), notIn("src4"), drop("spoof")), // who may forward for others is still itself here
 			rules(limit("ll_rate", linkLocalRate), drop("llrate")),
-			rules(l4proto(protoTCP), ip4, daddr(reg1), dport(word1), in("services"), accept()),
+			rules(ip4, daddr(reg1), meta(expr.MetaKeyL4PROTO, word1), dport(word2), in("services"), accept()),
 			rules(ip4, daddr(reg1), in("gateways"), l4proto(protoICMP), payload(thHeader, 0, 1, reg1), equal([]byte{8}), accept()),
 			rules(ctState(stateEstablished), accept()),
 			drop("isolated"),
@@ -256,10 +256,14 @@ func addressSet(name string, addrs []netip.Addr, skeleton bool) set {
 	return s
 }
 
-func serviceSet(services []netip.AddrPort) set {
-	s := set{name: "services", key: []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetService}, skeleton: true}
+func serviceSet(services []Service) set {
+	s := set{name: "services", key: []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}, skeleton: true}
 	for _, a := range services {
-		s.elements = append(s.elements, element{key: slices.Concat(a.Addr().AsSlice(), port(a.Port()), []byte{0, 0})})
+		proto := byte(protoTCP)
+		if a.UDP {
+			proto = protoUDP
+		}
+		s.elements = append(s.elements, element{key: slices.Concat(a.At.Addr().AsSlice(), pad(proto), pad(port(a.At.Port())...))})
 	}
 	return s
 }

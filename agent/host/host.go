@@ -332,18 +332,17 @@ func (n connection) good(want eni.Config, now time.Time) bool {
 	return age >= 0 && age < connectionHolds && reflect.DeepEqual(n.config, want)
 }
 
-// listen sees that metadata service and gateway listen in every VPC that has an interface here, and in no
-// other.
+// listen sees that the services have their sockets in every VPC that has an interface here, and in no other.
 func (h *Host) listen(c eni.Config) error {
-	var errs []error
+	errs := []error{h.describe(c)}
 	now := map[cloud.VPCID]bool{}
 	for _, v := range c.VPCs {
 		id := v.VPC.ID
 		now[id] = true
-		for name, at := range map[string]netip.AddrPort{"imds": eni.Metadata, "runcmd": eni.Gateway} {
-			err := h.Sockets.Offer(name, id, func() (*os.File, error) { return h.Network.Listen(id, at) })
+		for _, s := range eni.Services(v.VPC) {
+			err := h.Sockets.Offer(s.Name, id, s.Socket(), func() (*os.File, error) { return h.Network.Listen(id, s) })
 			if err != nil {
-				errs = append(errs, fmt.Errorf("listen for %s in %s: %w", name, id, err))
+				errs = append(errs, fmt.Errorf("listen for %s in %s: %w", s.Name, id, err))
 			}
 		}
 	}

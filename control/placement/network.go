@@ -11,7 +11,7 @@ import (
 
 // Networks returns what the host needs to know of each VPC in which it has an interface: the subnets of those
 // interfaces with their routes and rules, the groups that they are in and those that the groups' rules refer to, each
-// with the addresses of all its members. The result is in order of IDs.
+// with the addresses of all its members, and the public addresses that have names. The result is in order of IDs.
 func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.HostNetwork {
 	vpcs := map[cloud.VPCID]bool{}
 	subnets := map[cloud.SubnetID]bool{}
@@ -67,8 +67,22 @@ func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.Ho
 			addrs := slices.SortedFunc(slices.Values(members[g]), netip.Addr.Compare)
 			n.Groups = append(n.Groups, cloud.HostGroup{SecurityGroup: sg, Members: slices.Compact(addrs)})
 		}
+		if v.EnableDNS && v.EnableDNSName {
+			n.Public = w.named(id)
+		}
 		out = append(out, n)
 	}
+	return out
+}
+
+// named returns the public addresses of a VPC's interfaces, in order.
+func (w World) named(id cloud.VPCID) (out []cloud.PublicAddress) {
+	for _, a := range w.Addresses {
+		if n, ok := w.Interfaces[a.Interface]; ok && n.VPC == id && a.Private.IsValid() {
+			out = append(out, cloud.PublicAddress{Public: a.Public, Private: a.Private})
+		}
+	}
+	slices.SortFunc(out, func(a, b cloud.PublicAddress) int { return a.Public.Compare(b.Public) })
 	return out
 }
 

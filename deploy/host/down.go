@@ -57,7 +57,7 @@ func (l Layout) remove(ctx context.Context, log *slog.Logger) error {
 // clean removes what a host keeps under its run directory, and the directory itself when nothing of
 // anybody else is in it.
 func (l Layout) clean() error {
-	for _, name := range []string{"instances", "admin", "control", "daemons", "netns", "exports", "network.json", "up.json", "handover.sock", "door.sock", "lock"} {
+	for _, name := range []string{"instances", "networks", "admin", "control", "daemons", "netns", "exports", "network.json", "up.json", "handover.sock", "door.sock", "lock"} {
 		if err := os.RemoveAll(filepath.Join(l.Run, name)); err != nil {
 			return err
 		}

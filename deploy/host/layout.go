@@ -120,6 +120,7 @@ func (l Layout) make(u Users) error {
 		{filepath.Dir(l.root().Admin("imds")), 0o750, u.IMDS.UID, u.Group},
 		{filepath.Dir(l.root().Admin("gateway")), 0o750, u.Gateway.UID, u.Group},
 		{l.root().Instances(), 0o755, 0, 0},
+		{l.root().Networks(), 0o755, 0, 0},
 	} {
 		if err := os.MkdirAll(d.path, 0o755); err != nil {
 			return err

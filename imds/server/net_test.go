@@ -124,7 +124,7 @@ func TestATokenPassesNoMoreRoutersThanAllowed(t *testing.T) {
 	w := newWorld(t)
 	var l net.Listener
 	n.in(n.host, func() (err error) { l, err = net.Listen("tcp4", "169.254.169.254:80"); return err })
-	w.server.Add(testVPC, l)
+	w.server.serve(testVPC, l)
 	publish := func(hops int) {
 		w.publish(func(m *bundle.Metadata) {
 			m.Options.HopLimit = hops

@@ -27,6 +27,7 @@ import (
 	"github.com/ichiro-metal/ichiro/imds/tree"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/handover"
 )
 
 // The limits. A token request with all headers of the largest known client has under 1 KiB; answers are at most
@@ -101,8 +102,16 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// Add begins to answer the guests of a VPC on l, until somebody closes l.
-func (s *Server) Add(vpc cloud.VPCID, l net.Listener) {
+// Add begins to answer the guests of a VPC on a socket that the agent handed over, until somebody closes it.
+func (s *Server) Add(from handover.Socket) {
+	if from.Listener == nil {
+		s.log.Error("the agent gave a socket that does not listen", "vpc", from.VPC)
+		return
+	}
+	s.serve(from.VPC, from.Listener)
+}
+
+func (s *Server) serve(vpc cloud.VPCID, l net.Listener) {
 	s.log.Info("serving", "vpc", vpc, "address", l.Addr().String())
 	s.serving.Go(func() {
 		err := s.http.Serve(&listener{Listener: l, vpc: vpc, server: s})
@@ -112,8 +121,8 @@ func (s *Server) Add(vpc cloud.VPCID, l net.Listener) {
 	})
 }
 
-// Remove is told that a VPC's listener is closed.
-func (s *Server) Remove(vpc cloud.VPCID) { s.log.Info("serving ended", "vpc", vpc) }
+// Remove is told that a socket is closed.
+func (s *Server) Remove(from handover.Socket) { s.log.Info("serving ended", "vpc", from.VPC) }
 
 // answer is what goes back.
 type answer struct {

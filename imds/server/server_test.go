@@ -57,7 +57,7 @@ func newWorld(t testing.TB, change ...func(*Server)) *world {
 		t.Fatal(err)
 	}
 	w.addr = l.Addr().String()
-	w.server.Add(testVPC, l)
+	w.server.serve(testVPC, l)
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { w.server.Run(ctx) })

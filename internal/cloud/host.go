@@ -73,6 +73,7 @@ type HostNetwork struct {
 	Options    DHCPOptions // the zero value if the VPC has none
 	Subnets    []HostSubnet
 	Groups     []HostGroup
+	Public     []PublicAddress `json:",omitempty"` // that have names in the VPC's resolver
 }
 
 // HostSubnet is a subnet that has an interface on the host, with its routes and rules.

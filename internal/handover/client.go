@@ -18,32 +18,61 @@ import (
 // 10 microseconds, and until the agent is back nothing holds the sockets but the daemon.
 const retryAfter = 50 * time.Millisecond
 
-// Client is a daemon's side.
+// Client is a daemon's side, for one service.
 type Client struct {
 	path    string
 	service string
 	log     *slog.Logger
-	sockets map[cloud.VPCID]*served // belongs to Run
+	sockets map[place]*served // belongs to Run
+}
+
+type place struct {
+	vpc  cloud.VPCID
+	name string
+}
+
+// Socket is one that was handed over: exactly one of Listener and Packets is not nil.
+type Socket struct {
+	VPC      cloud.VPCID
+	Name     string
+	Listener net.Listener
+	Packets  *net.UDPConn
+}
+
+// Addr is where guests ask.
+func (s Socket) Addr() net.Addr {
+	if s.Packets != nil {
+		return s.Packets.LocalAddr()
+	}
+	return s.Listener.Addr()
+}
+
+func (s Socket) close() {
+	if s.Packets != nil {
+		s.Packets.Close()
+	} else {
+		s.Listener.Close()
+	}
 }
 
 type served struct {
-	fd       int
-	cookie   uint64
-	listener net.Listener
+	fd     int
+	cookie uint64
+	socket Socket
 }
 
 // NewClient returns the side of a daemon that serves the named service.
 func NewClient(path, service string, log *slog.Logger) *Client {
-	return &Client{path: path, service: service, log: log.With("component", "handover"), sockets: map[cloud.VPCID]*served{}}
+	return &Client{path: path, service: service, log: log.With("component", "handover", "service", service), sockets: map[place]*served{}}
 }
 
-// Run keeps a connection to the agent until ctx ends, connecting again for ever. It calls add with a
-// listener for each socket that is handed over, and remove after it has closed the listener again. Neither
-// may block. While the agent is away the listeners go on. They are closed before Run returns.
-func (c *Client) Run(ctx context.Context, add func(cloud.VPCID, net.Listener), remove func(cloud.VPCID)) error {
+// Run keeps a connection to the agent until ctx ends, connecting again for ever. It calls add with each socket
+// that is handed over, and remove after it has closed the socket again. Neither
+// may block. While the agent is away the sockets go on. They are closed before Run returns.
+func (c *Client) Run(ctx context.Context, add, remove func(Socket)) error {
 	defer func() {
-		for vpc := range c.sockets {
-			c.drop(vpc, remove)
+		for at := range c.sockets {
+			c.drop(at, remove)
 		}
 	}()
 	last := ""
@@ -62,7 +91,7 @@ func (c *Client) Run(ctx context.Context, add func(cloud.VPCID, net.Listener), r
 }
 
 // session speaks with the agent once, until the connection ends.
-func (c *Client) session(ctx context.Context, add func(cloud.VPCID, net.Listener), remove func(cloud.VPCID)) error {
+func (c *Client) session(ctx context.Context, add, remove func(Socket)) error {
 	conn, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: c.path, Net: "unixpacket"})
 	if err != nil {
 		return err
@@ -72,8 +101,8 @@ func (c *Client) session(ctx context.Context, add func(cloud.VPCID, net.Listener
 	defer p.close()
 	defer context.AfterFunc(ctx, p.close)()
 	err = p.send(message{Op: "hello", Service: c.service}, -1)
-	for vpc, s := range c.sockets {
-		err = errors.Join(err, p.send(message{Op: "offer", Service: c.service, VPC: string(vpc)}, s.fd))
+	for at, s := range c.sockets {
+		err = errors.Join(err, p.send(message{Op: "offer", Service: c.service, VPC: string(at.vpc), Socket: at.name}, s.fd))
 	}
 	err = errors.Join(err, p.send(message{Op: "held", Service: c.service}, -1))
 	for err == nil {
@@ -84,56 +113,78 @@ func (c *Client) session(ctx context.Context, add func(cloud.VPCID, net.Listener
 		}
 		switch vpc := cloud.VPCID(m.VPC); m.Op {
 		case "offer":
-			err = c.accept(vpc, fd, add, remove)
+			err = c.accept(place{vpc, m.Socket}, fd, add, remove)
 		case "withdraw":
-			c.drop(vpc, remove)
+			for at := range c.sockets {
+				if at.vpc == vpc {
+					c.drop(at, remove)
+				}
+			}
 		}
 	}
 	return err
 }
 
-// accept serves a socket in the place of the one that is served for the VPC, if that is another.
-func (c *Client) accept(vpc cloud.VPCID, fd int, add func(cloud.VPCID, net.Listener), remove func(cloud.VPCID)) error {
+// accept serves a socket in the place of the one that is served there, if that is another.
+func (c *Client) accept(at place, fd int, add, remove func(Socket)) error {
 	cookie, err := identify(fd)
 	if err != nil {
 		unix.Close(fd)
 		return err
 	}
-	if s := c.sockets[vpc]; s != nil {
+	if s := c.sockets[at]; s != nil {
 		if s.cookie == cookie {
 			unix.Close(fd)
 			return nil
 		}
-		c.drop(vpc, remove)
+		c.drop(at, remove)
 	}
-	l, err := listener(fd)
+	s, err := open(fd)
 	if err != nil {
 		unix.Close(fd)
-		return fmt.Errorf("serve the socket of %s: %w", vpc, err)
+		return fmt.Errorf("serve the socket %q of %s: %w", at.name, at.vpc, err)
 	}
-	c.sockets[vpc] = &served{fd: fd, cookie: cookie, listener: l}
-	add(vpc, l)
+	s.VPC, s.Name = at.vpc, at.name
+	c.sockets[at] = &served{fd: fd, cookie: cookie, socket: s}
+	add(s)
 	return nil
 }
 
-func (c *Client) drop(vpc cloud.VPCID, remove func(cloud.VPCID)) {
-	s := c.sockets[vpc]
+func (c *Client) drop(at place, remove func(Socket)) {
+	s := c.sockets[at]
 	if s == nil {
 		return
 	}
-	delete(c.sockets, vpc)
-	s.listener.Close()
+	delete(c.sockets, at)
+	s.socket.close()
 	unix.Close(s.fd)
-	remove(vpc)
+	remove(s.socket)
 }
 
-// listener makes a listener of a duplicate of the socket.
-func listener(fd int) (net.Listener, error) {
+// open makes a listener, or what receives datagrams, of a duplicate of the socket.
+func open(fd int) (Socket, error) {
+	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
+	if err != nil {
+		return Socket{}, err
+	}
 	dup, err := duplicate(fd)
 	if err != nil {
-		return nil, err
+		return Socket{}, err
 	}
-	f := os.NewFile(uintptr(dup), "listener")
+	f := os.NewFile(uintptr(dup), "socket")
 	defer f.Close()
-	return net.FileListener(f)
+	if kind != unix.SOCK_DGRAM {
+		l, err := net.FileListener(f)
+		return Socket{Listener: l}, err
+	}
+	p, err := net.FilePacketConn(f)
+	if err != nil {
+		return Socket{}, err
+	}
+	u, ok := p.(*net.UDPConn)
+	if !ok {
+		p.Close()
+		return Socket{}, errors.New("it is not one of UDP")
+	}
+	return Socket{Packets: u}, nil
 }

@@ -1,15 +1,17 @@
-// Package handover gives listening sockets from the agent to unprivileged daemons, and back.
+// Package handover gives sockets that guests ask at from the agent to unprivileged daemons, and back.
 //
-// Only the agent may enter a VPC's network namespace, so it opens the sockets there; the metadata
-// service and the Run Command gateway serve them. They meet at one SOCK_SEQPACKET socket:
-// each message is a line of JSON, with at most one file descriptor beside it.
+// Only the agent may enter a VPC's network namespace, so it opens the sockets there; the link-local services
+// and the Run Command gateway serve them. They meet at one SOCK_SEQPACKET socket: each message
+// is a line of JSON, with at most one file descriptor beside it. A service has any number of sockets in a VPC, each
+// with a name; they listen for TCP connections or receive UDP datagrams. A daemon that serves several services
+// says hello for each, on a connection of its own.
 //
-//	daemon -> agent   hello {service}, offer {vpc} + fd for each socket it has, held
-//	agent -> daemon   offer {vpc} + fd for each socket it has; later offer and withdraw as VPCs come and go
+//	daemon -> agent   hello {service}, offer {vpc, socket} + fd for each socket it has, held
+//	agent -> daemon   offer {vpc, socket} + fd for each socket it has; later offer and withdraw as VPCs come and go
 //
-// Both sides keep a duplicate. A daemon that is killed leaves the agent's open: connections wait
-// in the backlog until its successor is given the socket. An agent that is killed gets its sockets back
-// from the daemons, which never stopped serving. Whether a socket that came back still listens in
+// Both sides keep a duplicate. A daemon that is killed leaves the agent's open: connections wait in the
+// backlog, and datagrams in the buffer, until its successor is given the socket. An agent that is killed gets its
+// sockets back from the daemons, which never stopped serving. Whether a socket that came back is still bound in
 // the namespace it is for, the kernel decides: the agent tries to open it anew, and the address is in use.
 package handover
 
@@ -30,6 +32,7 @@ type message struct {
 	Op      string `json:"op"`
 	Service string `json:"service"`
 	VPC     string `json:"vpc,omitempty"`
+	Socket  string `json:"socket,omitempty"` // the name of a service's only socket may be empty
 }
 
 // peer is one end of a connection. Messages are queued, so that neither end ever waits to write
@@ -193,21 +196,44 @@ func duplicate(fd int) (int, error) {
 	return dup, nil
 }
 
-// identify returns the kernel's cookie of a listening stream socket, which is the same for all its
-// duplicates in all processes (SO_COOKIE, socket(7)); an error for any other descriptor.
+// identify returns the kernel's cookie of a listening stream socket or a bound datagram socket, which is the
+// same for all its duplicates in all processes (SO_COOKIE, socket(7)); an error for any other descriptor.
 func identify(fd int) (uint64, error) {
-	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-	if err != nil {
-		return 0, fmt.Errorf("identify a socket: %w", err)
-	}
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil {
 		return 0, fmt.Errorf("identify a socket: %w", err)
 	}
-	if listening == 0 || kind != unix.SOCK_STREAM {
-		return 0, errors.New("identify a socket: it does not listen")
+	switch kind {
+	case unix.SOCK_STREAM:
+		if listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listening == 0 {
+			return 0, errors.New("identify a socket: it does not listen")
+		}
+	case unix.SOCK_DGRAM:
+		if !bound(fd) {
+			return 0, errors.New("identify a socket: it has no port that others can send to")
+		}
+	default:
+		return 0, fmt.Errorf("identify a socket: it is of type %d", kind)
 	}
 	return unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+}
+
+// bound reports whether a datagram socket of the Internet has a port, and nobody in particular at its other end.
+func bound(fd int) bool {
+	if _, err := unix.Getpeername(fd); err == nil {
+		return false
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		return false
+	}
+	switch a := name.(type) {
+	case *unix.SockaddrInet4:
+		return a.Port != 0
+	case *unix.SockaddrInet6:
+		return a.Port != 0
+	}
+	return false
 }
 
 // unwrap takes the descriptor out of a file, and closes the file.

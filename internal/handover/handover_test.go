@@ -50,9 +50,36 @@ func opener(addr string) func() (*os.File, error) {
 	}
 }
 
+func packetOpener(addr string) func() (*os.File, error) {
+	return func() (*os.File, error) {
+		p, err := net.ListenPacket("udp4", addr)
+		if err != nil {
+			return nil, err
+		}
+		defer p.Close()
+		return p.(*net.UDPConn).File()
+	}
+}
+
+// echo sends back what it gets.
+func echo(p *net.UDPConn) {
+	buf := make([]byte, 64)
+	for {
+		n, from, err := p.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		p.WriteToUDPAddrPort(buf[:n], from)
+	}
+}
+
 func agentProcess(log *slog.Logger) {
 	s := NewServer(os.Getenv("HANDOVER_PATH"), log)
-	if err := s.Offer("imds", testVPC, opener(os.Getenv("HANDOVER_ADDR"))); err != nil {
+	open := opener(os.Getenv("HANDOVER_ADDR"))
+	if os.Getenv("HANDOVER_NETWORK") == "udp" {
+		open = packetOpener(os.Getenv("HANDOVER_ADDR"))
+	}
+	if err := s.Offer("imds", testVPC, "", open); err != nil {
 		log.Error("offer", "err", err)
 		os.Exit(1)
 	}
@@ -70,10 +97,14 @@ func agentProcess(log *slog.Logger) {
 func daemonProcess(log *slog.Logger) {
 	c := NewClient(os.Getenv("HANDOVER_PATH"), "imds", log)
 	handler := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") })
-	err := c.Run(context.Background(), func(_ cloud.VPCID, l net.Listener) {
-		go http.Serve(l, handler)
+	err := c.Run(context.Background(), func(s Socket) {
+		if s.Packets != nil {
+			go echo(s.Packets)
+		} else {
+			go http.Serve(s.Listener, handler)
+		}
 		fmt.Println("settled")
-	}, func(cloud.VPCID) {})
+	}, func(Socket) {})
 	log.Error("daemon ended", "err", err)
 }
 
@@ -186,16 +217,140 @@ func TestNoConnectionIsRefusedWhileEitherSideIsKilled(t *testing.T) {
 	}
 }
 
+// Datagrams have no backlog, but a buffer: none may be lost in it, and none refused (ICMP's unreachable port), while
+// one side or the other is dead.
+func TestNoDatagramIsLostWhileEitherSideIsKilled(t *testing.T) {
+	t.Setenv("HANDOVER_NETWORK", "udp")
+	path, addr := filepath.Join(t.TempDir(), "h.sock"), freeAddress(t)
+	agent := startProcess(t, "agent", path, addr)
+	agent.settle(t)
+	daemon := startProcess(t, "daemon", path, addr)
+	daemon.settle(t)
+	c, err := net.Dial("udp4", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Minute))
+	ask := func(what string) {
+		t.Helper()
+		if _, err := io.WriteString(c, what); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+	told := func(want string) {
+		t.Helper()
+		buf := make([]byte, 64)
+		if n, err := c.Read(buf); err != nil || string(buf[:n]) != want {
+			t.Fatalf("got %q, %v; want %q", buf[:n], err, want)
+		}
+	}
+	for round := range 10 {
+		name := func(what string) string { return fmt.Sprintf("round %d, %s", round, what) }
+		daemon.kill()
+		ask(name("the daemon is dead"))
+		daemon = startProcess(t, "daemon", path, addr)
+		daemon.settle(t)
+		told(name("the daemon is dead"))
+		agent.kill()
+		ask(name("the agent is dead"))
+		told(name("the agent is dead"))
+		agent = startProcess(t, "agent", path, addr)
+		agent.settle(t)
+	}
+}
+
+func TestAServiceHasSeveralSocketsInAVPC(t *testing.T) {
+	path, addr := filepath.Join(t.TempDir(), "h.sock"), freeAddress(t)
+	s := NewServer(path, slog.New(slog.DiscardHandler))
+	p := newPair(t, s, path)
+	for name, open := range map[string]func() (*os.File, error){"tcp": opener(addr), "udp": packetOpener(addr)} {
+		if err := s.Offer("imds", testVPC, name, open); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[string]Socket{}
+	for range 2 {
+		one := <-p.added
+		got[one.Name] = one
+	}
+	if got["tcp"].Listener == nil || got["udp"].Packets == nil {
+		t.Fatalf("got %v, want a listener and what receives datagrams", got)
+	}
+	for name, one := range got {
+		if one.Addr().String() != addr {
+			t.Errorf("%s is at %s, want %s", name, one.Addr(), addr)
+		}
+	}
+	s.Withdraw(testVPC)
+	<-p.removed
+	<-p.removed
+	if _, err := got["udp"].Packets.Write(nil); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the daemon's end answers %v after the VPC went away", err)
+	}
+	again, err := net.ListenPacket("udp4", addr)
+	if err != nil {
+		t.Fatalf("the address is not free again: %v", err)
+	}
+	again.Close()
+}
+
+func TestOnlySocketsThatGuestsCanAskAreTaken(t *testing.T) {
+	socket := func(kind int) int {
+		fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	local := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}
+	silent, unbound, connected, good := socket(unix.SOCK_STREAM), socket(unix.SOCK_DGRAM), socket(unix.SOCK_DGRAM), socket(unix.SOCK_DGRAM)
+	if err := errors.Join(unix.Bind(silent, local), unix.Bind(good, local)); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Connect(connected, at); err != nil {
+		t.Fatal(err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	for _, c := range []struct {
+		name string
+		fd   int
+		want bool
+	}{
+		{"a stream that does not listen is refused", silent, false},
+		{"a datagram socket without a port is refused", unbound, false},
+		{"a connected datagram socket is refused", connected, false},
+		{"a datagram socket of another family is refused", pair[0], false},
+		{"a bound datagram socket is taken", good, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if _, err := identify(c.fd); (err == nil) != c.want {
+				t.Errorf("identify says %v", err)
+			}
+		})
+	}
+}
+
 // pair is a server and a client in this process.
 type pair struct {
 	server  *Server
-	added   chan net.Listener
-	removed chan cloud.VPCID
+	added   chan Socket
+	removed chan Socket
 }
 
 func newPair(t *testing.T, s *Server, path string) *pair {
 	t.Helper()
-	p := &pair{server: s, added: make(chan net.Listener, 16), removed: make(chan cloud.VPCID, 16)}
+	p := &pair{server: s, added: make(chan Socket, 16), removed: make(chan Socket, 16)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -206,7 +361,7 @@ func newPair(t *testing.T, s *Server, path string) *pair {
 	<-s.Ready()
 	running.Go(func() {
 		c := NewClient(path, "imds", slog.New(slog.DiscardHandler))
-		if err := c.Run(ctx, func(_ cloud.VPCID, l net.Listener) { p.added <- l }, func(v cloud.VPCID) { p.removed <- v }); err != nil {
+		if err := c.Run(ctx, func(s Socket) { p.added <- s }, func(s Socket) { p.removed <- s }); err != nil {
 			t.Errorf("client: %v", err)
 		}
 	})
@@ -219,19 +374,19 @@ func TestWithdrawClosesBothEnds(t *testing.T) {
 	s := NewServer(path, slog.New(slog.DiscardHandler))
 	p := newPair(t, s, path)
 	for round := range 3 { // a VPC that comes back is a new one
-		if err := s.Offer("imds", testVPC, opener(addr)); err != nil {
+		if err := s.Offer("imds", testVPC, "", opener(addr)); err != nil {
 			t.Fatal(err)
 		}
 		again := func() (*os.File, error) { t.Error("opened a second time"); return nil, errors.New("no") }
-		if err := s.Offer("imds", testVPC, again); err != nil {
+		if err := s.Offer("imds", testVPC, "", again); err != nil {
 			t.Fatal(err)
 		}
-		l := <-p.added
+		l := (<-p.added).Listener
 		if got := l.Addr().String(); got != addr {
 			t.Fatalf("round %d: listener on %s, want %s", round, got, addr)
 		}
 		s.Withdraw(testVPC)
-		if got := <-p.removed; got != testVPC {
+		if got := (<-p.removed).VPC; got != testVPC {
 			t.Fatalf("removed %s, want %s", got, testVPC)
 		}
 		if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
@@ -279,19 +434,19 @@ func TestASocketThatListensNowhereIsReplaced(t *testing.T) {
 	if held := s.Held(); len(held) != 1 {
 		t.Fatalf("held: %v, want what the daemon gave", held)
 	}
-	if err := s.Offer("imds", testVPC, opener(addr)); err != nil {
+	if err := s.Offer("imds", testVPC, "", opener(addr)); err != nil {
 		t.Fatal(err)
 	}
 	m, got, err := daemon.receive()
 	if err != nil || m.Op != "offer" {
 		t.Fatalf("agent says %+v, %v; want another offer", m, err)
 	}
-	l, err := listener(got)
+	l, err := open(got)
 	unix.Close(got)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
+	defer l.close()
 	if l.Addr().String() != addr {
 		t.Errorf("daemon now has %s, want %s", l.Addr(), addr)
 	}
@@ -338,7 +493,7 @@ func TestGarbageEndsOnlyItsConnection(t *testing.T) {
 		}
 		c.Close()
 	}
-	if err := s.Offer("imds", testVPC, opener(addr)); err != nil {
+	if err := s.Offer("imds", testVPC, "", opener(addr)); err != nil {
 		t.Fatal(err)
 	}
 	<-p.added

@@ -16,7 +16,7 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
-// Server is the agent's side: it holds a listening socket for each service in each VPC.
+// Server is the agent's side: it holds the sockets of each service in each VPC.
 type Server struct {
 	path  string
 	log   *slog.Logger
@@ -33,12 +33,21 @@ type Server struct {
 type key struct {
 	service string
 	vpc     cloud.VPCID
+	name    string
+}
+
+// String says which socket it is in words for people.
+func (k key) String() string {
+	if k.name == "" {
+		return fmt.Sprintf("the socket of %s in %s", k.service, k.vpc)
+	}
+	return fmt.Sprintf("the socket %q of %s in %s", k.name, k.service, k.vpc)
 }
 
 type held struct {
 	fd     int
 	cookie uint64
-	sure   bool // the kernel has said that it listens where it should
+	sure   bool // the kernel has said that it is where it should be
 }
 
 // NewServer returns a Server that will listen at path.
@@ -62,11 +71,11 @@ func (s *Server) Admit(service string, uid uint32) {
 	s.users[service] = append(s.users[service], uid)
 }
 
-// Offer makes sure that the service has its socket in the VPC. It calls open, and takes the file, only if
+// Offer makes sure that the service has the socket of that name in the VPC. It calls open, and takes the file, only if
 // the server cannot tell that somebody holds that socket. When open says that the address is in use, a daemon has the
 // socket and will give it back when it connects: that is no error, and shows in Health until then.
-func (s *Server) Offer(service string, vpc cloud.VPCID, open func() (*os.File, error)) error {
-	k := key{service, vpc}
+func (s *Server) Offer(service string, vpc cloud.VPCID, name string, open func() (*os.File, error)) error {
+	k := key{service, vpc, name}
 	s.mu.Lock()
 	delete(s.withdrawn, vpc)
 	h := s.sockets[k]
@@ -78,7 +87,7 @@ func (s *Server) Offer(service string, vpc cloud.VPCID, open func() (*os.File, e
 	f, err := open()
 	if err != nil {
 		if !errors.Is(err, syscall.EADDRINUSE) {
-			return fmt.Errorf("open the socket of %s in %s: %w", service, vpc, err)
+			return fmt.Errorf("open %s: %w", k, err)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -91,17 +100,17 @@ func (s *Server) Offer(service string, vpc cloud.VPCID, open func() (*os.File, e
 	}
 	fd, err := unwrap(f)
 	if err != nil {
-		return fmt.Errorf("open the socket of %s in %s: %w", service, vpc, err)
+		return fmt.Errorf("open %s: %w", k, err)
 	}
 	cookie, err := identify(fd)
 	if err != nil {
 		unix.Close(fd)
-		return fmt.Errorf("open the socket of %s in %s: %w", service, vpc, err)
+		return fmt.Errorf("open %s: %w", k, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if old := s.sockets[k]; old != nil {
-		unix.Close(old.fd) // it listened somewhere that is no more
+		unix.Close(old.fd) // it was bound somewhere that is no more
 	}
 	delete(s.wanted, k)
 	s.sockets[k] = &held{fd: fd, cookie: cookie, sure: true}
@@ -152,7 +161,7 @@ func (s *Server) Health() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for k := range s.wanted {
-		return fmt.Errorf("the address of %s in %s is in use by a process that has not given its socket back", k.service, k.vpc)
+		return fmt.Errorf("the address of %s is in use by a process that has not given it back", k)
 	}
 	return nil
 }
@@ -217,7 +226,7 @@ func (s *Server) serve(p *peer) error {
 		}
 		switch m.Op {
 		case "offer":
-			s.take(p, key{service, cloud.VPCID(m.VPC)}, fd)
+			s.take(p, key{service, cloud.VPCID(m.VPC), m.Socket}, fd)
 		case "held":
 			s.join(p, service)
 		}
@@ -252,7 +261,7 @@ func (s *Server) take(p *peer, k key, fd int) {
 	defer s.mu.Unlock()
 	switch {
 	case err != nil:
-		s.log.Warn("refused what a daemon gave back", "service", k.service, "vpc", k.vpc, "err", err)
+		s.log.Warn("refused what a daemon gave back", "service", k.service, "vpc", k.vpc, "socket", k.name, "err", err)
 		unix.Close(fd)
 	case s.withdrawn[k.vpc]:
 		unix.Close(fd)
@@ -286,9 +295,9 @@ func (s *Server) leave(p *peer) {
 
 // give sends one socket; s.mu is held.
 func (s *Server) give(p *peer, k key) {
-	err := p.send(message{Op: "offer", Service: k.service, VPC: string(k.vpc)}, s.sockets[k].fd)
+	err := p.send(message{Op: "offer", Service: k.service, VPC: string(k.vpc), Socket: k.name}, s.sockets[k].fd)
 	if err != nil && !errors.Is(err, net.ErrClosed) {
-		s.log.Error("socket not given", "service", k.service, "vpc", k.vpc, "err", err)
+		s.log.Error("socket not given", "service", k.service, "vpc", k.vpc, "socket", k.name, "err", err)
 		p.conn.Close() // the daemon comes again, and gets all of them
 	}
 }

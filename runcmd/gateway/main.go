@@ -9,12 +9,10 @@ import (
 	"context"
 	"flag"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
-	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/handover"
 	"github.com/ichiro-metal/ichiro/internal/service"
 	"github.com/ichiro-metal/ichiro/runcmd/gateway/delivery"
@@ -36,11 +34,15 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	gateway := delivery.New(root, index, delivery.Limits{Output: *limit, Quota: *quota, Quiet: time.Second, Patience: 3 * time.Second}, log)
 	sockets := handover.NewClient(root.Handover(), "runcmd", log)
 
-	add := func(vpc cloud.VPCID, l net.Listener) {
-		log.Info("serving", "vpc", vpc, "addr", l.Addr())
-		go gateway.Serve(vpc, l) // until the client closes l
+	add := func(s handover.Socket) {
+		if s.Listener == nil {
+			log.Error("the agent gave a socket that does not listen", "vpc", s.VPC)
+			return
+		}
+		log.Info("serving", "vpc", s.VPC, "addr", s.Addr())
+		go gateway.Serve(s.VPC, s.Listener) // until the client closes it
 	}
-	remove := func(vpc cloud.VPCID) { log.Info("not serving any more", "vpc", vpc) }
+	remove := func(s handover.Socket) { log.Info("not serving any more", "vpc", s.VPC) }
 	return service.Run(ctx,
 		gateway,
 		service.Func("sockets", func(ctx context.Context) error { return sockets.Run(ctx, add, remove) }),

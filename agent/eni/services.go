@@ -1,0 +1,70 @@
+package eni
+
+import (
+	"net/netip"
+
+	"github.com/ichiro-metal/ichiro/agent/firewall"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// Where guests ask: the addresses are EC2's.
+var (
+	Metadata  = netip.MustParseAddrPort("169.254.169.254:80")
+	Gateway   = netip.MustParseAddrPort("169.254.169.254:8774") // Run Command's; EC2 has no such port
+	Resolver  = netip.MustParseAddrPort("169.254.169.253:53")   // beside the one in the VPC's own block
+	TimeOfDay = netip.MustParseAddrPort("169.254.169.123:123")
+)
+
+// Service is an address in a VPC's namespace at which a daemon of this host answers guests.
+type Service struct {
+	Name    string // of the service in package handover
+	Network string // tcp | udp
+	At      netip.AddrPort
+}
+
+// Socket is the socket's name among those of its service; a service with one socket needs none.
+func (s Service) Socket() string {
+	switch s.Name {
+	case "imds", "runcmd":
+		return ""
+	}
+	return s.Network + " " + s.At.String()
+}
+
+// Services returns all that a guest of the VPC may ask, and nothing else of the host is reachable. Each address has a
+// socket of its own, so that an answer leaves from where the question went.
+func Services(v cloud.VPC) []Service {
+	out := []Service{
+		{"imds", "tcp", Metadata},
+		{"runcmd", "tcp", Gateway},
+		{"ntp", "udp", TimeOfDay},
+	}
+	for _, at := range []netip.AddrPort{Resolver, netip.AddrPortFrom(VPCResolver(v), Resolver.Port())} {
+		if at.IsValid() {
+			out = append(out, Service{"dns", "udp", at}, Service{"dns", "tcp", at})
+		}
+	}
+	return out
+}
+
+// VPCResolver is where a VPC's resolver answers beside 169.254.169.253: the second address after the base of its primary
+// block. It is the zero Addr if that is not of IPv4.
+func VPCResolver(v cloud.VPC) netip.Addr {
+	if !v.CIDR.IsValid() || !v.CIDR.Addr().Is4() {
+		return netip.Addr{}
+	}
+	return v.CIDR.Masked().Addr().Next().Next()
+}
+
+// allow opens the host to what guests may ask.
+func allow(services []Service) (local []netip.Addr, rules []firewall.Service) {
+	seen := map[netip.Addr]bool{}
+	for _, s := range services {
+		if !seen[s.At.Addr()] {
+			seen[s.At.Addr()] = true
+			local = append(local, s.At.Addr())
+		}
+		rules = append(rules, firewall.Service{UDP: s.Network == "udp", At: s.At})
+	}
+	return local, rules
+}
