@@ -48,33 +48,3 @@ type NATGateway struct {
 	Deleted    time.Time `json:",omitzero"` // shown for an hour
 	Tags       Tags      `json:",omitempty"`
 }
-
-// NetworkACL filters packets at the border of subnets, without memory of connections: the entry with the lowest number
-// that matches decides, and what none matches is dropped.
-type NetworkACL struct {
-	ID      NetworkACLID
-	Account AccountID
-	VPC     VPCID
-	Entries []ACLEntry
-	Tags    Tags `json:",omitempty"`
-}
-
-// ACLEntry is one numbered rule of a network ACL.
-type ACLEntry struct {
-	Number   int // 1..32766
-	Egress   bool
-	Protocol int // -1 for all
-	Allow    bool
-	CIDR     netip.Prefix
-	FromPort int // TCP and UDP; with ICMP the type, -1 for all
-	ToPort   int // with ICMP the code, -1 for all
-}
-
-// OpenACL returns the entries of the ACL that a VPC begins with: everything may pass.
-func OpenACL() []ACLEntry {
-	var out []ACLEntry
-	for _, egress := range []bool{false, true} {
-		out = append(out, ACLEntry{Number: 100, Egress: egress, Protocol: -1, Allow: true, CIDR: netip.PrefixFrom(netip.IPv4Unspecified(), 0), FromPort: -1, ToPort: -1})
-	}
-	return out
-}

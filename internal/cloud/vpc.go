@@ -32,19 +32,3 @@ func (v VPC) Prefixes() []netip.Prefix {
 	}
 	return out
 }
-
-// DHCPOptions is what DHCP tells the guests of the VPCs that use it. Sets do not change: another one is associated.
-type DHCPOptions struct {
-	ID                    DHCPOptionsID
-	Account               AccountID
-	DomainName            string   `json:",omitempty"`
-	DomainNameServers     []string `json:",omitempty"` // addresses, or AmazonProvidedDNS
-	NTPServers            []string `json:",omitempty"`
-	NetBIOSNameServers    []string `json:",omitempty"`
-	NetBIOSNodeType       int      `json:",omitempty"` // 1, 2, 4 or 8
-	IPv6PreferredLeaseSec int      `json:",omitempty"` // 0: EC2's 140
-	Tags                  Tags     `json:",omitempty"`
-}
-
-// ProvidedDNS in DomainNameServers is the VPC's own resolver, at the second address after its base.
-const ProvidedDNS = "AmazonProvidedDNS"

@@ -1,8 +1,10 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
 	"maps"
+	"slices"
 	"strings"
 
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
@@ -14,25 +16,24 @@ import (
 type taggable struct {
 	prefixes []string
 	name     string // EC2's resource type
-	change   func(snap *store.Snapshot, t *store.Txn, id string, who cloud.AccountID, f func(cloud.Tags) cloud.Tags) error
+	change   func(r *retagging, id string) error
 	each     func(snap *store.Snapshot, who cloud.AccountID, f func(id string, tags cloud.Tags)) error
 }
 
 func taggableKind[T any, ID ~string](name string, k store.Kind[T], n noun, id func(T) ID, field func(*T) *cloud.Tags) taggable {
 	return taggable{
 		prefixes: n.prefixes, name: name,
-		change: func(snap *store.Snapshot, t *store.Txn, given string, who cloud.AccountID, f func(cloud.Tags) cloud.Tags) error {
-			o, err := find(snap, k, ID(given), who, n)
+		change: func(r *retagging, given string) error {
+			o, err := find(r.snap, k, ID(given), r.who, n)
 			if err != nil {
 				return err
 			}
 			next := o.Value
 			tags := field(&next)
-			*tags = f(maps.Clone(*tags))
-			if err := tags.Validate(); err != nil {
+			if *tags, err = r.edit(*tags); err != nil {
 				return err
 			}
-			store.Update(t, k, o, next)
+			store.Update(r.t, k, o, next)
 			return nil
 		},
 		each: func(snap *store.Snapshot, who cloud.AccountID, f func(string, cloud.Tags)) error {
@@ -56,7 +57,7 @@ func taggables() []taggable {
 		taggableKind("network-interface", store.Interfaces, anInterface, func(v cloud.NetworkInterface) cloud.InterfaceID { return v.ID }, func(v *cloud.NetworkInterface) *cloud.Tags { return &v.Tags }),
 		taggableKind("vpc", store.VPCs, aVPC, func(v cloud.VPC) cloud.VPCID { return v.ID }, func(v *cloud.VPC) *cloud.Tags { return &v.Tags }),
 		taggableKind("subnet", store.Subnets, aSubnet, func(v cloud.Subnet) cloud.SubnetID { return v.ID }, func(v *cloud.Subnet) *cloud.Tags { return &v.Tags }),
-		taggableKind("security-group", store.Groups, aGroup, func(v cloud.SecurityGroup) cloud.GroupID { return v.ID }, func(v *cloud.SecurityGroup) *cloud.Tags { return &v.Tags }),
+		taggableGroup(), taggableRule(),
 		taggableKind("route-table", store.RouteTables, aRouteTable, func(v cloud.RouteTable) cloud.RouteTableID { return v.ID }, func(v *cloud.RouteTable) *cloud.Tags { return &v.Tags }),
 		taggableKind("natgateway", store.NATGateways, aNATGateway, func(v cloud.NATGateway) cloud.NATGatewayID { return v.ID }, func(v *cloud.NATGateway) *cloud.Tags { return &v.Tags }),
 		taggableKind("network-acl", store.NetworkACLs, aNetworkACL, func(v cloud.NetworkACL) cloud.NetworkACLID { return v.ID }, func(v *cloud.NetworkACL) *cloud.Tags { return &v.Tags }),
@@ -66,10 +67,92 @@ func taggables() []taggable {
 	}
 }
 
+// retagging is one change of tags of several resources.
+type retagging struct {
+	snap   *store.Snapshot
+	t      *store.Txn
+	who    cloud.AccountID
+	f      func(cloud.Tags) cloud.Tags
+	groups map[string]*regroup // by ID: written once, however many of their rules have new tags
+}
+
+// regroup is a group as it was and as it shall be.
+type regroup struct {
+	was  store.Object[cloud.SecurityGroup]
+	next cloud.SecurityGroup
+}
+
+func (r *retagging) edit(had cloud.Tags) (cloud.Tags, error) {
+	next := r.f(maps.Clone(had))
+	return next, next.Validate()
+}
+
+// group returns the group to be changed.
+func (r *retagging) group(o store.Object[cloud.SecurityGroup]) *cloud.SecurityGroup {
+	g, ok := r.groups[o.ID]
+	if !ok {
+		g = &regroup{o, o.Value}
+		g.next.Ingress, g.next.Egress = slices.Clone(o.Value.Ingress), slices.Clone(o.Value.Egress)
+		r.groups[o.ID] = g
+	}
+	return &g.next
+}
+
+// taggableGroup and taggableRule share one value: the rules of a group are in it.
+func taggableGroup() taggable {
+	t := taggableKind("security-group", store.Groups, aGroup, func(v cloud.SecurityGroup) cloud.GroupID { return v.ID }, func(v *cloud.SecurityGroup) *cloud.Tags { return &v.Tags })
+	t.change = func(r *retagging, id string) error {
+		o, err := groupByID(r.snap, r.who, id)
+		if err != nil {
+			return err
+		}
+		g := r.group(o)
+		g.Tags, err = r.edit(g.Tags)
+		return err
+	}
+	return t
+}
+
+func taggableRule() taggable {
+	return taggable{
+		prefixes: aRule.prefixes, name: "security-group-rule",
+		change: func(r *retagging, id string) error {
+			if !cloud.WellFormed(id, aRule.prefixes...) {
+				return cloud.Malformed(aRule.code+".Malformed", id)
+			}
+			all, err := store.Mirrored(r.snap, store.Groups)
+			for _, o := range all {
+				for _, egress := range []bool{false, true} {
+					k := slices.IndexFunc(o.Value.Rules(egress), func(rule cloud.GroupRule) bool { return string(rule.ID) == id })
+					if k < 0 || o.Value.Account != r.who {
+						continue
+					}
+					rule := &r.group(o).Rules(egress)[k]
+					rule.Tags, err = r.edit(rule.Tags)
+					return err
+				}
+			}
+			return cmp.Or(err, cloud.NotFound(aRule.code+".NotFound", aRule.name, id))
+		},
+		each: func(snap *store.Snapshot, who cloud.AccountID, f func(string, cloud.Tags)) error {
+			all, err := store.Mirrored(snap, store.Groups)
+			for _, o := range all {
+				for _, r := range slices.Concat(o.Value.Ingress, o.Value.Egress) {
+					if o.Value.Account == who {
+						f(string(r.ID), r.Tags)
+					}
+				}
+			}
+			return err
+		},
+	}
+}
+
 // retag changes the tags of all named resources, or of none.
 func (s *Service) retag(ctx context.Context, ids []string, dryRun *bool, f func(cloud.Tags) cloud.Tags) error {
 	kinds := taggables()
 	return s.commit(ctx, dryRun, func(snap *store.Snapshot, t *store.Txn) error {
+		r := &retagging{snap, t, caller(ctx), f, map[string]*regroup{}}
 		seen := map[string]bool{}
 	next:
 		for _, id := range ids {
@@ -80,7 +163,7 @@ func (s *Service) retag(ctx context.Context, ids []string, dryRun *bool, f func(
 			for _, k := range kinds {
 				for _, p := range k.prefixes {
 					if strings.HasPrefix(id, p+"-") {
-						if err := k.change(snap, t, id, caller(ctx), f); err != nil {
+						if err := k.change(r, id); err != nil {
 							return err
 						}
 						continue next
@@ -88,6 +171,9 @@ func (s *Service) retag(ctx context.Context, ids []string, dryRun *bool, f func(
 				}
 			}
 			return cloud.Errorf("InvalidID", "The ID '%.80s' is not valid, or resources of its kind have no tags", id)
+		}
+		for _, g := range r.groups {
+			store.Update(t, store.Groups, g.was, g.next)
 		}
 		return nil
 	})
