@@ -16,7 +16,7 @@ const namespace = "/ichiro/v1/"
 //	spec/<kind>/<id>                        wishes of the API and the planners
 //	wish/<host>/<kind>/<id>                 what control wishes of a host: instance, credentials, command, network, membership
 //	status/<host>/<kind>/<id>               what the host has seen; only the host writes there
-//	ipam/<subnet>/<ip>                      an address in use, with its interface; PublicPool instead of a subnet
+//	ipam/<subnet>/<ip>                      an address in use, with its interface; PublicPool or BlockPool instead of a subnet
 //	token/<account>/<action>/<clienttoken>  the answer given to a ClientToken
 //	name/<type>/<account>/<name>            a name in use, with its id
 //	iam/<kind>/...                          users, roles, policies, sessions
@@ -45,6 +45,9 @@ func IPAMPrefix(subnet cloud.SubnetID) Prefix { return join("ipam", string(subne
 
 // PublicPool is in the place of a subnet for public addresses, whose value is their allocation.
 const PublicPool cloud.SubnetID = "public"
+
+// BlockPool is in the place of a subnet for the IPv6 blocks of VPCs, whose value is their VPC.
+const BlockPool cloud.SubnetID = "block"
 
 // TokenPrefix is where the ClientTokens of an action begin.
 func TokenPrefix(account cloud.AccountID, action string) Prefix {

@@ -75,6 +75,22 @@ func TestCreateUpdateDelete(t *testing.T) {
 	}
 }
 
+func TestNothingNewIsAboutOneKindAndNotAboutWhatIsGone(t *testing.T) {
+	c := storetest.New(t)
+	create := func(tx *store.Txn) {
+		store.Create(tx, things, "a", thing{"a", 1})
+		store.Create(tx, things, "b", thing{"b", 1})
+	}
+	commit(t, c, func(tx *store.Txn) { store.RequireNothingNew(tx, things, 0); create(tx) })
+	rev := get(t, c, "b").Rev
+	commit(t, c, func(tx *store.Txn) { store.Put(tx, names, "x", "x") })
+	commit(t, c, func(tx *store.Txn) { store.Remove(tx, things, "a") })
+	commit(t, c, func(tx *store.Txn) {
+		store.RequireNothingNew(tx, things, rev)
+		store.Delete(tx, things, get(t, c, "b"))
+	})
+}
+
 func TestConflictNamesTheKeyAndChangesNothing(t *testing.T) {
 	c := storetest.New(t)
 	commit(t, c, func(tx *store.Txn) {
@@ -106,6 +122,10 @@ func TestConflictNamesTheKeyAndChangesNothing(t *testing.T) {
 			store.Put(tx, things, "c", thing{})
 			store.Require(tx, things, "a", 0)
 		}, fmt.Sprintf("spec/thing/a has changed (revision %d)", a.Rev)},
+		{"a requirement that nothing of the kind is new", func(tx *store.Txn) {
+			store.Put(tx, names, "c", "c")
+			store.RequireNothingNew(tx, things, rev-1)
+		}, fmt.Sprintf("spec/thing/b has changed (revision %d)", rev)},
 		{"a requirement of presence", func(tx *store.Txn) { store.Require(tx, things, "gone", 2) },
 			"spec/thing/gone is gone"},
 	} {

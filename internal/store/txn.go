@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -27,10 +28,11 @@ type Txn struct {
 	err     error
 }
 
-// reliance is a key that must be at a revision; 0 is that it does not exist.
+// reliance is a key that must be at a revision; 0 is that it does not exist. Of a whole kind no key may be newer.
 type reliance struct {
-	key string
-	rev int64
+	key  string
+	rev  int64
+	kind bool // key is a prefix
 }
 
 type change struct {
@@ -83,6 +85,14 @@ func Require[T any, I ~string](t *Txn, k Kind[T], id I, rev int64) {
 	t.rely(k.Key(string(id)), rev)
 }
 
+// RequireNothingNew makes the transaction rely on a whole kind: nothing of it was created or changed after rev, such
+// as the revision of the snapshot in which there was nothing that speaks against it. Whoever deletes what others
+// refer to needs it: of two who make references at the same time, neither changes what they refer to. That
+// something was deleted since does not count.
+func RequireNothingNew[T any](t *Txn, k Kind[T], rev int64) {
+	t.relies = append(t.relies, reliance{string(k.prefix), rev, true})
+}
+
 // Len returns how many changes the transaction has.
 func (t *Txn) Len() int { return len(t.changes) }
 
@@ -100,14 +110,14 @@ func put[T any](t *Txn, k Kind[T], id string, v T, ttl time.Duration) {
 
 func (t *Txn) rely(key string, rev int64) {
 	for _, r := range t.relies {
-		if r.key == key {
+		if r.key == key && !r.kind {
 			if r.rev != rev {
 				t.fail(fmt.Errorf("rely on %s: at revision %d and at %d", key, r.rev, rev))
 			}
 			return
 		}
 	}
-	t.relies = append(t.relies, reliance{key, rev})
+	t.relies = append(t.relies, reliance{key: key, rev: rev})
 }
 
 func (t *Txn) change(c change) {
@@ -167,6 +177,10 @@ func (c *Client) Commit(ctx context.Context, t *Txn) (rev int64, err error) {
 
 func (t *Txn) compares() (cmps []clientv3.Cmp) {
 	for _, r := range t.relies {
+		if r.kind {
+			cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(namespace+r.key), "<", r.rev+1).WithPrefix())
+			continue
+		}
 		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(namespace+r.key), "=", r.rev))
 	}
 	return cmps
@@ -184,9 +198,13 @@ func (t *Txn) ops(leases map[time.Duration]clientv3.LeaseID) (ops []clientv3.Op)
 	return ops
 }
 
-// rereads asks for the revision of every key relied on, to name the one that failed.
+// rereads asks for the revision of every key relied on, to name the one that failed; of a kind, for the newest key.
 func (t *Txn) rereads() (ops []clientv3.Op) {
 	for _, r := range t.relies {
+		if r.kind {
+			ops = append(ops, clientv3.OpGet(namespace+r.key, append(clientv3.WithLastRev(), clientv3.WithKeysOnly())...))
+			continue
+		}
 		ops = append(ops, clientv3.OpGet(namespace+r.key, clientv3.WithKeysOnly()))
 	}
 	return ops
@@ -195,11 +213,13 @@ func (t *Txn) rereads() (ops []clientv3.Op) {
 func (t *Txn) conflict(resp *clientv3.TxnResponse) error {
 	for i, r := range t.relies {
 		var now int64
+		key := r.key
 		if kvs := resp.Responses[i].GetResponseRange().Kvs; len(kvs) > 0 {
 			now = kvs[0].ModRevision
+			key = strings.TrimPrefix(string(kvs[0].Key), namespace)
 		}
-		if now != r.rev {
-			return &Conflict{Key: r.key, Rev: now}
+		if r.kind && now > r.rev || !r.kind && now != r.rev {
+			return &Conflict{Key: key, Rev: now}
 		}
 	}
 	panic("store: etcd refused a transaction of which everything is as relied upon")
