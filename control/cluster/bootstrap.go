@@ -5,21 +5,17 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"net/netip"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
-// What EC2 gives a new account: https://docs.aws.amazon.com/vpc/latest/userguide/default-vpc-components.html
-var (
-	defaultVPC    = netip.MustParsePrefix("172.31.0.0/16")
-	defaultSubnet = netip.MustParsePrefix("172.31.0.0/20")
-)
-
 // account marks that an account has been given its defaults; they are given once, so that an owner may
 // delete them.
-type account struct{ VPC cloud.VPCID }
+type account struct {
+	VPC     cloud.VPCID
+	Options cloud.DHCPOptionsID // that a new VPC uses
+}
 
 var accounts = store.NewKind[account](store.SpecPrefix("account"))
 
@@ -63,28 +59,17 @@ func Bootstrap(ctx context.Context, c *store.Client, id cloud.AccountID, zone st
 		return err
 	}
 	ids := ids{r: rand.Reader}
-	v := cloud.VPC{
-		ID: newID[cloud.VPCID](&ids, "vpc"), Account: id, CIDR: defaultVPC, Default: true,
-		DHCPOptions: newID[cloud.DHCPOptionsID](&ids, "dopt"), MainTable: newID[cloud.RouteTableID](&ids, "rtb"),
-		NetworkACL: newID[cloud.NetworkACLID](&ids, "acl"), Gateway: newID[cloud.GatewayID](&ids, "igw"),
-		EnableDNS: true, EnableDNSName: true,
-	}
-	s := cloud.Subnet{
-		ID: newID[cloud.SubnetID](&ids, "subnet"), Account: id, VPC: v.ID, CIDR: defaultSubnet, Zone: zone, Default: true,
-		ACLAssociation: newID[cloud.AssociationID](&ids, "aclassoc"),
-	}
-	g := cloud.SecurityGroup{ID: newID[cloud.GroupID](&ids, "sg"), Account: id, VPC: v.ID, Name: "default", Description: "default VPC security group"}
-	g.Ingress, g.Egress = cloud.DefaultGroupRules(g.ID, newID[cloud.RuleID](&ids, "sgr"), newID[cloud.RuleID](&ids, "sgr"))
-	if ids.err != nil {
-		return ids.err
-	}
 	t := store.NewTxn()
-	store.Create(t, accounts, id, account{VPC: v.ID})
-	store.Create(t, store.VPCs, v.ID, v)
-	store.Create(t, store.Subnets, s.ID, s)
-	store.Create(t, store.Groups, g.ID, g)
-	store.Create(t, store.Gateways, v.Gateway, cloud.InternetGateway{ID: v.Gateway, Account: id, VPC: v.ID})
-	surround(t, v)
+	options := cloud.DHCPOptions{ID: newID[cloud.DHCPOptionsID](&ids, "dopt"), Account: id, DomainNameServers: []string{cloud.ProvidedDNS}}
+	store.Create(t, store.Options, options.ID, options)
+	v, err := FoundDefault(t, id, options.ID, []string{zone}, func(prefix string) string { return newID[string](&ids, prefix) })
+	if err == nil {
+		err = ids.err
+	}
+	if err != nil {
+		return err
+	}
+	store.Create(t, accounts, id, account{VPC: v.ID, Options: options.ID})
 	_, err = c.Commit(ctx, t)
 	if errors.Is(err, store.ErrConflict) {
 		return nil // another process was first
@@ -92,17 +77,51 @@ func Bootstrap(ctx context.Context, c *store.Client, id cloud.AccountID, zone st
 	return err
 }
 
-// surround adds what the VPC names: its main route table, its ACL and its DHCP options.
+// FoundDefault adds a default VPC with a subnet in each zone, and an internet gateway. newID makes identifiers.
+func FoundDefault(t *store.Txn, id cloud.AccountID, options cloud.DHCPOptionsID, zones []string, newID func(prefix string) string) (cloud.VPC, error) {
+	v := cloud.NewDefaultVPC(id, newID)
+	v.DHCPOptions = options
+	Found(t, v, newID)
+	store.Create(t, store.Gateways, v.Gateway, cloud.InternetGateway{ID: v.Gateway, Account: id, VPC: v.ID})
+	var subnets []cloud.Subnet
+	for _, zone := range zones {
+		s, err := v.NewDefaultSubnet(zone, subnets, newID)
+		if err != nil {
+			return v, err
+		}
+		store.Create(t, store.Subnets, s.ID, s)
+		subnets = append(subnets, s)
+	}
+	return v, nil
+}
+
+// Found adds a VPC with what EC2 makes along with it: its main route table, its ACL and its default group.
+func Found(t *store.Txn, v cloud.VPC, newID func(prefix string) string) {
+	store.Create(t, store.VPCs, v.ID, v)
+	g := v.FirstGroup(newID)
+	store.Create(t, store.Groups, g.ID, g)
+	surround(t, v)
+}
+
+// surround adds what the VPC names: its main route table and its ACL.
 func surround(t *store.Txn, v cloud.VPC) {
-	table := cloud.RouteTable{ID: v.MainTable, Account: v.Account, VPC: v.ID}
-	if v.Gateway != "" {
-		table.Routes = []cloud.Route{{Destination: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Gateway: v.Gateway}}
+	store.Create(t, store.RouteTables, v.MainTable, v.FirstTable())
+	store.Create(t, store.NetworkACLs, v.NetworkACL, v.FirstACL())
+}
+
+// DefaultOptions returns the DHCP options that an account's new VPC uses, "" if it has none, or none any more.
+func DefaultOptions(v store.View, id cloud.AccountID) cloud.DHCPOptionsID {
+	a, err := store.MirroredGet(v, accounts, id)
+	if err != nil {
+		return ""
 	}
-	store.Create(t, store.RouteTables, table.ID, table)
-	store.Create(t, store.NetworkACLs, v.NetworkACL, cloud.NetworkACL{ID: v.NetworkACL, Account: v.Account, VPC: v.ID, Entries: cloud.OpenACL()})
-	if v.DHCPOptions != "" {
-		store.Create(t, store.Options, v.DHCPOptions, cloud.DHCPOptions{ID: v.DHCPOptions, Account: v.Account, DomainNameServers: []string{cloud.ProvidedDNS}})
+	options := a.Value.Options
+	if options == "" { // an account of before there were VPCs beside the default one
+		if d, err := store.MirroredGet(v, store.VPCs, a.Value.VPC); err == nil {
+			options = d.Value.DHCPOptions
+		}
 	}
+	return options
 }
 
 // complete adds what VPCs name and an earlier version did not make.
@@ -121,6 +140,9 @@ func complete(ctx context.Context, c *store.Client) error {
 		}
 		t := store.NewTxn()
 		surround(t, o.Value)
+		if id := o.Value.DHCPOptions; id != "" {
+			store.Create(t, store.Options, id, cloud.DHCPOptions{ID: id, Account: o.Value.Account, DomainNameServers: []string{cloud.ProvidedDNS}})
+		}
 		if _, err := c.Commit(ctx, t); err != nil && !errors.Is(err, store.ErrConflict) {
 			return err
 		}

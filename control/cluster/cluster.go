@@ -73,7 +73,7 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, c.members(ctx, v), c.networks(ctx, v))
+	errs = append(errs, c.members(ctx, v), c.networks(ctx, v), c.gateways(ctx, v, now))
 	return errors.Join(errs...)
 }
 
