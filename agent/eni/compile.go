@@ -79,28 +79,21 @@ func (p *Plan) vpc(c Config, v cloud.HostNetwork) (errs []error) {
 	prefixes := slices.DeleteFunc(v.VPC.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is4() })
 	network := link.Network{Name: name, Local: []netip.Addr{Metadata.Addr()}, Closed: prefixes}
 	rules := firewall.Config{Prefixes: prefixes, Services: []netip.AddrPort{Metadata, Gateway}}
-	for _, s := range v.Subnets {
-		if slices.ContainsFunc(s.Routes, func(r cloud.HostRoute) bool { return r.Internet && r.Destination.Bits() == 0 }) {
-			rules.Translate = append(rules.Translate, s.CIDR)
-		}
-	}
 	leases := Leases{Network: name}
 	mine := slices.DeleteFunc(slices.Clone(c.Interfaces), func(i Interface) bool { return i.VPC != v.VPC.ID })
 	slices.SortFunc(mine, func(a, b Interface) int {
 		return cmp.Or(a.AttachTime.Compare(b.AttachTime), cmp.Compare(a.ID, b.ID))
 	})
-	owner := map[netip.Addr]cloud.InterfaceID{}
-	taps := map[string]cloud.InterfaceID{}
+	used := claims{prefixes, map[netip.Addr]cloud.InterfaceID{}, map[netip.Prefix]cloud.InterfaceID{}, map[string]cloud.InterfaceID{}}
+	var real []Interface
 	for _, i := range mine {
-		mac, err := check(prefixes, i, owner, taps)
+		mac, err := used.check(i)
 		if err != nil {
 			errs = append(errs, refuse(i.ID, "compile interface %s: %w", i.ID, err))
 			continue
 		}
-		taps[TapName(i.ID)] = i.ID
-		for _, a := range i.Addresses {
-			owner[a] = i.ID
-		}
+		used.take(i)
+		real = append(real, i)
 		router := i.Network.Router()
 		if !slices.Contains(rules.Gateways, router) {
 			rules.Gateways = append(rules.Gateways, router)
@@ -109,13 +102,17 @@ func (p *Plan) vpc(c Config, v cloud.HostNetwork) (errs []error) {
 		mtu := cmp.Or(i.MTU, DefaultMTU)
 		network.Taps = append(network.Taps, link.Tap{
 			Name: TapName(i.ID), Alias: string(i.ID), MTU: mtu, Owner: i.Owner, Guest: mac, Addresses: i.Addresses,
+			Prefixes: delegated(i),
 		})
 		rules.Interfaces = append(rules.Interfaces, firewall.Interface{
-			Name: TapName(i.ID), MAC: mac, Addresses: i.Addresses, Groups: texts(i.Groups), Unchecked: !i.SourceDestCheck,
+			Name: TapName(i.ID), MAC: mac, Subnet: string(i.Subnet), Instance: speaker(c, i), Addresses: i.Addresses, Prefixes: delegated(i),
+			Groups: texts(i.Groups), Unchecked: !i.SourceDestCheck,
 		})
 		leases.Taps = append(leases.Taps, TapName(i.ID))
 		leases.Hosts = append(leases.Hosts, lease(c, v, i, mac, mtu))
 	}
+	errs = append(errs, publish(real, &rules, &network)...)
+	errs = append(errs, compileSubnets(v, real, &rules, &network)...)
 	groups, groupErrs := compileGroups(v.VPC.ID, v.Groups, mine)
 	rules.Groups = groups
 	p.Link.Networks = append(p.Link.Networks, network)
@@ -124,9 +121,27 @@ func (p *Plan) vpc(c Config, v cloud.HostNetwork) (errs []error) {
 	return append(errs, groupErrs...)
 }
 
+// claims are what the interfaces of a VPC have, each once.
+type claims struct {
+	vpc       []netip.Prefix
+	addresses map[netip.Addr]cloud.InterfaceID
+	prefixes  map[netip.Prefix]cloud.InterfaceID
+	taps      map[string]cloud.InterfaceID
+}
+
+func (c claims) take(i Interface) {
+	c.taps[TapName(i.ID)] = i.ID
+	for _, a := range i.Addresses {
+		c.addresses[a] = i.ID
+	}
+	for _, p := range delegated(i) {
+		c.prefixes[p] = i.ID
+	}
+}
+
 // check refuses interfaces that cannot be, and returns the MAC.
-func check(vpc []netip.Prefix, i Interface, owner map[netip.Addr]cloud.InterfaceID, taps map[string]cloud.InterfaceID) (mac [6]byte, err error) {
-	if other, ok := taps[TapName(i.ID)]; ok {
+func (c claims) check(i Interface) (mac [6]byte, err error) {
+	if other, ok := c.taps[TapName(i.ID)]; ok {
 		return mac, fmt.Errorf("it has the same tap as %s", other)
 	}
 	if mac, err = parseMAC(i.MAC); err != nil {
@@ -142,17 +157,70 @@ func check(vpc []netip.Prefix, i Interface, owner map[netip.Addr]cloud.Interface
 		return mac, fmt.Errorf("subnet %s is not an IPv4 prefix", i.Network.CIDR)
 	}
 	for _, a := range i.Addresses {
-		if !i.Network.CIDR.Contains(a) || a == i.Network.Router() {
-			return mac, fmt.Errorf("address %s is not one for guests of %s", a, i.Network.CIDR)
+		if err := c.address(i, a); err != nil {
+			return mac, err
 		}
-		if !slices.ContainsFunc(vpc, func(p netip.Prefix) bool { return p.Contains(a) }) {
-			return mac, fmt.Errorf("address %s is not of its VPC", a)
-		}
-		if other, ok := owner[a]; ok {
-			return mac, fmt.Errorf("address %s belongs to %s", a, other)
+	}
+	for _, p := range delegated(i) {
+		if err := c.prefix(i, p); err != nil {
+			return mac, err
 		}
 	}
 	return mac, nil
+}
+
+func (c claims) address(i Interface, a netip.Addr) error {
+	if !i.Network.CIDR.Contains(a) || a == i.Network.Router() {
+		return fmt.Errorf("address %s is not one for guests of %s", a, i.Network.CIDR)
+	}
+	if !slices.ContainsFunc(c.vpc, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return fmt.Errorf("address %s is not of its VPC", a)
+	}
+	if other, ok := c.addresses[a]; ok {
+		return fmt.Errorf("address %s belongs to %s", a, other)
+	}
+	for p, other := range c.prefixes {
+		if p.Contains(a) {
+			return fmt.Errorf("address %s is in prefix %s of %s", a, p, other)
+		}
+	}
+	return nil
+}
+
+func (c claims) prefix(i Interface, p netip.Prefix) error {
+	if p.Bits() <= i.Network.CIDR.Bits() || !i.Network.CIDR.Contains(p.Addr()) || p.Contains(i.Network.Router()) {
+		return fmt.Errorf("prefix %s is not one for guests of %s", p, i.Network.CIDR)
+	}
+	for a, other := range c.addresses {
+		if p.Contains(a) {
+			return fmt.Errorf("address %s of prefix %s belongs to %s", a, p, other)
+		}
+	}
+	for q, other := range c.prefixes {
+		if p.Overlaps(q) {
+			return fmt.Errorf("prefix %s overlaps %s of %s", p, q, other)
+		}
+	}
+	return nil
+}
+
+// delegated returns the IPv4 prefixes of an interface, in order.
+func delegated(i Interface) (out []netip.Prefix) {
+	for _, p := range i.Prefixes {
+		if p.Addr().Is4() {
+			out = append(out, p.Masked())
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	return slices.Compact(out)
+}
+
+// speaker names who an interface may speak as: any of its instance, or itself only.
+func speaker(c Config, i Interface) string {
+	if c.Strict {
+		return ""
+	}
+	return string(i.Instance)
 }
 
 func parseMAC(s string) (mac [6]byte, err error) {

@@ -25,7 +25,7 @@ func TestAGuestGetsItsAddressAndReachesTheMetadataService(t *testing.T) {
 	if err != nil {
 		t.Fatalf("udhcpc: %v\n%s\n%v", err, out, m.Counters())
 	}
-	for _, want := range []string{"ip=172.31.0.11", "subnet=255.255.240.0", "router=172.31.0.1", "serverid=172.31.0.1", "lease=3600", "hostname=ip-172-31-0-11", "domain=ichiro-1.compute.internal", "mtu=1500", "broadcast=172.31.15.255"} {
+	for _, want := range []string{"ip=172.31.0.11", "subnet=255.255.240.0", "router=172.31.0.1", "serverid=172.31.0.1", "lease=3600", "hostname=ip-172-31-0-11", "domain=ichiro-1.compute.internal", "mtu=9001", "broadcast=172.31.15.255"} {
 		if !strings.Contains(out, want+"\n") {
 			t.Errorf("udhcpc was not told %s:\n%s", want, out)
 		}
@@ -57,7 +57,7 @@ func TestDebiansDhclientGetsALease(t *testing.T) {
 		t.Fatal(err)
 	}
 	out, err := g.Run("dhclient", "-1", "-d", "-sf", sf, "-lf", dir+"/leases", "-pf", dir+"/pid", "-cf", "/dev/null", "eth0")
-	for _, want := range []string{"new_ip_address=172.31.0.11", "new_routers=172.31.0.1", "new_dhcp_server_identifier=172.31.0.1", "new_interface_mtu=1500", "new_host_name=ip-172-31-0-11"} {
+	for _, want := range []string{"new_ip_address=172.31.0.11", "new_routers=172.31.0.1", "new_dhcp_server_identifier=172.31.0.1", "new_interface_mtu=9001", "new_host_name=ip-172-31-0-11"} {
 		if !strings.Contains(out, want+"\n") {
 			t.Errorf("dhclient was not told %s: %v\n%s", want, err, out)
 		}

@@ -150,8 +150,8 @@ func (m *Manager) drop(plan Plan) error {
 func (m *Manager) filter(plan Plan, ranges []link.Range) (changed bool, err error) {
 	host := firewall.Host{Table: m.prefix}
 	for _, r := range ranges {
-		host.Uplinks = append(host.Uplinks, r.Veth)
-		host.Ranges = append(host.Ranges, r.Prefix)
+		n := slices.IndexFunc(plan.Link.Networks, func(n link.Network) bool { return n.Name == r.Network })
+		host.Uplinks = append(host.Uplinks, firewall.Uplink{Name: r.Veth, Range: r.Prefix, Public: plan.Link.Networks[n].Public})
 	}
 	var errs []error
 	if len(ranges) > 0 {

@@ -37,7 +37,7 @@ func (p *profiles) profile(direction string, groups []string) string {
 			rs = append(rs, verdict(expr.VerdictJump, p.group(direction, g)))
 		}
 	}
-	rs = append(rs, drop("sgdrop"))
+	rs = append(rs, drop("sg"+direction))
 	name := direction + "_" + digest(rs)
 	if p.done[name] == "" {
 		p.done[name] = name

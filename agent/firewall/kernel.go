@@ -120,7 +120,7 @@ func look(c *nftables.Conn, t table) (kernelTable, error) {
 	}
 	have.intact = have.intact && have.chains[t.layout()]
 	for _, w := range t.chains {
-		have.intact = have.intact && (w.base == nil || have.chains[w.name])
+		have.intact = have.intact && (!w.skeleton || have.chains[w.name])
 	}
 	return have, have.readSets(c, t)
 }
@@ -181,6 +181,9 @@ func (s set) fromKernel(elements []nftables.SetElement) map[string]element {
 				end = before(elements[i+1].Key)
 			}
 			el := element{key: e.Key, end: end}
+			if s.isMap {
+				el.chain = verdictChain(e.Val)
+			}
 			got[el.id()] = el
 		}
 		return got

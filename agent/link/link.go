@@ -51,7 +51,16 @@ type Network struct {
 	Name   string         // the namespace is PREFIX-Name
 	Local  []netip.Addr   // gateways and link-local services
 	Closed []netip.Prefix // the VPC's own addresses: those without a guest are nowhere
+	Public []netip.Addr   // reach the namespace by its uplink
 	Taps   []Tap
+	Via    []Via
+}
+
+// Via leads packets that bear a mark to a guest, whatever their destination.
+type Via struct {
+	Mark uint32
+	Tap  string
+	To   netip.Addr // an address of that tap
 }
 
 // Tap is one interface of a guest.
@@ -62,6 +71,7 @@ type Tap struct {
 	Owner     uint32
 	Guest     [6]byte
 	Addresses []netip.Addr
+	Prefixes  []netip.Prefix // behind the first address
 }
 
 // Range is the pair of addresses of one network's uplink, as the firewall needs it.
@@ -178,6 +188,7 @@ func (l *Links) Ensure(want Config) ([]Range, error) {
 		}
 		ranges = append(ranges, r)
 	}
+	errs = append(errs, l.publish(want, ranges))
 	return ranges, errors.Join(errs...)
 }
 
@@ -234,6 +245,9 @@ func (l *Links) Drop(network string) error {
 
 func dropNetwork(root *netlink.Handle, prefix, network string) error {
 	name := prefix + "-" + network
+	if err := withdraw(root, vethName(prefix, network)); err != nil {
+		return err
+	}
 	if s, err := openSpace(name); err == nil {
 		// An open tap keeps its namespace alive: its taps are deleted here, not left to it.
 		err := errors.Join(s.deleteGroup(GroupTap), s.deleteGroup(groupDoomed))
@@ -271,8 +285,8 @@ func Remove(prefix string) error {
 		return errors.Join(append(errs, err)...)
 	}
 	for _, link := range links { // a pair whose namespace went without it
-		if ownVeth(prefix, link.Attrs().Name) {
-			errs = append(errs, deleteLink(root, link.Attrs().Name))
+		if name := link.Attrs().Name; ownVeth(prefix, name) {
+			errs = append(errs, withdraw(root, name), deleteLink(root, name))
 		}
 	}
 	return errors.Join(append(errs, unforward(prefix))...)

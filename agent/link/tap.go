@@ -181,7 +181,7 @@ func (s *Space) prune(want Network) ([]netip.Addr, error) {
 			}
 		}
 	}
-	return gone, s.deleteTaps(doomed)
+	return gone, errors.Join(s.unroute(want, v), s.deleteTaps(doomed))
 }
 
 // deleteTaps deletes many taps in one request: one by one each costs an RCU grace period, measured 18 ms.
@@ -258,7 +258,7 @@ func (s *Space) attach(want Network) (map[string]int, error) {
 		}
 		indexes[t.Name] = l.Attrs().Index
 	}
-	return indexes, nil
+	return indexes, s.route(want, v, indexes)
 }
 
 // tune gives a tap its settings; the group comes before the link is up, so that no packet is unfiltered.
