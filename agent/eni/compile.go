@@ -106,7 +106,7 @@ func (p *Plan) vpc(c Config, v cloud.HostNetwork) (errs []error) {
 		})
 		rules.Interfaces = append(rules.Interfaces, firewall.Interface{
 			Name: TapName(i.ID), MAC: mac, Subnet: string(i.Subnet), Instance: speaker(c, i), Addresses: i.Addresses, Prefixes: delegated(i),
-			Groups: texts(i.Groups), Unchecked: !i.SourceDestCheck,
+			Groups: texts(i.Groups), Mark: mark(i.ID), Unchecked: !i.SourceDestCheck,
 		})
 		leases.Taps = append(leases.Taps, TapName(i.ID))
 		leases.Hosts = append(leases.Hosts, lease(c, v, i, mac, mtu))

@@ -26,8 +26,9 @@ type Manager struct {
 	stale  chan string   // somebody else has changed rules: who
 	moved  chan struct{} // an Apply may have made or dropped namespaces
 
-	one  sync.Mutex // one Apply at a time: it guards the kernel, and so is held over I/O
-	last *Config    // guarded by one
+	one  sync.Mutex                 // one Apply at a time: it guards the kernel, and so is held over I/O
+	last *Config                    // guarded by one
+	cuts map[string]firewall.Config // guarded by one: by network, the rules that its connections have been judged by
 
 	mu   sync.Mutex
 	taps map[cloud.InterfaceID]tapOf
@@ -42,7 +43,7 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 		return nil, err
 	}
 	return &Manager{
-		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), taps: map[cloud.InterfaceID]tapOf{},
+		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), taps: map[cloud.InterfaceID]tapOf{}, cuts: map[string]firewall.Config{},
 		stale: make(chan string, 1), moved: make(chan struct{}, 1),
 	}, nil
 }
@@ -103,6 +104,9 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) (filtered b
 		return filtered, err
 	}
 	if err := m.forget(plan, released); err != nil {
+		return filtered, err
+	}
+	if err := m.cut(plan, ranges); err != nil {
 		return filtered, err
 	}
 	if err := ctx.Err(); err != nil {

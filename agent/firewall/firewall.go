@@ -79,7 +79,8 @@ type Interface struct {
 	Prefixes  []netip.Prefix // delegated: whoever is behind the guest
 	Public    []Public
 	Groups    []string
-	Unchecked bool // source/destination check is off: it may forward for others
+	Mark      uint32 // of packets that routes lead to it
+	Unchecked bool   // source/destination check is off: it may forward for others
 }
 
 // Public is a public address and the private one that it stands for.

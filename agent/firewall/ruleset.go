@@ -379,7 +379,8 @@ func compileHost(h Host) table {
 			rules(toUplink, drop("unasked")),
 		}, true},
 		chain{"post", &base{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, false}, []rule{
-			rules(family(nfprotoIPv4), saddr(reg1), in("ranges"), meta(expr.MetaKeyOIFNAME, reg1), notIn("uplinks"), rule{&expr.Masq{}}),
+			// Also towards an uplink: a namespace takes no packet from its own address.
+			rules(family(nfprotoIPv4), saddr(reg1), in("ranges"), rule{&expr.Masq{}}),
 		}, true})
 	return t
 }
