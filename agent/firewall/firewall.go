@@ -118,14 +118,20 @@ type Uplink struct {
 	Public []netip.Addr // reach the VPC from anywhere, and leave it as they are
 }
 
-// Apply makes the rules of the namespace fd what cfg wants, and reports whether anything was changed.
+// Apply makes the rules of the namespace fd what cfg wants, without a memory, and reports whether anything was changed.
 func Apply(fd int, cfg Config) (changed bool, err error) {
-	return apply(fd, compile(cfg))
+	r := NewRules(func(f func(int) error) error { return f(fd) })
+	defer r.Close()
+	c, err := r.Apply(cfg)
+	return c.Changed, err
 }
 
 // ApplyHost does the same for the calling process's own namespace.
 func ApplyHost(h Host) (changed bool, err error) {
-	return apply(0, []table{compileHost(h)})
+	r := NewRules(nil)
+	defer r.Close()
+	c, err := r.ApplyHost(h)
+	return c.Changed, err
 }
 
 // RemoveHost deletes the host's table from the root namespace. It is not an error if there is none.

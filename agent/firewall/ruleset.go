@@ -35,6 +35,7 @@ type table struct {
 	counters []string
 	sets     []set
 	chains   []chain // in the order in which they may refer to each other
+	named    string  // what layout returns, if it is known
 }
 
 type set struct {
@@ -423,6 +424,9 @@ func serviceSet(services []netip.AddrPort) set {
 
 // layout names the skeleton by its content: a table with another layout is replaced as a whole.
 func (t table) layout() string {
+	if t.named != "" {
+		return t.named
+	}
 	var parts []any
 	for _, c := range t.chains {
 		if c.base != nil {
