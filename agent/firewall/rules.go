@@ -238,7 +238,7 @@ func sameSkeleton(a, b table) bool { return a.layout() == b.layout() }
 
 // difference returns which elements a set gets and which it loses. Both lists may name an element twice.
 func difference(have, want []element) (add, remove []element) {
-	from, endHave, endWant := delta.Middle(have, want, same)
+	from, endHave, endWant := delta.Middle(have, want, sameElement)
 	had, wanted := have[from:endHave], want[from:endWant]
 	if len(had) == 0 && len(wanted) == 0 {
 		return nil, nil
@@ -280,7 +280,7 @@ func difference(have, want []element) (add, remove []element) {
 	return add, slices.DeleteFunc(remove, func(e element) bool { return keep[e.id()] })
 }
 
-func same(a, b *element) bool {
+func sameElement(a, b *element) bool {
 	return sameBytes(a.key, b.key) && sameBytes(a.end, b.end) && sameBytes(a.value, b.value) && a.chain == b.chain
 }
 
