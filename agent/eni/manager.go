@@ -26,11 +26,12 @@ type Manager struct {
 	stale  chan struct{} // somebody else has changed something
 	moved  chan struct{} // an Apply may have made or dropped namespaces
 
-	one   sync.Mutex                 // one Apply at a time: it guards the kernel, and so is held over I/O
-	last  *Config                    // guarded by one
-	cuts  map[string]firewall.Config // guarded by one: by network, the rules that its connections have been judged by
-	host  *firewall.Rules
-	rules map[*link.Space]*firewall.Rules // guarded by mu too
+	one      sync.Mutex                 // one Apply at a time: it guards the kernel, and so is held over I/O
+	last     *Config                    // guarded by one
+	cuts     map[string]firewall.Config // guarded by one: by network, the rules that its connections have been judged by
+	compiler *compiler                  // guarded by one
+	host     *firewall.Rules
+	rules    map[*link.Space]*firewall.Rules // guarded by mu too
 
 	mu   sync.Mutex
 	taps map[cloud.InterfaceID]tapOf
@@ -46,7 +47,7 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 	}
 	return &Manager{
 		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), taps: map[cloud.InterfaceID]tapOf{}, cuts: map[string]firewall.Config{},
-		host: firewall.NewRules(nil), rules: map[*link.Space]*firewall.Rules{},
+		compiler: newCompiler(), host: firewall.NewRules(nil), rules: map[*link.Space]*firewall.Rules{},
 		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}, nil
 }
@@ -69,9 +70,9 @@ func (m *Manager) Apply(ctx context.Context, want Config) error {
 	if want.Prefix != m.prefix {
 		return fmt.Errorf("apply interfaces: prefix %q is not %q", want.Prefix, m.prefix)
 	}
-	plan, refused := Compile(want)
 	m.one.Lock()
 	defer m.one.Unlock()
+	plan, refused := m.compiler.Compile(want)
 	m.last = &want
 	defer func() {
 		select {
@@ -89,7 +90,7 @@ func (m *Manager) repair(ctx context.Context) error {
 	if m.last == nil {
 		return nil
 	}
-	plan, _ := Compile(*m.last) // what it refuses, Apply has said
+	plan, _ := m.compiler.Compile(*m.last) // what it refuses, Apply has said
 	return m.apply(ctx, plan, *m.last)
 }
 

@@ -14,7 +14,7 @@ import (
 
 // publish gives the interfaces their public addresses. One that two want is nobody's: it would be a guess who
 // answers there.
-func publish(mine []Interface, rules *firewall.Config, network *link.Network) (errs []error) {
+func publish(mine []*Interface, rules *firewall.Config, network *link.Network) (errs []error) {
 	public, private := map[netip.Addr]int{}, map[netip.Addr]int{}
 	for _, i := range mine {
 		for _, p := range i.Public {
@@ -41,7 +41,7 @@ func publish(mine []Interface, rules *firewall.Config, network *link.Network) (e
 }
 
 // compileSubnets translates what holds at the borders of the subnets.
-func compileSubnets(v cloud.HostNetwork, mine []Interface, rules *firewall.Config, network *link.Network) (errs []error) {
+func compileSubnets(v cloud.HostNetwork, mine []*Interface, rules *firewall.Config, network *link.Network) (errs []error) {
 	subnets := slices.SortedFunc(slices.Values(v.Subnets), func(a, b cloud.HostSubnet) int { return cmp.Compare(a.ID, b.ID) })
 	for _, s := range subnets {
 		if !s.CIDR.IsValid() || !s.CIDR.Addr().Is4() {
@@ -68,7 +68,7 @@ func compileSubnets(v cloud.HostNetwork, mine []Interface, rules *firewall.Confi
 }
 
 // compileRoute resolves a route's target. What is not here, or checks that it is the destination, is a black hole.
-func compileRoute(r cloud.HostRoute, mine []Interface, rules *firewall.Config, network *link.Network) firewall.Route {
+func compileRoute(r cloud.HostRoute, mine []*Interface, rules *firewall.Config, network *link.Network) firewall.Route {
 	out := firewall.Route{Destination: r.Destination.Masked(), Internet: r.Internet}
 	switch {
 	case r.Internet:
@@ -79,7 +79,7 @@ func compileRoute(r cloud.HostRoute, mine []Interface, rules *firewall.Config, n
 			network.Public = append(network.Public, r.NAT)
 		}
 	case r.Interface != "":
-		i := slices.IndexFunc(mine, func(i Interface) bool { return i.ID == r.Interface })
+		i := slices.IndexFunc(mine, func(i *Interface) bool { return i.ID == r.Interface })
 		if i < 0 || mine[i].SourceDestCheck {
 			return out
 		}
