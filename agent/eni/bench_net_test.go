@@ -12,18 +12,27 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
+// crowd is n interfaces of one subnet of 65,536 addresses.
+func crowd(n int) []Interface {
+	wide := subnet
+	wide.CIDR = netip.MustParsePrefix("172.31.0.0/16")
+	all := make([]Interface, 0, n)
+	for i := range n {
+		in := guestInterface(1, "sg-default")
+		in.ID = cloud.InterfaceID(fmt.Sprintf("eni-%017x", i))
+		in.MAC = fmt.Sprintf("02:00:00:00:%02x:%02x", i>>8, i&255)
+		in.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{172, 31, byte(1 + i>>8), byte(i)})}
+		in.Network = wide
+		all = append(all, in)
+	}
+	return all
+}
+
 // BenchmarkApply measures one Apply that adds an interface beside many, and takes it away again.
 func BenchmarkApply(b *testing.B) {
-	for _, n := range []int{1, 100, 1000} {
+	for _, n := range []int{1, 100, 1000, 4000} {
 		b.Run(fmt.Sprintf("beside=%d", n), func(b *testing.B) {
-			var all []Interface
-			for i := range n + 1 {
-				in := guestInterface(1, "sg-default")
-				in.ID = cloud.InterfaceID(fmt.Sprintf("eni-%d", i))
-				in.MAC = fmt.Sprintf("02:00:00:00:%02x:%02x", i>>8, i&255)
-				in.Addresses = []netip.Addr{netip.AddrFrom4([4]byte{172, 31, byte(1 + i>>8), byte(i)})}
-				all = append(all, in)
-			}
+			all := crowd(n + 1)
 			m, err := New("ebx", slog.New(slog.DiscardHandler))
 			if err != nil {
 				b.Fatal(err)
@@ -34,12 +43,13 @@ func BenchmarkApply(b *testing.B) {
 			if err := m.Apply(ctx, config("ebx", all[:n]...)); err != nil {
 				b.Fatal(err)
 			}
+			more, less := config("ebx", all...), config("ebx", all[:n]...)
 			for b.Loop() {
-				if err := m.Apply(ctx, config("ebx", all...)); err != nil {
+				if err := m.Apply(ctx, more); err != nil {
 					b.Fatal(err)
 				}
 				b.StopTimer()
-				if err := m.Apply(ctx, config("ebx", all[:n]...)); err != nil {
+				if err := m.Apply(ctx, less); err != nil {
 					b.Fatal(err)
 				}
 				b.StartTimer()

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -46,13 +47,20 @@ func refuse(id cloud.InterfaceID, format string, args ...any) error {
 // Compile is pure: the same Config always gives the same Plan. What would make two guests one, or cannot be read, is
 // left out of the plan and named by the error, which joins one Refused for each; of two interfaces that
 // want one address, the one attached first has it. A rule that cannot be read allows nothing.
-func Compile(c Config) (Plan, error) {
+func Compile(c Config) (Plan, error) { return newCompiler().Compile(c) }
+
+// Compile is the package's Compile, quicker for a Config that is nearly the last one.
+func (m *compiler) Compile(c Config) (Plan, error) {
 	pool := c.Pool
 	if !pool.IsValid() {
 		pool = DefaultPool
 	}
 	p := Plan{Link: link.Config{Outside: c.Uplink, Pool: pool}, Firewall: map[string]firewall.Config{}}
 	var errs []error
+	settings, mine, last := c, byVPC(c.Interfaces), m.last
+	settings.VPCs, settings.Interfaces = nil, nil
+	m.last = make(map[cloud.VPCID]*compiled, len(c.VPCs))
+	old := &compiler{last: last}
 	vpcs := slices.SortedFunc(slices.Values(c.VPCs), func(a, b cloud.HostNetwork) int { return cmp.Compare(a.VPC.ID, b.VPC.ID) })
 	for _, v := range vpcs {
 		id := v.VPC.ID
@@ -64,70 +72,111 @@ func Compile(c Config) (Plan, error) {
 			errs = append(errs, refuse("", "compile %q: it cannot name a namespace", id))
 			continue
 		}
-		errs = append(errs, p.vpc(c, v)...)
+		now := old.vpc(settings, v, mine[id])
+		m.last[id] = now
+		delete(mine, id)
+		p.add(now.plan)
+		errs = append(errs, now.errs...)
 	}
-	for _, i := range c.Interfaces {
-		if _, ok := p.Firewall[string(i.VPC)]; !ok {
-			errs = append(errs, refuse(i.ID, "compile %s: its VPC %q is not in the configuration", i.ID, i.VPC))
+	for id, strays := range mine {
+		for _, i := range strays {
+			errs = append(errs, refuse(i.ID, "compile %s: its VPC %q is not in the configuration", i.ID, id))
 		}
 	}
 	return p, errors.Join(errs...)
 }
 
-func (p *Plan) vpc(c Config, v cloud.HostNetwork) (errs []error) {
-	name := string(v.VPC.ID)
-	prefixes := slices.DeleteFunc(v.VPC.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is4() })
-	local, services := allow(Services(v.VPC))
-	network := link.Network{Name: name, Local: local, Closed: prefixes}
-	rules := firewall.Config{Prefixes: prefixes, Services: services}
-	for _, s := range v.Subnets {
-		if slices.ContainsFunc(s.Routes, func(r cloud.HostRoute) bool { return r.Internet && r.Destination.Bits() == 0 }) {
-			rules.Translate = append(rules.Translate, s.CIDR)
-		}
+// add puts a VPC's plan to that of the host.
+func (p *Plan) add(o Plan) {
+	p.Link.Networks = append(p.Link.Networks, o.Link.Networks...)
+	maps.Copy(p.Firewall, o.Firewall)
+	p.DHCP = append(p.DHCP, o.DHCP...)
+}
+
+// part compiles one interface, unless it cannot be beside those that are.
+func (n *compiled) part(i Interface) (p part, err error) {
+	mac, err := n.used.check(i)
+	if err != nil {
+		return p, err
 	}
-	leases := Leases{Network: name}
-	mine := slices.DeleteFunc(slices.Clone(c.Interfaces), func(i Interface) bool { return i.VPC != v.VPC.ID })
-	slices.SortFunc(mine, func(a, b Interface) int {
-		return cmp.Or(a.AttachTime.Compare(b.AttachTime), cmp.Compare(a.ID, b.ID))
-	})
-	owner := map[netip.Addr]cloud.InterfaceID{}
-	taps := map[string]cloud.InterfaceID{}
-	for _, i := range mine {
-		mac, err := check(prefixes, local, i, owner, taps)
-		if err != nil {
-			errs = append(errs, refuse(i.ID, "compile interface %s: %w", i.ID, err))
-			continue
-		}
-		taps[TapName(i.ID)] = i.ID
-		for _, a := range i.Addresses {
-			owner[a] = i.ID
-		}
-		router := i.Network.Router()
+	n.used.take(i)
+	name, prefixes, mtu := TapName(i.ID), delegated(i), cmp.Or(i.MTU, DefaultMTU)
+	p.tap = link.Tap{Name: name, Alias: string(i.ID), MTU: mtu, Owner: i.Owner, Guest: mac, Addresses: i.Addresses, Prefixes: prefixes}
+	p.rule = firewall.Interface{
+		Name: name, MAC: mac, Subnet: string(i.Subnet), Instance: speaker(n.settings, i), Addresses: i.Addresses, Prefixes: prefixes,
+		Groups: texts(i.Groups), Mark: mark(i.ID), Unchecked: !i.SourceDestCheck,
+	}
+	p.host = lease(n.settings, n.vpc, i, mac, mtu)
+	return p, nil
+}
+
+// assemble makes the plan of what all interfaces give.
+func (n *compiled) assemble() {
+	v, name := n.vpc, string(n.vpc.VPC.ID)
+	local, services := allow(Services(v.VPC))
+	network := link.Network{Name: name, Local: local, Closed: n.used.vpc, Taps: make([]link.Tap, len(n.parts))}
+	rules := firewall.Config{
+		Prefixes: n.used.vpc, Services: services, Interfaces: make([]firewall.Interface, len(n.parts)),
+	}
+	leases := Leases{Network: name, Taps: make([]string, len(n.parts)), Hosts: make([]dhcp.Host, len(n.parts))}
+	for k := range n.parts {
+		p := &n.parts[k]
+		network.Taps[k], rules.Interfaces[k], leases.Taps[k], leases.Hosts[k] = p.tap, p.rule, p.tap.Name, p.host
+		router := n.real[k].Network.Router()
 		if !slices.Contains(rules.Gateways, router) {
 			rules.Gateways = append(rules.Gateways, router)
 			network.Local = append(network.Local, router)
 		}
-		mtu := cmp.Or(i.MTU, DefaultMTU)
-		network.Taps = append(network.Taps, link.Tap{
-			Name: TapName(i.ID), Alias: string(i.ID), MTU: mtu, Owner: i.Owner, Guest: mac, Addresses: i.Addresses,
-		})
-		rules.Interfaces = append(rules.Interfaces, firewall.Interface{
-			Name: TapName(i.ID), MAC: mac, Addresses: i.Addresses, Groups: texts(i.Groups), Unchecked: !i.SourceDestCheck,
-		})
-		leases.Taps = append(leases.Taps, TapName(i.ID))
-		leases.Hosts = append(leases.Hosts, lease(c, v, i, mac, mtu))
 	}
-	groups, groupErrs := compileGroups(v.VPC.ID, v.Groups, mine)
+	n.errs = append(n.errs, publish(n.real, &rules, &network)...)
+	n.errs = append(n.errs, compileSubnets(v, n.real, &rules, &network)...)
+	groups, groupErrs := compileGroups(v.VPC.ID, v.Groups, n.asked)
 	rules.Groups = groups
-	p.Link.Networks = append(p.Link.Networks, network)
-	p.Firewall[name] = rules
-	p.DHCP = append(p.DHCP, leases)
-	return append(errs, groupErrs...)
+	n.errs = append(n.errs, groupErrs...)
+	n.plan = Plan{Link: link.Config{Networks: []link.Network{network}}, Firewall: map[string]firewall.Config{name: rules}, DHCP: []Leases{leases}}
+}
+
+// claims are what the interfaces of a VPC have, each once.
+type claims struct {
+	vpc       []netip.Prefix
+	local     []netip.Addr // what the host itself has in the VPC
+	addresses map[netip.Addr]cloud.InterfaceID
+	prefixes  map[netip.Prefix]cloud.InterfaceID
+	taps      map[string]cloud.InterfaceID
+}
+
+func newClaims(v cloud.HostNetwork, n int) claims {
+	prefixes := slices.DeleteFunc(v.VPC.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is4() })
+	local, _ := allow(Services(v.VPC))
+	return claims{
+		prefixes, local, make(map[netip.Addr]cloud.InterfaceID, n), map[netip.Prefix]cloud.InterfaceID{}, make(map[string]cloud.InterfaceID, n),
+	}
+}
+
+// drop is the way back of take.
+func (c claims) drop(i Interface) {
+	delete(c.taps, TapName(i.ID))
+	for _, a := range i.Addresses {
+		delete(c.addresses, a)
+	}
+	for _, p := range delegated(i) {
+		delete(c.prefixes, p)
+	}
+}
+
+func (c claims) take(i Interface) {
+	c.taps[TapName(i.ID)] = i.ID
+	for _, a := range i.Addresses {
+		c.addresses[a] = i.ID
+	}
+	for _, p := range delegated(i) {
+		c.prefixes[p] = i.ID
+	}
 }
 
 // check refuses interfaces that cannot be, and returns the MAC.
-func check(vpc []netip.Prefix, local []netip.Addr, i Interface, owner map[netip.Addr]cloud.InterfaceID, taps map[string]cloud.InterfaceID) (mac [6]byte, err error) {
-	if other, ok := taps[TapName(i.ID)]; ok {
+func (c claims) check(i Interface) (mac [6]byte, err error) {
+	if other, ok := c.taps[TapName(i.ID)]; ok {
 		return mac, fmt.Errorf("it has the same tap as %s", other)
 	}
 	if mac, err = parseMAC(i.MAC); err != nil {
@@ -143,20 +192,73 @@ func check(vpc []netip.Prefix, local []netip.Addr, i Interface, owner map[netip.
 		return mac, fmt.Errorf("subnet %s is not an IPv4 prefix", i.Network.CIDR)
 	}
 	for _, a := range i.Addresses {
-		if !i.Network.CIDR.Contains(a) || a == i.Network.Router() {
-			return mac, fmt.Errorf("address %s is not one for guests of %s", a, i.Network.CIDR)
+		if err := c.address(i, a); err != nil {
+			return mac, err
 		}
-		if !slices.ContainsFunc(vpc, func(p netip.Prefix) bool { return p.Contains(a) }) {
-			return mac, fmt.Errorf("address %s is not of its VPC", a)
-		}
-		if slices.Contains(local, a) {
-			return mac, fmt.Errorf("address %s is the resolver's", a)
-		}
-		if other, ok := owner[a]; ok {
-			return mac, fmt.Errorf("address %s belongs to %s", a, other)
+	}
+	for _, p := range delegated(i) {
+		if err := c.prefix(i, p); err != nil {
+			return mac, err
 		}
 	}
 	return mac, nil
+}
+
+func (c claims) address(i Interface, a netip.Addr) error {
+	if !i.Network.CIDR.Contains(a) || a == i.Network.Router() {
+		return fmt.Errorf("address %s is not one for guests of %s", a, i.Network.CIDR)
+	}
+	if !slices.ContainsFunc(c.vpc, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		return fmt.Errorf("address %s is not of its VPC", a)
+	}
+	if slices.Contains(c.local, a) {
+		return fmt.Errorf("address %s is the resolver's", a)
+	}
+	if other, ok := c.addresses[a]; ok {
+		return fmt.Errorf("address %s belongs to %s", a, other)
+	}
+	for p, other := range c.prefixes {
+		if p.Contains(a) {
+			return fmt.Errorf("address %s is in prefix %s of %s", a, p, other)
+		}
+	}
+	return nil
+}
+
+func (c claims) prefix(i Interface, p netip.Prefix) error {
+	if p.Bits() <= i.Network.CIDR.Bits() || !i.Network.CIDR.Contains(p.Addr()) || p.Contains(i.Network.Router()) {
+		return fmt.Errorf("prefix %s is not one for guests of %s", p, i.Network.CIDR)
+	}
+	for a, other := range c.addresses {
+		if p.Contains(a) {
+			return fmt.Errorf("address %s of prefix %s belongs to %s", a, p, other)
+		}
+	}
+	for q, other := range c.prefixes {
+		if p.Overlaps(q) {
+			return fmt.Errorf("prefix %s overlaps %s of %s", p, q, other)
+		}
+	}
+	return nil
+}
+
+// delegated returns the IPv4 prefixes of an interface, in order.
+func delegated(i Interface) (out []netip.Prefix) {
+	for _, p := range i.Prefixes {
+		if p.Addr().Is4() {
+			out = append(out, p.Masked())
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	return slices.Compact(out)
+}
+
+// speaker names who an interface may speak as: any of its instance, or itself only.
+func speaker(c Config, i Interface) string {
+	if c.Strict {
+		return ""
+	}
+	return string(i.Instance)
 }
 
 func parseMAC(s string) (mac [6]byte, err error) {
@@ -168,7 +270,7 @@ func parseMAC(s string) (mac [6]byte, err error) {
 }
 
 // compileGroups translates the groups of a VPC that its interfaces are in, and those their rules name.
-func compileGroups(vpc cloud.VPCID, groups []cloud.HostGroup, mine []Interface) (out []firewall.Group, errs []error) {
+func compileGroups(vpc cloud.VPCID, groups []cloud.HostGroup, mine []*Interface) (out []firewall.Group, errs []error) {
 	used := map[cloud.GroupID]bool{}
 	for _, i := range mine {
 		for _, g := range i.Groups {

@@ -24,8 +24,8 @@ import (
 // DefaultPool is where the uplinks' addresses come from unless configured: shared address space (RFC 6598).
 var DefaultPool = netip.MustParsePrefix("100.64.0.0/10")
 
-// DefaultMTU is the guests' MTU where nothing else is known of the way out.
-const DefaultMTU = 1500
+// DefaultMTU is the guests' MTU, EC2's. The uplinks have 1500: guests learn the MTU of a path as on EC2.
+const DefaultMTU = 9001
 
 // Config is the whole wish: all that this host should have.
 type Config struct {
@@ -33,6 +33,7 @@ type Config struct {
 	Uplink     string              // link of the root namespace that leads out; empty: the default route's
 	Pool       netip.Prefix        // for the uplinks' addresses; zero: DefaultPool
 	Domain     string              // DHCP option 15, such as ichiro-1.compute.internal
+	Strict     bool                // an interface speaks as itself only; else also as the others of its instance
 	Resolvers  []netip.Addr        // DHCP option 6; none: the option is not given
 	VPCs       []cloud.HostNetwork // those that have an interface here
 	Interfaces []Interface

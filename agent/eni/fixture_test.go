@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -210,3 +211,5 @@ func watching(m *Manager) <-chan struct{} {
 	close(done)
 	return done
 }
+
+var loss = regexp.MustCompile(`, 0% packet loss`)

@@ -22,11 +22,15 @@ type Manager struct {
 	log    *slog.Logger
 	links  *link.Links
 	dhcp   *dhcp.Server
-	stale  chan string   // somebody else has changed rules: who
+	stale  chan struct{} // somebody else has changed something
 	moved  chan struct{} // an Apply may have made or dropped namespaces
 
-	one  sync.Mutex // one Apply at a time: it guards the kernel, and so is held over I/O
-	last *Config    // guarded by one
+	one      sync.Mutex                 // one Apply at a time: it guards the kernel, and so is held over I/O
+	last     *Config                    // guarded by one
+	cuts     map[string]firewall.Config // guarded by one: by network, the rules that its connections have been judged by
+	compiler *compiler                  // guarded by one
+	host     *firewall.Rules
+	rules    map[*link.Space]*firewall.Rules // guarded by mu too
 
 	mu   sync.Mutex
 	taps map[cloud.InterfaceID]tapOf
@@ -41,14 +45,21 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 		return nil, err
 	}
 	return &Manager{
-		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), taps: map[cloud.InterfaceID]tapOf{},
-		stale: make(chan string, 1), moved: make(chan struct{}, 1),
+		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), taps: map[cloud.InterfaceID]tapOf{}, cuts: map[string]firewall.Config{},
+		compiler: newCompiler(), host: firewall.NewRules(nil), rules: map[*link.Space]*firewall.Rules{},
+		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}, nil
 }
 
 // Close lets go of sockets and namespaces. Guests keep their network; only DHCP is silent until a successor comes.
 func (m *Manager) Close() {
 	m.dhcp.Close()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.host.Close()
+	for _, r := range m.rules {
+		r.Close()
+	}
 	m.links.Close()
 }
 
@@ -58,9 +69,9 @@ func (m *Manager) Apply(ctx context.Context, want Config) error {
 	if want.Prefix != m.prefix {
 		return fmt.Errorf("apply interfaces: prefix %q is not %q", want.Prefix, m.prefix)
 	}
-	plan, refused := Compile(want)
 	m.one.Lock()
 	defer m.one.Unlock()
+	plan, refused := m.compiler.Compile(want)
 	m.last = &want
 	defer func() {
 		select {
@@ -68,48 +79,67 @@ func (m *Manager) Apply(ctx context.Context, want Config) error {
 		default:
 		}
 	}()
-	_, err := m.apply(ctx, plan, want)
-	return errors.Join(refused, err)
+	return errors.Join(refused, m.apply(ctx, plan, want))
 }
 
-// repair applies the last wish again, and reports whether the rules had to be changed.
-func (m *Manager) repair(ctx context.Context) (filtered bool, err error) {
+// repair applies the last wish again, as what is known of the kernel has become doubtful.
+func (m *Manager) repair(ctx context.Context) error {
 	m.one.Lock()
 	defer m.one.Unlock()
 	if m.last == nil {
-		return false, nil
+		return nil
 	}
-	plan, _ := Compile(*m.last) // what it refuses, Apply has said
+	plan, _ := m.compiler.Compile(*m.last) // what it refuses, Apply has said
 	return m.apply(ctx, plan, *m.last)
 }
 
-func (m *Manager) apply(ctx context.Context, plan Plan, want Config) (filtered bool, err error) {
+func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	released, err := m.links.Prune(plan.Link)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return false, err
+		return err
 	}
 	if err := m.drop(plan); err != nil {
-		return false, err
+		return err
 	}
 	ranges, err := m.links.Ensure(plan.Link)
 	if err != nil {
-		return false, err
+		return err
 	}
-	if filtered, err = m.filter(plan, ranges); err != nil {
-		return filtered, err
+	if err := m.filter(plan, ranges); err != nil {
+		return err
 	}
 	if err := m.forget(plan, released); err != nil {
-		return filtered, err
+		return err
+	}
+	if err := m.cut(plan, ranges); err != nil {
+		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return filtered, err
+		return err
 	}
 	indexes, err := m.links.Attach(plan.Link)
 	m.remember(want)
-	return filtered, errors.Join(err, m.lease(plan, indexes))
+	m.tell(plan)
+	return errors.Join(err, m.lease(plan, indexes))
+}
+
+// tell logs what strangers have changed and we have changed back.
+func (m *Manager) tell(plan Plan) {
+	for _, what := range m.links.Blame() {
+		m.log.Warn("network repaired that another process had changed", "network", "the root namespace", "what", what)
+	}
+	for network := range plan.Firewall {
+		s, err := m.links.Space(network)
+		if err != nil {
+			continue
+		}
+		for _, what := range s.Blame() {
+			m.log.Warn("network repaired that another process had changed", "network", network, "what", what)
+		}
+	}
 }
 
 // forget deletes the tracked connections of addresses that were taken away.
@@ -146,32 +176,63 @@ func (m *Manager) drop(plan Plan) error {
 }
 
 // filter sets the rules of every namespace and of the host.
-func (m *Manager) filter(plan Plan, ranges []link.Range) (changed bool, err error) {
+func (m *Manager) filter(plan Plan, ranges []link.Range) error {
 	host := firewall.Host{Table: m.prefix}
 	for _, r := range ranges {
-		host.Uplinks = append(host.Uplinks, r.Veth)
-		host.Ranges = append(host.Ranges, r.Prefix)
+		n := slices.IndexFunc(plan.Link.Networks, func(n link.Network) bool { return n.Name == r.Network })
+		host.Uplinks = append(host.Uplinks, firewall.Uplink{Name: r.Veth, Range: r.Prefix, Public: plan.Link.Networks[n].Public})
 	}
 	var errs []error
 	if len(ranges) > 0 {
-		did, err := firewall.ApplyHost(host)
-		changed = changed || did
+		did, err := m.host.ApplyHost(host)
+		m.report("the root namespace", did)
 		errs = append(errs, err)
 	} else {
 		errs = append(errs, firewall.RemoveHost(m.prefix))
 	}
 	for network, cfg := range plan.Firewall {
 		s, err := m.links.Space(network)
-		var did bool
 		if err == nil {
-			err = s.With(func(fd int) (err error) { did, err = firewall.Apply(fd, cfg); return err })
+			var did firewall.Change
+			did, err = m.rulesOf(s).Apply(cfg)
+			m.report(network, did)
 		}
-		changed = changed || did
 		if err != nil {
 			errs = append(errs, fmt.Errorf("filter %s: %w", network, err))
 		}
 	}
-	return changed, errors.Join(errs...)
+	m.prune()
+	return errors.Join(errs...)
+}
+
+func (m *Manager) report(network string, c firewall.Change) {
+	if c.Foreign {
+		m.log.Warn("rules repaired that another process had changed", "network", network, "by", c.By)
+	}
+}
+
+// rulesOf returns the rules of a namespace, with what they remember.
+func (m *Manager) rulesOf(s *link.Space) *firewall.Rules {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.rules[s]
+	if r == nil {
+		r = firewall.NewRules(s.With)
+		m.rules[s] = r
+	}
+	return r
+}
+
+// prune lets go of the rules of namespaces that are gone.
+func (m *Manager) prune() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for s, r := range m.rules {
+		if s.Closed() {
+			r.Close()
+			delete(m.rules, s)
+		}
+	}
 }
 
 // lease gives the DHCP server the taps that are there now.
@@ -228,87 +289,79 @@ func (m *Manager) Listen(vpc cloud.VPCID, service Service) (*os.File, error) {
 	return s.Listen(service.Network, service.At)
 }
 
-// Run answers DHCP and repairs rules that others have changed, until ctx ends.
+// Run answers DHCP and repairs what others have changed, until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	group.Go(func() { _ = m.dhcp.Run(ctx) })
-	watched := map[*link.Space]context.CancelFunc{} // nil: the root namespace
+	watched := map[waiter]context.CancelFunc{}
 	again := time.NewTimer(time.Hour)
 	again.Stop()
 	for {
-		var who string
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-m.moved:
 			m.watch(ctx, watched, &group)
 			continue
-		case who = <-m.stale:
+		case <-m.stale:
 		case <-again.C:
 		}
-		changed, err := m.repair(ctx)
-		if err != nil && ctx.Err() == nil {
+		if err := m.repair(ctx); err != nil && ctx.Err() == nil {
 			m.log.Error("network not repaired", "err", err)
 			again.Reset(time.Second)
 		}
-		if changed {
-			m.log.Warn("rules repaired that another process had changed", "by", who)
-		}
 		select { // tools that change rules of their own all day must not cost us a processor
 		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }
 
-// watch follows the rules of all namespaces that there are now, and of the root namespace.
-func (m *Manager) watch(ctx context.Context, watched map[*link.Space]context.CancelFunc, group *sync.WaitGroup) {
-	now := map[*link.Space]string{nil: "the root namespace"}
-	networks, err := m.links.Networks()
-	if err != nil {
-		m.log.Error("rules not watched", "err", err)
+// pause is between two repairs.
+const pause = 100 * time.Millisecond
+
+// waiter is something that knows when it needs a repair.
+type waiter interface{ Await(context.Context) error }
+
+// watch waits for strangers' changes in all namespaces that there are now, and in the root namespace.
+func (m *Manager) watch(ctx context.Context, watched map[waiter]context.CancelFunc, group *sync.WaitGroup) {
+	m.mu.Lock()
+	now := map[waiter]bool{m.host: true, m.links: true}
+	for s, r := range m.rules {
+		now[s], now[r] = true, true
 	}
-	for _, n := range networks {
-		if s, err := m.links.Space(n); err == nil {
-			now[s] = n
-		}
-	}
-	for s, stop := range watched {
-		if _, ok := now[s]; !ok {
+	m.mu.Unlock()
+	for w, stop := range watched {
+		if !now[w] {
 			stop()
-			delete(watched, s)
+			delete(watched, w)
 		}
 	}
-	for s, name := range now {
-		if watched[s] != nil {
-			continue
-		}
-		w, err := follow(s)
-		if err != nil {
-			m.log.Error("rules not watched", "network", name, "err", err)
+	for w := range now {
+		if watched[w] != nil {
 			continue
 		}
 		one, stop := context.WithCancel(ctx)
-		watched[s] = stop
-		group.Go(func() {
-			w.Run(one, func(who string, pid int) {
-				select {
-				case m.stale <- fmt.Sprintf("%s (%d) in %s", who, pid, name):
-				default:
-				}
-			})
-		})
+		watched[w] = stop
+		group.Go(func() { m.follow(one, w) })
 	}
 }
 
-// follow watches the rules of a namespace, nil being the root namespace.
-func follow(s *link.Space) (w *firewall.Watch, err error) {
-	if s == nil {
-		return firewall.NewWatch(0)
+// follow asks for a repair whenever w needs one.
+func (m *Manager) follow(ctx context.Context, w waiter) {
+	for ctx.Err() == nil {
+		if err := w.Await(ctx); err == nil {
+			select {
+			case m.stale <- struct{}{}:
+			default:
+			}
+		}
+		select { // until the repair is done w would say the same again
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
 	}
-	err = s.With(func(fd int) (err error) { w, err = firewall.NewWatch(fd); return err })
-	return w, err
 }
 
 // Counters returns what DHCP and the rules have counted: dhcp_acks, VPC/spoof, VPC/arp_spoof, host/isolated.

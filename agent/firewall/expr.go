@@ -89,10 +89,9 @@ func verdict(kind expr.VerdictKind, chain string) rule {
 
 func accept() rule { return verdict(expr.VerdictAccept, "") }
 
-// drop counts what it drops under a name.
-func drop(counter string) rule {
-	return rules(rule{&expr.Objref{Type: 1, Name: counter}}, verdict(expr.VerdictDrop, ""))
-}
+// drop counts what it drops under the reason, in a chain of its own: were the set full, the statement that counts for
+// the interface would end its rule, and must not end the drop with it.
+func drop(reason string) rule { return verdict(expr.VerdictGoto, "drop_"+reason) }
 
 func ctState(bits uint32) rule {
 	return rules(rule{&expr.Ct{Key: expr.CtKeySTATE, Register: reg1}}, anyBit(bits))
@@ -126,6 +125,14 @@ func identity() rule {
 		payload(linkHeader, 12, 2, reg1), equal([]byte{0x08, 0x00}), // EtherType IPv4
 		meta(expr.MetaKeyIIFNAME, reg1), payload(linkHeader, 6, 6, reg2), saddr(word6),
 	)
+}
+
+// perInterface counts a packet for the interface that the key names.
+func perInterface(set string, key expr.MetaKey) rule {
+	return rules(meta(key, reg1), rule{&expr.Dynset{
+		SrcRegKey: reg1, SetName: set, Operation: 1, // NFT_DYNSET_OP_UPDATE
+		Exprs: []expr.Any{&expr.Counter{}},
+	}})
 }
 
 // limit passes packets of an interface beyond so many in a second; the set remembers the buckets.

@@ -11,9 +11,18 @@
 // the elements of interval sets. Chains are named by a hash of their content, so a chain that has the
 // right name has the right rules, and a change is one transaction: new chains, moved map elements, old chains out.
 //
-//	pre (raw) -> spoof?   fo -> v_out -> out_PROFILE -> SG_o_...   fi -> v_in -> in_PROFILE -> SG_i_...   inp -> host
+//	pre (before defragmentation) -> spoof?   inp -> host
+//	fo -> v_out -> out_PROFILE -> SG_o_...   fi -> leave -> v_route -> rt_TABLE   or -> v_in -> in_PROFILE -> SG_i_...
 //
-// Compile-time decisions are in ruleset.go and intervals.go (pure); kernel.go reads, compares and writes.
+// What only some VPCs need costs nothing in the others: the chains for routes to instances (steer) and for network
+// ACLs (ao, ai) are there when a subnet has such routes or rules. Where a packet leaves, and under which address, is
+// chosen by the subnet that owns its source: identity is proven by then. The exception are interfaces that forward for
+// others; what they send in another's name is tracked in a zone of its own, so that it is judged again although the
+// same connection has passed before, on its way to them.
+//
+// Every drop has a reason, counted in a named counter and for each interface (see Drops). Compile-time decisions are
+// in ruleset.go, routes.go, acl.go, group.go and intervals.go (pure), flow.go judges tracked connections by the same
+// configuration; kernel.go reads, compares and writes.
 // Only the tables named here are ever touched. nft(8) is not executed.
 package firewall
 
@@ -28,9 +37,9 @@ import (
 // Config is the whole wanted state of one VPC's namespace.
 type Config struct {
 	Prefixes   []netip.Prefix // the VPC's own addresses
-	Translate  []netip.Prefix // addresses that may leave by the uplink, masqueraded
 	Gateways   []netip.Addr   // answer ping
 	Services   []Service      // of the host, for guests
+	Subnets    []Subnet       // those of the interfaces
 	Interfaces []Interface
 	Groups     []Group // all groups that an interface is in or a rule names
 }
@@ -41,14 +50,47 @@ type Service struct {
 	At  netip.AddrPort
 }
 
+// Subnet is what holds for packets that leave a subnet or come into it.
+type Subnet struct {
+	ID     string
+	CIDR   netip.Prefix
+	Routes []Route // beside the VPC's own addresses; the longest prefix wins
+	ACL    []Entry // in order; none: everything may pass
+}
+
+// Route leads a destination out of the VPC or to an instance. One without a target drops.
+type Route struct {
+	Destination netip.Prefix
+	Internet    bool       // out of the uplink, under the public address of the source, or masqueraded
+	NAT         netip.Addr // out of the uplink under this address
+	Mark        uint32     // to the interface that agent/link knows by this mark
+}
+
+// Entry is one rule of a network ACL. Ports are as in Rule.
+type Entry struct {
+	Egress   bool
+	Allow    bool
+	Protocol int
+	Prefix   netip.Prefix
+	From, To int
+}
+
 // Interface is one tap and who may speak on it.
 type Interface struct {
 	Name      string
 	MAC       [6]byte
+	Subnet    string
+	Instance  string // interfaces of one instance may speak as each other; empty: only as itself
 	Addresses []netip.Addr
+	Prefixes  []netip.Prefix // delegated: whoever is behind the guest
+	Public    []Public
 	Groups    []string
-	Unchecked bool // source/destination check is off: it may forward for others
+	Mark      uint32 // of packets that routes lead to it
+	Unchecked bool   // source/destination check is off: it may forward for others
 }
+
+// Public is a public address and the private one that it stands for.
+type Public struct{ Public, Private netip.Addr }
 
 // Group is a security group: what is not listed is dropped.
 type Group struct {
@@ -72,18 +114,30 @@ type Rule struct {
 // Host is the wanted state of the root namespace's table.
 type Host struct {
 	Table   string
-	Uplinks []string       // names of the uplinks in the root namespace
-	Ranges  []netip.Prefix // their addresses
+	Uplinks []Uplink
 }
 
-// Apply makes the rules of the namespace fd what cfg wants, and reports whether anything was changed.
+// Uplink leads to one VPC's namespace.
+type Uplink struct {
+	Name   string       // in the root namespace
+	Range  netip.Prefix // a /31: the odd address is inside
+	Public []netip.Addr // reach the VPC from anywhere, and leave it as they are
+}
+
+// Apply makes the rules of the namespace fd what cfg wants, without a memory, and reports whether anything was changed.
 func Apply(fd int, cfg Config) (changed bool, err error) {
-	return apply(fd, compile(cfg))
+	r := NewRules(func(f func(int) error) error { return f(fd) })
+	defer r.Close()
+	c, err := r.Apply(cfg)
+	return c.Changed, err
 }
 
 // ApplyHost does the same for the calling process's own namespace.
 func ApplyHost(h Host) (changed bool, err error) {
-	return apply(0, []table{compileHost(h)})
+	r := NewRules(nil)
+	defer r.Close()
+	c, err := r.ApplyHost(h)
+	return c.Changed, err
 }
 
 // RemoveHost deletes the host's table from the root namespace. It is not an error if there is none.

@@ -76,14 +76,22 @@ func example() Config {
 	any := netip.MustParsePrefix("0.0.0.0/0")
 	out := []Rule{{Protocol: AnyProtocol, From: -1, To: -1, Prefix: any}}
 	return Config{
-		Prefixes:  prefixes("10.0.0.0/16", "10.1.0.0/16"),
-		Translate: prefixes("10.0.0.0/16"),
-		Gateways:  addrs("10.0.0.1", "10.0.16.1"),
-		Services:  []Service{{At: netip.MustParseAddrPort("169.254.169.254:80")}, {At: netip.MustParseAddrPort("169.254.169.254:8774")}, {UDP: true, At: netip.MustParseAddrPort("169.254.169.253:53")}},
+		Prefixes: prefixes("10.0.0.0/16", "10.1.0.0/16"),
+		Subnets: []Subnet{
+			{ID: "subnet-open", CIDR: netip.MustParsePrefix("10.0.0.0/20"), Routes: []Route{{Destination: any, Internet: true}}},
+			{ID: "subnet-next", CIDR: netip.MustParsePrefix("10.0.16.0/20")},
+		},
+		Gateways: addrs("10.0.0.1", "10.0.16.1"),
+		Services: []Service{{At: netip.MustParseAddrPort("169.254.169.254:80")}, {At: netip.MustParseAddrPort("169.254.169.254:8774")}, {UDP: true, At: netip.MustParseAddrPort("169.254.169.253:53")}},
 		Interfaces: []Interface{
-			{Name: "t1", MAC: [6]byte{2, 0, 0, 0, 0, 1}, Addresses: addrs("10.0.0.11", "10.0.0.12"), Groups: []string{"sg-web"}},
-			{Name: "t2", MAC: [6]byte{2, 0, 0, 0, 0, 2}, Addresses: addrs("10.0.0.21"), Groups: []string{"sg-app", "sg-web"}},
-			{Name: "t3", MAC: [6]byte{2, 0, 0, 0, 0, 3}, Addresses: addrs("10.0.0.31"), Unchecked: true},
+			{
+				Name: "t1", MAC: [6]byte{2, 0, 0, 0, 0, 1}, Subnet: "subnet-open", Instance: "i-1", Addresses: addrs("10.0.0.11", "10.0.0.12"),
+				Groups: []string{"sg-web"}, Public: []Public{{addrs("203.0.113.12")[0], addrs("10.0.0.12")[0]}},
+			},
+			{Name: "t2", MAC: [6]byte{2, 0, 0, 0, 0, 2}, Subnet: "subnet-open", Addresses: addrs("10.0.0.21"), Groups: []string{"sg-app", "sg-web"}},
+			{Name: "t3", MAC: [6]byte{2, 0, 0, 0, 0, 3}, Subnet: "subnet-open", Addresses: addrs("10.0.0.31"), Unchecked: true},
+			{Name: "t4", MAC: [6]byte{2, 0, 0, 0, 0, 4}, Subnet: "subnet-open", Instance: "i-1", Addresses: addrs("10.0.0.13"), Groups: []string{"sg-app"}},
+			{Name: "t5", MAC: [6]byte{2, 0, 0, 0, 0, 5}, Subnet: "subnet-next", Addresses: addrs("10.0.16.11"), Prefixes: prefixes("10.0.16.64/28")},
 		},
 		Groups: []Group{
 			{ID: "sg-web", Members: addrs("10.0.0.11", "10.0.0.12", "10.0.0.21"), Out: out, In: []Rule{
@@ -100,16 +108,44 @@ func example() Config {
 	}
 }
 
+func exampleACL() []Entry {
+	any := netip.MustParsePrefix("0.0.0.0/0")
+	return []Entry{
+		{Allow: false, Protocol: AnyProtocol, Prefix: netip.MustParsePrefix("198.51.100.0/25")},
+		{Allow: true, Protocol: protoTCP, Prefix: any, From: 80, To: 80},
+		{Allow: true, Protocol: protoTCP, Prefix: netip.MustParsePrefix("192.0.2.7/32"), From: 1024, To: 65535},
+		{Allow: true, Protocol: protoICMP, Prefix: any, From: 8, To: -1},
+		{Egress: true, Allow: true, Protocol: AnyProtocol, Prefix: any},
+	}
+}
+
+// full is the example with all that a VPC can have.
+func full() Config {
+	c := example()
+	any := netip.MustParsePrefix("0.0.0.0/0")
+	c.Subnets[0].ACL = exampleACL()
+	c.Subnets[1].Routes = []Route{
+		{Destination: any, NAT: addrs("203.0.113.1")[0]},
+		{Destination: netip.MustParsePrefix("192.0.2.0/24"), Mark: 0x1000007},
+		{Destination: netip.MustParsePrefix("192.0.2.128/25")},
+		{Destination: netip.MustParsePrefix("198.51.100.0/24"), Internet: true},
+	}
+	return c
+}
+
 func TestTheRulesReadAsAHumanWouldWriteThem(t *testing.T) {
 	n, fd := space(t, "golden")
-	if _, err := Apply(fd, example()); err != nil {
+	if _, err := Apply(fd, full()); err != nil {
 		t.Fatal(err)
 	}
 	for _, table := range []string{"inet eni", "arp eni", "ip enat"} {
 		name := strings.ReplaceAll(table, " ", "-") + ".nft"
 		golden(t, name, list(t, n, append([]string{"-s", "list", "table"}, strings.Fields(table)...)...))
 	}
-	if _, err := ApplyHost(Host{Table: "icgolden", Uplinks: []string{"icgolden-1"}, Ranges: prefixes("100.64.0.0/31", "100.64.0.4/31")}); err != nil {
+	if _, err := ApplyHost(Host{Table: "icgolden", Uplinks: []Uplink{
+		{Name: "icgolden-1", Range: netip.MustParsePrefix("100.64.0.0/31"), Public: addrs("203.0.113.12")},
+		{Name: "icgolden-2", Range: netip.MustParsePrefix("100.64.0.4/31")},
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "inet-host.nft", nstest.Run(t, "nft", "-s", "list", "table", "inet", "icgolden"))
@@ -123,7 +159,7 @@ func TestTheRulesReadAsAHumanWouldWriteThem(t *testing.T) {
 
 func TestTheListingCanBeLoadedAgain(t *testing.T) {
 	n, fd := space(t, "round")
-	if _, err := Apply(fd, example()); err != nil {
+	if _, err := Apply(fd, full()); err != nil {
 		t.Fatal(err)
 	}
 	before := list(t, n, "-s", "list", "ruleset")
@@ -140,7 +176,7 @@ func TestTheListingCanBeLoadedAgain(t *testing.T) {
 func TestASecondApplyIsNoTransaction(t *testing.T) {
 	_, fd := space(t, "twice")
 	for i, want := range []bool{true, false} {
-		if changed, err := Apply(fd, example()); err != nil || changed != want {
+		if changed, err := Apply(fd, full()); err != nil || changed != want {
 			t.Errorf("apply %d: changed %v, %v; want %v", i+1, changed, err, want)
 		}
 	}
@@ -156,10 +192,26 @@ func TestEveryChangeEndsWhereAFreshStartWould(t *testing.T) {
 		"a wider rule comes": func(c *Config) {
 			c.Groups[0].In = append(c.Groups[0].In, Rule{Protocol: protoTCP, From: 0, To: 65535, Prefix: netip.MustParsePrefix("0.0.0.0/0")})
 		},
-		"a reference goes":         func(c *Config) { c.Groups[1].In = c.Groups[1].In[2:] },
-		"members change":           func(c *Config) { c.Groups[0].Members = addrs("10.0.0.99") },
-		"a VPC prefix goes":        func(c *Config) { c.Prefixes = c.Prefixes[:1] },
-		"the internet goes":        func(c *Config) { c.Translate = nil },
+		"a reference goes":                    func(c *Config) { c.Groups[1].In = c.Groups[1].In[2:] },
+		"members change":                      func(c *Config) { c.Groups[0].Members = addrs("10.0.0.99") },
+		"a VPC prefix goes":                   func(c *Config) { c.Prefixes = c.Prefixes[:1] },
+		"the internet goes":                   func(c *Config) { c.Subnets[0].Routes = nil },
+		"the internet comes to the neighbour": func(c *Config) { c.Subnets[1].Routes = c.Subnets[0].Routes },
+		"a black hole is cut out": func(c *Config) {
+			c.Subnets[0].Routes = append(c.Subnets[0].Routes, Route{Destination: netip.MustParsePrefix("192.0.2.0/24")})
+		},
+		"translation replaces the internet": func(c *Config) {
+			c.Subnets[0].Routes = []Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), NAT: addrs("203.0.113.1")[0]}}
+		},
+		"an instance is in the way": func(c *Config) {
+			c.Subnets[1].Routes = []Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Mark: 77}}
+		},
+		"a subnet gets rules": func(c *Config) { c.Subnets[0].ACL = exampleACL() },
+		"a public address moves": func(c *Config) {
+			c.Interfaces[0].Public[0].Private = c.Interfaces[0].Addresses[0]
+		},
+		"an instance is two":       func(c *Config) { c.Interfaces[0].Instance = "i-2" },
+		"a prefix goes":            func(c *Config) { c.Interfaces[4].Prefixes = nil },
 		"the check is switched on": func(c *Config) { c.Interfaces[2].Unchecked = false },
 		"all interfaces go":        func(c *Config) { c.Interfaces = nil },
 	}

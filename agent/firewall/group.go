@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -13,6 +14,7 @@ import (
 type profiles struct {
 	groups      map[string]Group
 	done        map[string]string // direction and group or list of groups -> chain
+	lists       map[string]string // direction and groups as they were asked for -> chain
 	members     map[string]bool
 	sets        []set
 	groupChains []chain
@@ -20,7 +22,7 @@ type profiles struct {
 }
 
 func newProfiles(groups []Group) *profiles {
-	p := &profiles{groups: map[string]Group{}, done: map[string]string{}, members: map[string]bool{}}
+	p := &profiles{groups: map[string]Group{}, done: map[string]string{}, lists: map[string]string{}, members: map[string]bool{}}
 	for _, g := range groups {
 		p.groups[g.ID] = g
 	}
@@ -30,6 +32,16 @@ func newProfiles(groups []Group) *profiles {
 // profile returns the chain that accepts what any of the groups accepts and drops the rest.
 // The order of the groups has no meaning, so it makes no second chain.
 func (p *profiles) profile(direction string, groups []string) string {
+	asked := direction + "\x00" + strings.Join(groups, "\x00")
+	if name, ok := p.lists[asked]; ok {
+		return name // thousands of interfaces have few lists between them
+	}
+	name := p.compile(direction, groups)
+	p.lists[asked] = name
+	return name
+}
+
+func (p *profiles) compile(direction string, groups []string) string {
 	groups = slices.Compact(slices.Sorted(slices.Values(groups)))
 	var rs []rule
 	for _, id := range groups {
@@ -37,7 +49,7 @@ func (p *profiles) profile(direction string, groups []string) string {
 			rs = append(rs, verdict(expr.VerdictJump, p.group(direction, g)))
 		}
 	}
-	rs = append(rs, drop("sgdrop"))
+	rs = append(rs, drop("sg"+direction))
 	name := direction + "_" + digest(rs)
 	if p.done[name] == "" {
 		p.done[name] = name

@@ -2,9 +2,11 @@ package firewall
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -20,12 +22,18 @@ const chunk = 500
 // yet answered by "no buffer space".
 const buffer = 64 << 20
 
+type syscallConn interface {
+	SyscallConn() (syscall.RawConn, error)
+}
+
 func dial(fd int) (*nftables.Conn, error) {
+	return dialWith(fd, func(syscallConn) error { return nil })
+}
+
+// dialWith opens a connection in the namespace fd, and lets see have its socket.
+func dialWith(fd int, see func(syscallConn) error) (*nftables.Conn, error) {
 	options := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
-		if err := c.SetReadBuffer(buffer); err != nil {
-			return err
-		}
-		return c.SetWriteBuffer(buffer)
+		return errors.Join(c.SetReadBuffer(buffer), c.SetWriteBuffer(buffer), see(c))
 	})}
 	if fd > 0 {
 		options = append(options, nftables.WithNetNSFd(fd))
@@ -37,57 +45,18 @@ func dial(fd int) (*nftables.Conn, error) {
 	return c, nil
 }
 
-// apply brings all tables to what is wanted. A transaction that fails is not to be trusted either way, so it
-// reads the kernel again and tries once more on a new connection.
-func apply(fd int, want []table) (changed bool, err error) {
-	for range 2 {
-		var did bool
-		did, err = applyOnce(fd, want)
-		changed = changed || did
-		if err == nil {
-			return changed, nil
-		}
-	}
-	return changed, err
-}
-
-func applyOnce(fd int, want []table) (bool, error) {
-	c, err := dial(fd)
-	if err != nil {
-		return false, err
-	}
-	defer c.CloseLasting()
-	batch := &batch{c: c}
-	for _, t := range want {
-		have, err := look(c, t)
-		if err != nil {
-			return false, fmt.Errorf("read table %s: %w", t.name, err)
-		}
-		if err := batch.table(have, t); err != nil {
-			return false, fmt.Errorf("change table %s: %w", t.name, err)
-		}
-	}
-	if !batch.dirty {
-		return false, nil
-	}
-	if err := c.Flush(); err != nil {
-		return true, fmt.Errorf("commit rules: %w", err)
-	}
-	return true, nil
-}
-
 // kernelTable is what the kernel has under a table's name.
 type kernelTable struct {
 	exists bool
 	intact bool // same skeleton, no chain lacks a rule
 	chains map[string]bool
-	sets   map[string]map[string]element
+	sets   map[string][]element
 }
 
 func (t table) nft() *nftables.Table { return &nftables.Table{Name: t.name, Family: t.family} }
 
 func look(c *nftables.Conn, t table) (kernelTable, error) {
-	have := kernelTable{chains: map[string]bool{}, sets: map[string]map[string]element{}}
+	have := kernelTable{chains: map[string]bool{}, sets: map[string][]element{}}
 	tables, err := c.ListTablesOfFamily(t.family)
 	if err != nil {
 		return have, err
@@ -120,7 +89,7 @@ func look(c *nftables.Conn, t table) (kernelTable, error) {
 	}
 	have.intact = have.intact && have.chains[t.layout()]
 	for _, w := range t.chains {
-		have.intact = have.intact && (w.base == nil || have.chains[w.name])
+		have.intact = have.intact && (!w.skeleton || have.chains[w.name])
 	}
 	return have, have.readSets(c, t)
 }
@@ -156,8 +125,8 @@ func (e element) id() string {
 // plainInterval tells sets whose ranges the kernel keeps as separate start and end elements.
 func (s set) plainInterval() bool { return s.interval && len(s.key) == 1 }
 
-func (s set) fromKernel(elements []nftables.SetElement) map[string]element {
-	got := map[string]element{}
+func (s set) fromKernel(elements []nftables.SetElement) []element {
+	got := make([]element, 0, len(elements))
 	if s.plainInterval() {
 		// Ends are exclusive; where a range touches the next, end and start are both there.
 		slices.SortFunc(elements, func(a, b nftables.SetElement) int {
@@ -181,7 +150,10 @@ func (s set) fromKernel(elements []nftables.SetElement) map[string]element {
 				end = before(elements[i+1].Key)
 			}
 			el := element{key: e.Key, end: end}
-			got[el.id()] = el
+			if s.isMap {
+				el.chain = verdictChain(e.Val)
+			}
+			got = append(got, el)
 		}
 		return got
 	}
@@ -195,7 +167,7 @@ func (s set) fromKernel(elements []nftables.SetElement) map[string]element {
 		} else if s.isMap {
 			el.value = e.Val
 		}
-		got[el.id()] = el
+		got = append(got, el)
 	}
 	return got
 }
@@ -344,25 +316,13 @@ func (b *batch) chains(have kernelTable, want table) {
 	}
 }
 
-func (b *batch) elements(s set, t *nftables.Table, have map[string]element) error {
+func (b *batch) elements(s set, t *nftables.Table, have []element) error {
 	if s.dynamic {
 		return nil
 	}
-	var add, remove []element
-	wanted := map[string]bool{}
-	for _, e := range s.elements {
-		if wanted[e.id()] {
-			continue
-		}
-		wanted[e.id()] = true
-		if _, ok := have[e.id()]; !ok {
-			add = append(add, e)
-		}
-	}
-	for id, e := range have {
-		if !wanted[id] {
-			remove = append(remove, e)
-		}
+	add, remove := difference(have, s.elements)
+	if len(add) == 0 && len(remove) == 0 {
+		return nil
 	}
 	n := s.nft(t)
 	for part := range slices.Chunk(s.toKernel(remove), chunk) {
@@ -383,7 +343,8 @@ func (b *batch) elements(s set, t *nftables.Table, have map[string]element) erro
 // clean deletes chains and sets that nothing refers to any more, profiles before the groups they jump to.
 func (b *batch) clean(have kernelTable, want table) {
 	t := want.nft()
-	keep := map[string]bool{want.layout(): true}
+	keep := make(map[string]bool, len(want.chains)+1)
+	keep[want.layout()] = true
 	for _, c := range want.chains {
 		keep[c.name] = true
 	}

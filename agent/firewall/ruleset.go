@@ -20,9 +20,11 @@ const (
 
 // linkLocalRate is EC2's limit of packets to link-local services, per interface and second.
 // dhcpRate bounds what a guest can make the DHCP server do: a boot needs fewer than ten.
+// arpRate is far above what a kernel asks that has lost all its neighbours.
 const (
 	linkLocalRate = 1024
 	dhcpRate      = 64
+	arpRate       = 256
 )
 
 // table is a wanted table. Its skeleton (base chains, counters, the sets they use) never changes while
@@ -33,6 +35,7 @@ type table struct {
 	counters []string
 	sets     []set
 	chains   []chain // in the order in which they may refer to each other
+	named    string  // what layout returns, if it is known
 }
 
 type set struct {
@@ -55,9 +58,10 @@ type element struct {
 }
 
 type chain struct {
-	name  string
-	base  *base
-	rules []rule
+	name     string
+	base     *base
+	rules    []rule
+	skeleton bool // its name is not of its content
 }
 
 type base struct {
@@ -72,39 +76,141 @@ func compile(cfg Config) []table {
 	return []table{compileFilter(cfg), compileARP(cfg), compileNAT(cfg)}
 }
 
+// reasons of drops in the filter table, each with the end of the packet's way that it is charged to. The counter of a
+// reason has its name; what groups drop is one counter.
+var reasons = []struct {
+	name, counter string
+	charged       expr.MetaKey
+}{
+	{"aclin", "acl", expr.MetaKeyOIFNAME},
+	{"aclout", "acl", expr.MetaKeyIIFNAME},
+	{"blackhole", "blackhole", expr.MetaKeyIIFNAME},
+	{"dhcprate", "dhcprate", expr.MetaKeyIIFNAME},
+	{"foreign", "foreign", expr.MetaKeyIIFNAME},
+	{"invalid", "invalid", expr.MetaKeyIIFNAME},
+	{"ipv6", "ipv6", expr.MetaKeyIIFNAME},
+	{"isolated", "isolated", expr.MetaKeyIIFNAME},
+	{"linklocal", "linklocal", expr.MetaKeyIIFNAME},
+	{"llrate", "llrate", expr.MetaKeyIIFNAME},
+	{"noroute", "noroute", expr.MetaKeyIIFNAME},
+	{"sgin", "sgdrop", expr.MetaKeyOIFNAME},
+	{"sgout", "sgdrop", expr.MetaKeyIIFNAME},
+	{"spoof", "spoof", expr.MetaKeyIIFNAME},
+	{"uplink", "uplink", expr.MetaKeyIIFNAME},
+}
+
+// dropped is the set that counts for interfaces what was dropped for the reason.
+func dropped(reason string) set {
+	return set{name: "n_" + reason, key: ifnameKey, dynamic: true, skeleton: true}
+}
+
+func dropChain(reason, counter string, charged expr.MetaKey) chain {
+	return chain{name: "drop_" + reason, skeleton: true, rules: []rule{
+		perInterface("n_"+reason, charged),
+		rules(rule{&expr.Objref{Type: 1, Name: counter}}, verdict(expr.VerdictDrop, "")),
+	}}
+}
+
 func compileFilter(cfg Config) table {
-	t := table{family: nftables.TableFamilyINet, name: "eni", counters: []string{"dhcprate", "ipv6", "isolated", "linklocal", "llrate", "sgdrop", "spoof", "uplink"}}
-	src4 := set{name: "src4", key: identityKey, counter: true, skeleton: true}
-	nocheck := set{name: "nocheck", key: ifnameKey, skeleton: true}
+	t := table{family: nftables.TableFamilyINet, name: "eni"}
+	who := identities(cfg)
 	vIn := set{name: "v_in", key: ifnameKey, isMap: true, skeleton: true}
-	vOut := set{name: "v_out", key: []nftables.SetDatatype{nftables.TypeIFName, nftables.TypeIPAddr}, isMap: true, skeleton: true}
+	vOut := set{name: "v_out", key: speakerKey, isMap: true, skeleton: true}
+	vOutPrefix := set{name: "v_out_pfx", key: speakerKey, isMap: true, interval: true, skeleton: true}
 	vAny := set{name: "v_any", key: ifnameKey, isMap: true, skeleton: true}
-	p := newProfiles(cfg.Groups)
+	nocheck := set{name: "nocheck", key: ifnameKey, skeleton: true}
+	speaksFor := siblings(cfg)
+	p, r := newProfiles(cfg.Groups), newRouting(cfg.Prefixes, family(nfprotoIPv4))
 	for _, i := range cfg.Interfaces {
 		name := ifname(i.Name)
-		out := p.profile("out", i.Groups)
 		vIn.elements = append(vIn.elements, element{key: name, chain: p.profile("in", i.Groups)})
-		for _, a := range i.Addresses {
-			ip := a.As4()
-			src4.elements = append(src4.elements, element{key: identityOf(i, a)})
-			vOut.elements = append(vOut.elements, element{key: slices.Concat(name, ip[:]), chain: out})
+		for _, o := range speaksFor(i) { // the groups are those of the address's owner
+			out := p.profile("out", o.Groups)
+			for _, a := range o.Addresses {
+				vOut.elements = append(vOut.elements, element{key: slices.Concat(name, a.AsSlice()), chain: out})
+			}
+			for _, d := range o.Prefixes {
+				b := bounds(d)
+				vOutPrefix.elements = append(vOutPrefix.elements, element{
+					key: slices.Concat(name, bytes4(b.lo)), end: slices.Concat(name, bytes4(b.hi)), chain: out,
+				})
+			}
 		}
 		if i.Unchecked {
 			nocheck.elements = append(nocheck.elements, element{key: name})
-			vAny.elements = append(vAny.elements, element{key: name, chain: out})
+			vAny.elements = append(vAny.elements, element{key: name, chain: p.profile("out", i.Groups)})
 		}
 	}
-	t.sets = append([]set{
-		src4, nocheck, vIn, vOut, vAny,
+	vRoute := bySubnet("v_route", true, cfg.Subnets, r.leave)
+	t.sets = []set{
+		who.set("src4"), who.prefixes("src4pfx"), nocheck, vIn, vOut, vOutPrefix, vAny, vRoute,
 		prefixSet("vpc4", cfg.Prefixes),
 		addressSet("gateways", cfg.Gateways, true),
 		serviceSet(cfg.Services),
 		{name: "ll_rate", key: ifnameKey, dynamic: true, skeleton: true},
 		{name: "dhcp_rate", key: ifnameKey, dynamic: true, skeleton: true},
-	}, p.sets...)
-	t.chains = append(filterChains(), append(p.groupChains, p.chains...)...)
+	}
+	t.sets[0].counter = true
+	for _, reason := range reasons {
+		if !slices.Contains(t.counters, reason.counter) {
+			t.counters = append(t.counters, reason.counter)
+		}
+		t.sets = append(t.sets, dropped(reason.name))
+		t.chains = append(t.chains, dropChain(reason.name, reason.counter, reason.charged))
+	}
+	t.chains = append(t.chains, filterChains()...)
+	t.steering(cfg, r)
+	t.acls(cfg, r)
+	t.sets = slices.Concat(t.sets, p.sets, r.sets)
+	t.chains = slices.Concat(t.chains, p.groupChains, p.chains, r.chains)
 	return t
 }
+
+// siblings returns for an interface those whose addresses it may use: of its instance, itself among them.
+func siblings(cfg Config) func(Interface) []Interface {
+	of := map[string][]Interface{}
+	for _, i := range cfg.Interfaces {
+		of[i.Instance] = append(of[i.Instance], i)
+	}
+	return func(i Interface) []Interface {
+		if i.Instance == "" {
+			return []Interface{i}
+		}
+		return of[i.Instance]
+	}
+}
+
+// speakers are who may say what: interface, MAC and address, or prefix.
+type speakers struct{ addresses, delegated []element }
+
+func identities(cfg Config) (s speakers) {
+	speaksFor := siblings(cfg)
+	for _, i := range cfg.Interfaces {
+		for _, o := range speaksFor(i) {
+			for _, a := range o.Addresses {
+				s.addresses = append(s.addresses, element{key: identityOf(i, a)})
+			}
+			for _, p := range o.Prefixes {
+				b := bounds(p)
+				lo, hi := netip.AddrFrom4([4]byte(bytes4(b.lo))), netip.AddrFrom4([4]byte(bytes4(b.hi)))
+				s.delegated = append(s.delegated, element{key: identityOf(i, lo), end: identityOf(i, hi)})
+			}
+		}
+	}
+	return s
+}
+
+func (s speakers) set(name string) set {
+	return set{name: name, key: identityKey, skeleton: true, elements: s.addresses}
+}
+
+func (s speakers) prefixes(name string) set {
+	return set{name: name, key: identityKey, interval: true, skeleton: true, elements: s.delegated}
+}
+
+// beforeDefrag is where a packet is still as it came: behind it, a fragment in another's name would be put together
+// with that other's own.
+const beforeDefrag = -450 // NF_IP_PRI_RAW_BEFORE_DEFRAG
 
 // filterChains is the skeleton of `inet eni`.
 func filterChains() []chain {
@@ -113,43 +219,57 @@ func filterChains() []chain {
 	}
 	ip4 := family(nfprotoIPv4)
 	return []chain{
-		{"pre", filter(nftables.ChainHookPrerouting, -300, false), []rule{ // raw: a spoofed packet costs no connection entry
-			rules(iifgroup(groupUplink), accept()),
+		{"arrive", nil, []rule{ // from the uplink
+			rules(ip4, saddr(reg1), in("vpc4"), drop("uplink")),
+			rules(l4proto(protoICMP), payload(thHeader, 0, 1, reg1), equal([]byte{5}), drop("uplink")), // a redirect
+			accept(),
+		}, true},
+		{"pre", filter(nftables.ChainHookPrerouting, beforeDefrag, false), []rule{ // a spoofed packet costs no connection entry
+			rules(iifgroup(groupUplink), verdict(expr.VerdictGoto, "arrive")),
 			rules(iifname("lo"), accept()),
 			rules(family(nfprotoIPv6), drop("ipv6")),
 			rules(identity(), in("src4"), accept()),
+			rules(identity(), in("src4pfx"), accept()),
 			rules(ip4, saddr(reg1), equal([]byte{0, 0, 0, 0}), daddr(reg1), equal([]byte{255, 255, 255, 255}),
 				l4proto(protoUDP), payload(thHeader, 0, 4, reg1), equal([]byte{0, 68, 0, 67}), accept()),
-			rules(meta(expr.MetaKeyIIFNAME, reg1), in("nocheck"), accept()),
+			rules(meta(expr.MetaKeyIIFNAME, reg1), in("nocheck"), setZone(zoneForeign), accept()),
 			drop("spoof"),
-		}},
+		}, true},
 		{"fo", filter(nftables.ChainHookForward, 0, true), []rule{
-			rules(ctState(stateInvalid), verdict(expr.VerdictDrop, "")),
+			rules(ctState(stateInvalid), drop("invalid")),
 			rules(ip4, toLinkLocal(), drop("linklocal")),
 			rules(ctState(stateEstablished), accept()),
 			rules(iifgroup(groupUplink), ip4, daddr(reg1), in("vpc4"), ctStatus(), noBit(ctStatusDNAT), drop("uplink")),
 			rules(iifgroup(groupUplink), accept()),
 			rules(ip4, meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out")),
+			rules(ip4, meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out_pfx")),
 			rules(meta(expr.MetaKeyIIFNAME, reg1), vmap("v_any")),
-		}},
+			drop("isolated"),
+		}, true},
+		{"leave", nil, []rule{ // by the uplink: a route has no memory of connections
+			rules(foreign(), drop("foreign")), // it would leave under the public address of another
+			rules(ip4, saddr(reg1), vmap("v_route")),
+			drop("noroute"),
+		}, true},
 		{"fi", filter(nftables.ChainHookForward, 10, true), []rule{ // of its own: accept in fo does not skip it
+			rules(oifgroup(groupUplink), verdict(expr.VerdictGoto, "leave")),
 			rules(ctState(stateEstablished), accept()),
-			rules(oifgroup(groupUplink), accept()),
 			rules(meta(expr.MetaKeyOIFNAME, reg1), vmap("v_in")),
-		}},
+			drop("isolated"),
+		}, true},
 		{"inp", filter(nftables.ChainHookInput, 0, true), []rule{
 			rules(iifname("lo"), accept()),
 			rules(iifgroup(groupUplink), ctState(stateEstablished), accept()),
 			rules(iifgroup(groupUplink), drop("uplink")),
 			rules(l4proto(protoUDP), dport(reg1), equal(port(67)), limit("dhcp_rate", dhcpRate), drop("dhcprate")),
 			rules(l4proto(protoUDP), dport(reg1), equal(port(67)), accept()),
-			rules(identity(), notIn("src4"), drop("spoof")), // who may forward for others is still itself here
+			rules(identity(), notIn("src4"), identity(), notIn("src4pfx"), drop("spoof")), // who may forward for others is still itself here
 			rules(limit("ll_rate", linkLocalRate), drop("llrate")),
 			rules(ip4, daddr(reg1), meta(expr.MetaKeyL4PROTO, word1), dport(word2), in("services"), accept()),
 			rules(ip4, daddr(reg1), in("gateways"), l4proto(protoICMP), payload(thHeader, 0, 1, reg1), equal([]byte{8}), accept()),
 			rules(ctState(stateEstablished), accept()),
 			drop("isolated"),
-		}},
+		}, true},
 	}
 }
 
@@ -157,81 +277,119 @@ func filterChains() []chain {
 var arpInput = nftables.ChainHookRef(0)
 
 func compileARP(cfg Config) table {
-	asrc := set{name: "asrc", key: identityKey, skeleton: true}
-	for _, i := range cfg.Interfaces {
-		for _, a := range i.Addresses {
-			asrc.elements = append(asrc.elements, element{key: identityOf(i, a)})
-		}
-	}
+	who := identities(cfg)
+	sender := rules(meta(expr.MetaKeyIIFNAME, reg1), payload(netHeader, 8, 6, reg2), payload(netHeader, 14, 4, word6))
 	return table{
-		family: nftables.TableFamilyARP, name: "eni", counters: []string{"spoof"}, sets: []set{asrc},
-		chains: []chain{{"in", &base{nftables.ChainTypeFilter, arpInput, 0, false}, []rule{
-			rules(iifgroup(groupUplink), accept()),
-			rules(meta(expr.MetaKeyIIFNAME, reg1), payload(netHeader, 8, 6, reg2), payload(netHeader, 14, 4, word6), in("asrc"), accept()),
-			rules(payload(netHeader, 14, 4, reg1), equal([]byte{0, 0, 0, 0}), payload(netHeader, 6, 2, reg1), equal([]byte{0, 1}), accept()), // a probe
-			drop("spoof"),
-		}}},
+		family: nftables.TableFamilyARP, name: "eni", counters: []string{"rate", "spoof"},
+		sets: []set{
+			who.set("asrc"), who.prefixes("asrcpfx"), dropped("rate"), dropped("spoof"),
+			{name: "arp_rate", key: ifnameKey, dynamic: true, skeleton: true},
+		},
+		chains: []chain{
+			dropChain("rate", "rate", expr.MetaKeyIIFNAME),
+			dropChain("spoof", "spoof", expr.MetaKeyIIFNAME),
+			{"in", &base{nftables.ChainTypeFilter, arpInput, 0, false}, []rule{
+				rules(iifgroup(groupUplink), accept()),
+				rules(limit("arp_rate", arpRate), drop("rate")),
+				rules(sender, in("asrc"), accept()),
+				rules(sender, in("asrcpfx"), accept()),
+				rules(payload(netHeader, 14, 4, reg1), equal([]byte{0, 0, 0, 0}), payload(netHeader, 6, 2, reg1), equal([]byte{0, 1}), accept()), // a probe
+				drop("spoof"),
+			}, true},
+		},
 	}
 }
 
+// compileNAT decides the table of addresses. A guest that asks for a public address of its own VPC leaves and comes
+// back by the uplink, as through an internet gateway: so its peer's groups see who it is outside.
 func compileNAT(cfg Config) table {
+	dn := set{name: "dn", key: addressKey, isMap: true, data: nftables.TypeIPAddr, skeleton: true}
+	sn := set{name: "sn", key: addressKey, isMap: true, data: nftables.TypeIPAddr, skeleton: true}
+	for _, i := range cfg.Interfaces {
+		for _, p := range i.Public {
+			dn.elements = append(dn.elements, element{key: p.Public.AsSlice(), value: p.Private.AsSlice()})
+			sn.elements = append(sn.elements, element{key: p.Private.AsSlice(), value: p.Public.AsSlice()})
+		}
+	}
+	var masqueraded []netip.Prefix
+	for _, s := range cfg.Subnets {
+		if s.masqueraded() {
+			masqueraded = append(masqueraded, s.CIDR)
+		}
+	}
+	r := newRouting(cfg.Prefixes, nil)
+	vNAT := bySubnet("v_nat", true, cfg.Subnets, r.translate)
+	toUplink := func(then rule) rule { return rules(oifgroup(groupUplink), then) }
+	post := []rule{toUplink(rules(saddr(reg1), vmap("v_nat")))}
+	for _, p := range publish() {
+		post = append(post, toUplink(p))
+	}
 	return table{
 		family: nftables.TableFamilyIPv4, name: "enat",
-		sets: []set{
-			{name: "dn", key: addressKey, isMap: true, data: nftables.TypeIPAddr, skeleton: true},
-			{name: "sn", key: addressKey, isMap: true, data: nftables.TypeIPAddr, skeleton: true},
-			prefixSet("vpc4", cfg.Prefixes),
-			prefixSet("nat_subnets", cfg.Translate),
-		},
-		chains: []chain{
+		sets: append([]set{dn, sn, vNAT, prefixSet("nat_subnets", masqueraded)}, r.sets...),
+		chains: append([]chain{
 			{"pre", &base{nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100, false}, []rule{
-				rules(daddr(reg1), translate("dn", expr.NATTypeDestNAT)),
-			}},
-			{"post", &base{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, false}, []rule{
-				rules(oifgroup(groupUplink), saddr(reg1), translate("sn", expr.NATTypeSourceNAT)),
-				rules(oifgroup(groupUplink), saddr(reg1), in("nat_subnets"), rule{&expr.Masq{}}),
-				// Hairpin: the peer sees the public address, as behind an internet gateway.
-				rules(oifgroup(groupTap), ctStatus(), anyBit(ctStatusDNAT), saddr(reg1), in("vpc4"), saddr(reg1), translate("sn", expr.NATTypeSourceNAT)),
-			}},
-		},
+				rules(iifgroup(groupUplink), daddr(reg1), translate("dn", expr.NATTypeDestNAT)),
+			}, true},
+			{"post", &base{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, false}, post, true},
+		}, r.chains...),
 	}
 }
 
 // compileHost decides the table of the root namespace. It looks only at packets from and to our uplinks.
 func compileHost(h Host) table {
 	uplinks := set{name: "uplinks", key: ifnameKey, skeleton: true}
+	sources := set{name: "sources", key: speakerKey, skeleton: true}
+	public := set{name: "public", key: addressKey, skeleton: true}
+	var ranges []netip.Prefix
 	for _, u := range h.Uplinks {
-		uplinks.elements = append(uplinks.elements, element{key: ifname(u)})
+		name := ifname(u.Name)
+		ranges = append(ranges, u.Range)
+		uplinks.elements = append(uplinks.elements, element{key: name})
+		sources.elements = append(sources.elements, element{key: slices.Concat(name, u.Range.Masked().Addr().Next().AsSlice())})
+		for _, a := range u.Public {
+			sources.elements = append(sources.elements, element{key: slices.Concat(name, a.AsSlice())})
+			public.elements = append(public.elements, element{key: a.AsSlice()})
+		}
 	}
 	fromUplink := rules(meta(expr.MetaKeyIIFNAME, reg1), in("uplinks"))
 	toUplink := rules(meta(expr.MetaKeyOIFNAME, reg1), in("uplinks"))
+	toPublic := rules(family(nfprotoIPv4), daddr(reg1), in("public"), accept())
 	filter := func(hook *nftables.ChainHook) *base { return &base{nftables.ChainTypeFilter, hook, 0, false} }
-	return table{
-		family: nftables.TableFamilyINet, name: h.Table, counters: []string{"isolated", "linklocal", "unasked"},
-		sets: []set{uplinks, prefixSet("ranges", h.Ranges)},
-		chains: []chain{
-			{"input", filter(nftables.ChainHookInput), []rule{
-				rules(fromUplink, ctState(stateEstablished), accept()),
-				rules(fromUplink, drop("isolated")),
-			}},
-			{"forward", filter(nftables.ChainHookForward), []rule{
-				rules(fromUplink, family(nfprotoIPv4), toLinkLocal(), drop("linklocal")),
-				rules(fromUplink, toUplink, drop("isolated")), // one VPC to another
-				rules(fromUplink, family(nfprotoIPv4), saddr(reg1), notIn("ranges"), drop("isolated")),
-				rules(fromUplink, accept()),
-				rules(toUplink, ctState(stateEstablished), accept()),
-				rules(toUplink, drop("unasked")),
-			}},
-			{"post", &base{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, false}, []rule{
-				rules(family(nfprotoIPv4), saddr(reg1), in("ranges"), meta(expr.MetaKeyOIFNAME, reg1), notIn("uplinks"), rule{&expr.Masq{}}),
-			}},
-		},
+	reasons := []string{"isolated", "linklocal", "spoof", "unasked"}
+	t := table{
+		family: nftables.TableFamilyINet, name: h.Table, counters: reasons,
+		sets: []set{uplinks, sources, public, prefixSet("ranges", ranges)},
 	}
+	for _, r := range reasons {
+		t.sets = append(t.sets, dropped(r))
+		t.chains = append(t.chains, dropChain(r, r, expr.MetaKeyIIFNAME))
+	}
+	t.chains = append(t.chains,
+		chain{"input", filter(nftables.ChainHookInput), []rule{
+			rules(fromUplink, ctState(stateEstablished), accept()),
+			rules(fromUplink, drop("isolated")),
+		}, true},
+		chain{"forward", filter(nftables.ChainHookForward), []rule{
+			rules(fromUplink, family(nfprotoIPv4), toLinkLocal(), drop("linklocal")),
+			rules(fromUplink, family(nfprotoIPv4), meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), notIn("sources"), drop("spoof")),
+			rules(toUplink, toPublic), // also from another VPC, or the same
+			rules(toUplink, ctState(stateEstablished), accept()),
+			rules(fromUplink, toUplink, drop("isolated")), // one VPC to another
+			rules(fromUplink, accept()),
+			rules(toUplink, drop("unasked")),
+		}, true},
+		chain{"post", &base{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, false}, []rule{
+			// Also towards an uplink: a namespace takes no packet from its own address.
+			rules(family(nfprotoIPv4), saddr(reg1), in("ranges"), rule{&expr.Masq{}}),
+		}, true})
+	return t
 }
 
 var (
 	ifnameKey   = []nftables.SetDatatype{nftables.TypeIFName}
 	addressKey  = []nftables.SetDatatype{nftables.TypeIPAddr}
+	speakerKey  = []nftables.SetDatatype{nftables.TypeIFName, nftables.TypeIPAddr}
 	identityKey = []nftables.SetDatatype{nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr}
 )
 
@@ -270,10 +428,16 @@ func serviceSet(services []Service) set {
 
 // layout names the skeleton by its content: a table with another layout is replaced as a whole.
 func (t table) layout() string {
+	if t.named != "" {
+		return t.named
+	}
 	var parts []any
 	for _, c := range t.chains {
 		if c.base != nil {
-			parts = append(parts, c.name, c.base.kind, c.base.hook, c.base.priority, c.base.drop, c.rules)
+			parts = append(parts, c.base.kind, c.base.hook, c.base.priority, c.base.drop)
+		}
+		if c.skeleton {
+			parts = append(parts, c.name, c.rules)
 		}
 	}
 	for _, s := range t.sets {

@@ -1,79 +1,68 @@
 package firewall
 
 import (
-	"context"
 	"encoding/binary"
-	"fmt"
-	"os"
-	"strconv"
 	"strings"
-	"time"
 
-	"github.com/mdlayher/netlink"
+	"github.com/ichiro-metal/ichiro/agent/notice"
 	"golang.org/x/sys/unix"
 )
 
-// Watch follows the transactions on the rules of a namespace.
-type Watch struct{ c *netlink.Conn }
+// Watch hears of the transactions on the rules of a namespace.
+type Watch struct{ s *notice.Socket }
 
-// NewWatch begins to follow the namespace fd, 0 for our own.
+// newGeneration is the message that ends each transaction and names its maker.
+const newGeneration = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWGEN
+
+// NewWatch begins to hear of the namespace fd, 0 for our own.
 func NewWatch(fd int) (*Watch, error) {
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: fd, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
+	// A transaction also tells of every element that it brings: dropped at the door, or thousands would fill the socket.
+	// The filter reads in network byte order, the header is in the machine's.
+	var kind [2]byte
+	binary.NativeEndian.PutUint16(kind[:], newGeneration)
+	s, err := notice.Open(fd, unix.NETLINK_NETFILTER, []int{unix.NFNLGRP_NFTABLES},
+		unix.SockFilter{Code: unix.BPF_LD | unix.BPF_H | unix.BPF_ABS, K: 4},
+		unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: uint32(binary.BigEndian.Uint16(kind[:])), Jf: 1},
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 1 << 20},
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: 0})
 	if err != nil {
-		return nil, fmt.Errorf("watch nftables: %w", err)
+		return nil, err
 	}
-	return &Watch{c}, nil
+	return &Watch{s}, nil
 }
 
-// Run calls changed for every transaction of another process, with that process's name and number, or with ""
-// and 0 if events were lost. It returns when ctx ends.
-func (w *Watch) Run(ctx context.Context, changed func(who string, pid int)) {
-	defer context.AfterFunc(ctx, func() { w.c.Close() })()
-	for {
-		msgs, err := w.c.Receive()
-		if ctx.Err() != nil {
+// Close ends it.
+func (w *Watch) Close() { w.s.Close() }
+
+// foreign returns who has made transactions since it was called last, apart from the socket own.
+func (w *Watch) foreign(own uint32) (who []string) {
+	lost := w.s.Drain(func(m notice.Message) {
+		if m.Port == own && own != 0 {
 			return
 		}
-		if err != nil { // more events than the socket could hold
-			changed("", 0)
-			select {
-			case <-ctx.Done():
-			case <-time.After(100 * time.Millisecond):
-			}
-			continue
+		if name, pid, ok := generation(m); ok {
+			who = append(who, describe(name, pid))
 		}
-		for _, m := range msgs {
-			if who, pid, ok := generation(m); ok && !own(pid) {
-				changed(who, pid)
-			}
-		}
+	})
+	if lost {
+		who = append(who, describe("", 0))
 	}
-}
-
-// own reports whether the number, which the kernel takes from the thread, is one of this process's threads.
-func own(thread int) bool {
-	_, err := os.Stat("/proc/self/task/" + strconv.Itoa(thread))
-	return err == nil
+	return who
 }
 
 // generation parses the message that ends each transaction.
-func generation(m netlink.Message) (who string, pid int, ok bool) {
+func generation(m notice.Message) (who string, pid int, ok bool) {
 	const nfgenmsg = 4
-	if m.Header.Type != unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN || len(m.Data) < nfgenmsg {
+	if m.Type != newGeneration || len(m.Data) < nfgenmsg {
 		return "", 0, false
 	}
-	ad, err := netlink.NewAttributeDecoder(m.Data[nfgenmsg:])
-	if err != nil {
-		return "", 0, false
-	}
-	ad.ByteOrder = binary.BigEndian
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NFTA_GEN_PROC_PID:
-			pid = int(ad.Uint32())
-		case unix.NFTA_GEN_PROC_NAME:
-			who = strings.TrimRight(ad.String(), "\x00")
+	for kind, value := range m.Attributes(nfgenmsg) {
+		switch {
+		case kind == unix.NFTA_GEN_PROC_PID && len(value) == 4:
+			pid = int(binary.BigEndian.Uint32(value))
+		case kind == unix.NFTA_GEN_PROC_NAME:
+			who = strings.TrimRight(string(value), "\x00")
 		}
 	}
-	return who, pid, ad.Err() == nil
+	return who, pid, true
 }

@@ -23,6 +23,7 @@ import (
 	"net/netip"
 	"sync"
 
+	"github.com/ichiro-metal/ichiro/agent/notice"
 	"github.com/vishvananda/netlink"
 )
 
@@ -51,7 +52,16 @@ type Network struct {
 	Name   string         // the namespace is PREFIX-Name
 	Local  []netip.Addr   // gateways and link-local services
 	Closed []netip.Prefix // the VPC's own addresses: those without a guest are nowhere
+	Public []netip.Addr   // reach the namespace by its uplink
 	Taps   []Tap
+	Via    []Via
+}
+
+// Via leads packets that bear a mark to a guest, whatever their destination.
+type Via struct {
+	Mark uint32
+	Tap  string
+	To   netip.Addr // an address of that tap
 }
 
 // Tap is one interface of a guest.
@@ -62,6 +72,7 @@ type Tap struct {
 	Owner     uint32
 	Guest     [6]byte
 	Addresses []netip.Addr
+	Prefixes  []netip.Prefix // behind the first address
 }
 
 // Range is the pair of addresses of one network's uplink, as the firewall needs it.
@@ -69,6 +80,8 @@ type Range struct {
 	Network string
 	Veth    string // name in the root namespace
 	Prefix  netip.Prefix
+	index   int // of the veth
+	outside int // index of the link that leads out; 0: there is none yet
 }
 
 // Links owns all links of one host.
@@ -79,6 +92,14 @@ type Links struct {
 
 	mu     sync.Mutex
 	spaces map[string]*Space
+	made   map[string]made // uplinks that the root namespace is known to have, by network
+	// The public addresses are known to be as wanted.
+	published bool
+
+	one     sync.Mutex // one change of the root namespace at a time: held over I/O
+	ear     sync.Mutex // guards notices and blame, and is held while they are read
+	notices *notice.Socket
+	blame   []string
 }
 
 // New returns the links of the host with this prefix, see ValidPrefix.
@@ -90,7 +111,7 @@ func New(prefix string, log *slog.Logger) (*Links, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	return &Links{prefix: prefix, log: log, root: h, spaces: map[string]*Space{}}, nil
+	return &Links{prefix: prefix, log: log, root: h, spaces: map[string]*Space{}, made: map[string]made{}}, nil
 }
 
 // Close lets go of the namespaces; what is in them stays.
@@ -102,6 +123,12 @@ func (l *Links) Close() {
 		delete(l.spaces, name)
 	}
 	l.root.Close()
+	l.ear.Lock()
+	defer l.ear.Unlock()
+	if l.notices != nil {
+		l.notices.Close()
+		l.notices = nil
+	}
 }
 
 // ValidPrefix reports whether names made of the prefix fit into the kernel's 15 bytes: 2 to 8 lower case
@@ -154,7 +181,9 @@ func (l *Links) Prune(want Config) (Released, error) {
 		s, err := l.Space(name)
 		if err == nil {
 			var gone []netip.Addr
+			s.work.Lock()
 			gone, err = s.prune(wanted[name])
+			s.work.Unlock()
 			if len(gone) > 0 {
 				released[name] = gone
 			}
@@ -170,6 +199,10 @@ func (l *Links) Prune(want Config) (Released, error) {
 func (l *Links) Ensure(want Config) ([]Range, error) {
 	var ranges []Range
 	var errs []error
+	l.one.Lock()
+	defer l.one.Unlock()
+	l.hear(false)
+	defer l.hear(true)
 	for _, n := range want.Networks {
 		r, err := l.ensure(want, n)
 		if err != nil {
@@ -178,15 +211,19 @@ func (l *Links) Ensure(want Config) ([]Range, error) {
 		}
 		ranges = append(ranges, r)
 	}
+	errs = append(errs, l.publishAll(want, ranges))
 	return ranges, errors.Join(errs...)
 }
 
 func (l *Links) ensure(want Config, n Network) (Range, error) {
-	made, err := createSpace(l.prefix + "-" + n.Name)
+	if r, ok := l.ensured(want, n); ok {
+		return r, nil
+	}
+	fresh, err := createSpace(l.prefix + "-" + n.Name)
 	if err != nil {
 		return Range{}, err
 	}
-	if made { // somebody may have deleted the one we hold
+	if fresh { // somebody may have deleted the one we hold
 		l.mu.Lock()
 		if s := l.spaces[n.Name]; s != nil {
 			s.close()
@@ -198,10 +235,20 @@ func (l *Links) ensure(want Config, n Network) (Range, error) {
 	if err != nil {
 		return Range{}, err
 	}
+	s.work.Lock()
+	defer s.work.Unlock()
+	s.doubt("") // what follows is not made from memory
 	if err := s.prepare(n); err != nil {
 		return Range{}, err
 	}
-	return l.uplink(want, n, s)
+	r, err := l.uplink(want, n, s)
+	if err == nil {
+		l.mu.Lock()
+		l.made[n.Name] = made{outside: want.Outside, pool: want.Pool, up: r, public: n.Public}
+		l.published = false
+		l.mu.Unlock()
+	}
+	return r, err
 }
 
 // Attach makes the taps with their neighbours and routes, and returns their indexes by network and name.
@@ -211,7 +258,12 @@ func (l *Links) Attach(want Config) (map[string]map[string]int, error) {
 	for _, n := range want.Networks {
 		s, err := l.Space(n.Name)
 		if err == nil {
-			indexes[n.Name], err = s.attach(n)
+			l.mu.Lock()
+			up := l.made[n.Name].up
+			l.mu.Unlock()
+			s.work.Lock()
+			indexes[n.Name], err = s.attach(n, up)
+			s.work.Unlock()
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("attach taps of %s: %w", n.Name, err))
@@ -225,7 +277,13 @@ func (l *Links) Drop(network string) error {
 	l.mu.Lock()
 	s := l.spaces[network]
 	delete(l.spaces, network)
+	delete(l.made, network)
+	l.published = false
 	l.mu.Unlock()
+	l.one.Lock()
+	defer l.one.Unlock()
+	l.hear(false)
+	defer l.hear(true)
 	if s != nil {
 		s.close()
 	}
@@ -234,6 +292,9 @@ func (l *Links) Drop(network string) error {
 
 func dropNetwork(root *netlink.Handle, prefix, network string) error {
 	name := prefix + "-" + network
+	if err := withdraw(root, vethName(prefix, network)); err != nil {
+		return err
+	}
 	if s, err := openSpace(name); err == nil {
 		// An open tap keeps its namespace alive: its taps are deleted here, not left to it.
 		err := errors.Join(s.deleteGroup(GroupTap), s.deleteGroup(groupDoomed))
@@ -271,8 +332,8 @@ func Remove(prefix string) error {
 		return errors.Join(append(errs, err)...)
 	}
 	for _, link := range links { // a pair whose namespace went without it
-		if ownVeth(prefix, link.Attrs().Name) {
-			errs = append(errs, deleteLink(root, link.Attrs().Name))
+		if name := link.Attrs().Name; ownVeth(prefix, name) {
+			errs = append(errs, withdraw(root, name), deleteLink(root, name))
 		}
 	}
 	return errors.Join(append(errs, unforward(prefix))...)

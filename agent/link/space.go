@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/ichiro-metal/ichiro/agent/notice"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -23,7 +25,14 @@ const spaceDir = "/run/netns" // where ip(8) looks
 type Space struct {
 	name string
 	id   uint64
-	h    *netlink.Handle // used by the calls of Links only, which are made one at a time
+	h    *netlink.Handle // guarded by work
+
+	work    sync.Mutex // one change at a time: it guards the namespace, and so is held over I/O
+	notices *notice.Socket
+	memory  *memory             // nil: the kernel must be read
+	blame   []string            // what made the memory doubtful
+	retune  map[int]bool        // links whose settings somebody has changed
+	owed    map[netip.Addr]bool // addresses taken away whose connections are not forgotten yet
 
 	mu     sync.RWMutex // held over f in With: a descriptor must not become another file's meanwhile
 	file   *os.File
@@ -39,6 +48,13 @@ func (s *Space) With(f func(fd int) error) error {
 		return fmt.Errorf("use namespace %s: %w", s.name, fs.ErrClosed)
 	}
 	return f(int(s.file.Fd()))
+}
+
+// Closed reports whether the network has been dropped, or replaced by another of its name.
+func (s *Space) Closed() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.closed
 }
 
 // ID tells a namespace from another that had or will have its name.
@@ -77,6 +93,12 @@ func inside(fd int, f func() error) error {
 }
 
 func (s *Space) close() {
+	s.work.Lock()
+	defer s.work.Unlock()
+	if s.notices != nil {
+		s.notices.Close()
+	}
+	s.notices, s.memory = nil, nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
@@ -146,7 +168,7 @@ func openSpace(name string) (*Space, error) {
 		h.Close()
 		return nil, fmt.Errorf("identify namespace %s: %w", name, err)
 	}
-	return &Space{name: name, id: st.Ino, file: f, h: h}, nil
+	return &Space{name: name, id: st.Ino, file: f, h: h, retune: map[int]bool{}, owed: map[netip.Addr]bool{}}, nil
 }
 
 func deleteSpace(name string) error {

@@ -77,6 +77,11 @@ type view struct {
 	links  []netlink.Link
 	routes []netlink.Route
 	neighs []netlink.Neigh
+
+	// By index of the link, so that thousands of taps are not sought in thousands of routes.
+	byName map[string]netlink.Link
+	hosts  map[int][]netip.Addr // the destinations of its host routes
+	near   map[int][]netlink.Neigh
 }
 
 func (s *Space) look() (v view, err error) {
@@ -93,7 +98,29 @@ func (s *Space) look() (v view, err error) {
 	if err != nil {
 		return v, fmt.Errorf("list neighbours: %w", err)
 	}
+	v.index()
 	return v, nil
+}
+
+func (v *view) index() {
+	v.byName = make(map[string]netlink.Link, len(v.links))
+	for _, l := range v.links {
+		v.byName[l.Attrs().Name] = l
+	}
+	v.hosts = make(map[int][]netip.Addr, len(v.links))
+	for _, r := range v.routes {
+		if r.Dst == nil {
+			continue
+		}
+		a, ok := netip.AddrFromSlice(r.Dst.IP)
+		if ones, _ := r.Dst.Mask.Size(); ok && ones == 32 {
+			v.hosts[r.LinkIndex] = append(v.hosts[r.LinkIndex], a.Unmap())
+		}
+	}
+	v.near = make(map[int][]netlink.Neigh, len(v.links))
+	for _, n := range v.neighs {
+		v.near[n.LinkIndex] = append(v.near[n.LinkIndex], n)
+	}
 }
 
 func isTap(l netlink.Link) bool {
@@ -102,27 +129,15 @@ func isTap(l netlink.Link) bool {
 }
 
 // addresses returns the host routes through a link.
-func (v view) addresses(index int) []netip.Addr {
-	var addrs []netip.Addr
-	for _, r := range v.routes {
-		if r.LinkIndex == index && r.Dst != nil {
-			a, ok := netip.AddrFromSlice(r.Dst.IP)
-			if ones, _ := r.Dst.Mask.Size(); ok && ones == 32 {
-				addrs = append(addrs, a.Unmap())
-			}
-		}
-	}
-	return addrs
-}
+func (v view) addresses(index int) []netip.Addr { return v.hosts[index] }
 
 // fresh returns the addresses of taps that are not routed yet.
 func (v view) fresh(taps []Tap) []netip.Addr {
 	var fresh []netip.Addr
 	for _, t := range taps {
-		i := slices.IndexFunc(v.links, func(l netlink.Link) bool { return l.Attrs().Name == t.Name })
 		var have []netip.Addr
-		if i >= 0 {
-			have = v.addresses(v.links[i].Attrs().Index)
+		if l := v.byName[t.Name]; l != nil {
+			have = v.addresses(l.Attrs().Index)
 		}
 		for _, a := range t.Addresses {
 			if !slices.Contains(have, a) {
@@ -134,8 +149,8 @@ func (v view) fresh(taps []Tap) []netip.Addr {
 }
 
 func (v view) neighbour(index int, a netip.Addr) (mac net.HardwareAddr, permanent bool) {
-	for _, n := range v.neighs {
-		if n.LinkIndex == index && n.IP.Equal(a.AsSlice()) && n.Flags&netlink.NTF_PROXY == 0 {
+	for _, n := range v.near[index] {
+		if n.IP.Equal(a.AsSlice()) && n.Flags&netlink.NTF_PROXY == 0 {
 			return n.HardwareAddr, n.State&netlink.NUD_PERMANENT != 0
 		}
 	}
@@ -144,36 +159,52 @@ func (v view) neighbour(index int, a netip.Addr) (mac net.HardwareAddr, permanen
 
 // prune removes what the wish does not name and returns the addresses that became free.
 func (s *Space) prune(want Network) ([]netip.Addr, error) {
+	m := s.trusted()
+	if m == nil || !m.simple(want) {
+		s.doubt("")
+		return s.pruneFull(want)
+	}
+	gone, err := s.pruneKnown(m, want)
+	if err == nil {
+		return gone, nil
+	}
+	s.doubt("")
+	more, err := s.pruneFull(want)
+	return append(gone, more...), err
+}
+
+func (s *Space) pruneFull(want Network) ([]netip.Addr, error) {
 	v, err := s.look()
 	if err != nil {
 		return nil, err
 	}
+	wanted := make(map[string]Tap, len(want.Taps))
+	for _, t := range want.Taps {
+		wanted[t.Name] = t
+	}
 	var gone []netip.Addr
-	var doomed []netlink.Link
+	var doomed []device
 	for _, l := range v.links {
 		if !isTap(l) {
 			continue
 		}
 		index := l.Attrs().Index
-		i := slices.IndexFunc(want.Taps, func(t Tap) bool { return t.Name == l.Attrs().Name })
-		var keep []netip.Addr
-		if i < 0 {
-			doomed = append(doomed, l)
-		} else {
-			keep = want.Taps[i].Addresses
+		t, ok := wanted[l.Attrs().Name]
+		if !ok {
+			doomed = append(doomed, device{l.Attrs().Name, index})
 		}
 		for _, a := range v.addresses(index) {
-			if slices.Contains(keep, a) {
+			if slices.Contains(t.Addresses, a) {
 				continue
 			}
 			gone = append(gone, a)
-			if err := s.h.RouteDel(hostRoute(index, a)); err != nil && !errors.Is(err, syscall.ESRCH) {
-				return gone, fmt.Errorf("delete route of %s: %w", a, err)
+			if err := s.withdraw(index, a); err != nil {
+				return gone, err
 			}
 		}
-		for _, n := range v.neighs {
+		for _, n := range v.near[index] {
 			a, _ := netip.AddrFromSlice(n.IP)
-			if n.LinkIndex != index || n.State&netlink.NUD_PERMANENT == 0 || slices.Contains(keep, a.Unmap()) {
+			if n.State&netlink.NUD_PERMANENT == 0 || slices.Contains(t.Addresses, a.Unmap()) {
 				continue
 			}
 			if err := s.h.NeighDel(&n); err != nil && !errors.Is(err, syscall.ENOENT) {
@@ -181,31 +212,41 @@ func (s *Space) prune(want Network) ([]netip.Addr, error) {
 			}
 		}
 	}
-	return gone, s.deleteTaps(doomed)
+	return gone, errors.Join(s.unroute(want, v), s.deleteTaps(doomed))
+}
+
+// withdraw deletes the route of an address, whose connections must be forgotten before another may have it.
+func (s *Space) withdraw(index int, a netip.Addr) error {
+	s.owed[a] = true
+	if err := s.h.RouteDel(hostRoute(index, a)); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("delete route of %s: %w", a, err)
+	}
+	return nil
 }
 
 // deleteTaps deletes many taps in one request: one by one each costs an RCU grace period, measured 18 ms.
-func (s *Space) deleteTaps(taps []netlink.Link) error {
+func (s *Space) deleteTaps(taps []device) error {
 	if len(taps) == 0 {
 		return nil
 	}
-	for _, l := range taps {
+	for _, t := range taps {
+		// By its index: the library would send an unknown name as index 0, which means something else.
+		l := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Name: t.name, Index: t.index}}
 		if err := s.h.LinkSetGroup(l, groupDoomed); err != nil && !errors.Is(err, syscall.ENODEV) {
-			return fmt.Errorf("doom tap %s: %w", l.Attrs().Name, err)
+			return fmt.Errorf("doom tap %s: %w", t.name, err)
 		}
 	}
 	return s.deleteGroup(groupDoomed)
 }
 
-// deleteGroup is `ip link delete group N`, which the library lacks.
+// device is a link by its name and the kernel's number.
+type device struct {
+	name  string
+	index int
+}
+
+// deleteGroup is `ip link delete group N`, which the library lacks. It is not an error if the group is empty.
 func (s *Space) deleteGroup(group uint32) error {
-	links, err := listLinks(s.h)
-	if err != nil {
-		return err
-	}
-	if !slices.ContainsFunc(links, func(l netlink.Link) bool { return l.Attrs().Group == group }) {
-		return nil
-	}
 	return s.Do(func() error {
 		req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
 		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -225,40 +266,59 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), 32)}
 }
 
-// attach makes the taps of a network, in the order device, settings, up, neighbour, route.
-func (s *Space) attach(want Network) (map[string]int, error) {
+// attach makes the taps of a network, and returns their indexes.
+func (s *Space) attach(want Network, up Range) (map[string]int, error) {
+	if m := s.trusted(); m != nil {
+		if err := s.attachKnown(m, want); err == nil {
+			if s.memory != nil {
+				return m.at, nil
+			}
+		} else {
+			s.doubt("")
+		}
+	}
+	at, err := s.attachFull(want)
+	if err == nil {
+		s.recall(want, up, at)
+	}
+	return at, err
+}
+
+func (s *Space) attachFull(want Network) (map[string]int, error) {
 	v, err := s.look()
 	if err != nil {
 		return nil, err
 	}
-	byName := map[string]netlink.Link{}
-	for _, l := range v.links {
-		byName[l.Attrs().Name] = l
-	}
 	// A connection that an earlier owner of an address left behind must not pass as established.
-	if err := s.Forget(v.fresh(want.Taps)); err != nil {
+	if err := s.forget(v.fresh(want.Taps)); err != nil {
 		return nil, err
 	}
-	indexes := map[string]int{}
+	at := make(map[string]int, len(want.Taps))
 	for _, t := range want.Taps {
-		l := byName[t.Name]
-		if l == nil {
-			if err := s.createTap(t); err != nil {
-				return indexes, err
-			}
-			if l, err = s.h.LinkByName(t.Name); err != nil {
-				return indexes, fmt.Errorf("find tap %s: %w", t.Name, err)
-			}
+		index, err := s.attachTap(t, v.byName[t.Name], v)
+		if err != nil {
+			return at, err
 		}
-		if err := s.tune(t, l); err != nil {
-			return indexes, fmt.Errorf("set up tap %s: %w", t.Name, err)
-		}
-		if err := s.address(t, l.Attrs().Index, v); err != nil {
-			return indexes, err
-		}
-		indexes[t.Name] = l.Attrs().Index
+		at[t.Name] = index
 	}
-	return indexes, nil
+	return at, s.route(want, v, at)
+}
+
+// attachTap makes one tap what it should be, in the order device, settings, up, neighbour, route. l is the tap if it
+// is there already.
+func (s *Space) attachTap(t Tap, l netlink.Link, v view) (index int, err error) {
+	if l == nil {
+		if err := s.createTap(t); err != nil {
+			return 0, err
+		}
+		if l, err = s.h.LinkByName(t.Name); err != nil {
+			return 0, fmt.Errorf("find tap %s: %w", t.Name, err)
+		}
+	}
+	if err := s.tune(t, l); err != nil {
+		return 0, fmt.Errorf("set up tap %s: %w", t.Name, err)
+	}
+	return l.Attrs().Index, s.address(t, l.Attrs().Index, v)
 }
 
 // tune gives a tap its settings; the group comes before the link is up, so that no packet is unfiltered.
@@ -284,7 +344,7 @@ func (s *Space) tune(t Tap, l netlink.Link) error {
 			return fmt.Errorf("set alias: %w", err)
 		}
 	}
-	if a.Flags&net.FlagUp != 0 {
+	if a.Flags&net.FlagUp != 0 && !s.retune[a.Index] {
 		return nil // then it has had its settings; reading five files of each tap would be half of an Apply
 	}
 	conf, neigh := "ipv4/conf/"+t.Name+"/", "ipv4/neigh/"+t.Name+"/"
@@ -326,12 +386,12 @@ func (s *Space) address(t Tap, index int, v view) error {
 }
 
 // connections matches the entries of the connection table in which one of the addresses takes part.
-type connections []netip.Addr
+type connections map[netip.Addr]bool
 
 func (c connections) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	for _, ip := range []net.IP{f.Forward.SrcIP, f.Forward.DstIP, f.Reverse.SrcIP, f.Reverse.DstIP} {
 		a, _ := netip.AddrFromSlice(ip)
-		if slices.Contains(c, a.Unmap()) {
+		if c[a.Unmap()] {
 			return true
 		}
 	}
@@ -340,15 +400,28 @@ func (c connections) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 
 // Forget deletes all tracked connections of the addresses.
 func (s *Space) Forget(addrs []netip.Addr) error {
+	s.work.Lock()
+	defer s.work.Unlock()
+	return s.forget(addrs)
+}
+
+func (s *Space) forget(addrs []netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil
 	}
+	set := make(connections, len(addrs))
+	for _, a := range addrs {
+		set[a] = true
+	}
 	_, err := dump(func() ([]struct{}, error) {
-		_, err := s.h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, connections(addrs))
+		_, err := s.h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, set)
 		return nil, err
 	})
 	if err != nil {
-		return fmt.Errorf("forget connections of %v: %w", addrs, err)
+		return fmt.Errorf("forget connections of %d addresses, the first %s: %w", len(addrs), addrs[0], err)
+	}
+	for _, a := range addrs {
+		delete(s.owed, a)
 	}
 	return nil
 }

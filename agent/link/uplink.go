@@ -147,6 +147,9 @@ func (l *Links) uplink(want Config, n Network, s *Space) (Range, error) {
 		if err := forward(outside, l.prefix); err != nil {
 			return r, err
 		}
+		if out, err := l.root.LinkByName(outside); err == nil {
+			r.outside = out.Attrs().Index
+		}
 	}
 	return r, sysctls([][2]string{{"ipv4/conf/" + name + "/forwarding", "1"}, {"ipv6/conf/" + name + "/disable_ipv6", "1"}})
 }
@@ -190,7 +193,7 @@ func (l *Links) pair(want Config, n Network, s *Space, name string) (Range, erro
 	if err != nil {
 		return Range{}, fmt.Errorf("list addresses: %w", err)
 	}
-	r := Range{Network: n.Name, Veth: name}
+	r := Range{Network: n.Name, Veth: name, index: index}
 	for _, a := range addrs {
 		if ip, _ := netip.AddrFromSlice(a.IP); a.LinkIndex == index {
 			if ones, _ := a.Mask.Size(); ones == 31 {

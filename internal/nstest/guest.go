@@ -16,8 +16,8 @@ const vnetHeader = 10
 // Guest is a kernel behind a tap.
 type Guest struct {
 	*Namespace
-	MAC  net.HardwareAddr
-	wire *os.File
+	MAC  net.HardwareAddr // of eth0
+	wire *os.File         // of eth0
 
 	mu       sync.Mutex
 	received [][]byte
@@ -32,12 +32,20 @@ func NewGuest(t testing.TB, name, mac string, wire *os.File) *Guest {
 		t.Fatal(err)
 	}
 	g := &Guest{Namespace: New(t, name), MAC: hw, wire: wire, arrived: make(chan struct{}, 1)}
+	g.Sysctl("ipv6/conf/all/disable_ipv6", "1")
+	g.Plug("eth0", mac, wire)
+	return g
+}
+
+// Plug gives the guest one more network card, on the queue of a host's tap. What it receives is in Received too.
+func (g *Guest) Plug(name, mac string, wire *os.File) {
+	g.t.Helper()
 	var fd int
-	err = g.Do(func() (err error) {
+	err := g.Do(func() (err error) {
 		if fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
 			return err
 		}
-		req, err := unix.NewIfreq("eth0")
+		req, err := unix.NewIfreq(name)
 		if err != nil {
 			return err
 		}
@@ -45,21 +53,19 @@ func NewGuest(t testing.TB, name, mac string, wire *os.File) *Guest {
 		return unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
 	})
 	if err != nil {
-		t.Fatalf("make eth0 of %s: %v", name, err)
+		g.t.Fatalf("make %s of %s: %v", name, g.Name, err)
 	}
-	eth0 := os.NewFile(uintptr(fd), "eth0")
-	g.Sysctl("ipv6/conf/all/disable_ipv6", "1")
-	g.IP("link set eth0 address %s", mac)
-	g.IP("link set eth0 up")
+	card := os.NewFile(uintptr(fd), name)
+	g.IP("link set %s address %s", name, mac)
+	g.IP("link set %s up", name)
 	var pumps sync.WaitGroup
-	pumps.Go(func() { pump(wire, eth0, g.record) })
-	pumps.Go(func() { pump(eth0, wire, nil) })
-	t.Cleanup(func() {
+	pumps.Go(func() { pump(wire, card, g.record) })
+	pumps.Go(func() { pump(card, wire, nil) })
+	g.t.Cleanup(func() {
 		wire.Close()
-		eth0.Close()
+		card.Close()
 		pumps.Wait()
 	})
-	return g
 }
 
 // Sysctl sets a value below /proc/sys/net of the guest.

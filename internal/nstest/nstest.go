@@ -2,7 +2,7 @@
 //
 // Main starts the test binary again in a fresh network and mount namespace: what a test takes for the root
 // namespace is one that ends with it, so no rule, link or address of the machine can be harmed, and the
-// machine's firewall cannot disturb the test. /run/netns there is a tmpfs in which that namespace is named root.
+// machine's firewall cannot disturb the test. /run there is an empty tmpfs, in whose netns that namespace is named root.
 //
 // A Guest is a whole kernel behind a tap: a namespace with eth0, joined to the host's tap by a pump that
 // stands where QEMU would. Real clients run in it (udhcpc, ping, net.Dial in Do), hostile frames are put
@@ -62,10 +62,12 @@ func settle() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
-	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
-		return err
-	}
-	for _, m := range [][2]string{{"tmpfs", "/run/netns"}, {"sysfs", "/sys"}} {
+	// Of /run, too: what is noted there of a link must not be mixed up with another namespace's of that name.
+	// And netns is a mount of its own, which ip(8) would otherwise make of it, over what is there already.
+	for _, m := range [][2]string{{"tmpfs", "/run"}, {"tmpfs", "/run/netns"}, {"sysfs", "/sys"}} {
+		if err := os.MkdirAll(m[1], 0o755); err != nil {
+			return err
+		}
 		if err := unix.Mount(m[0], m[1], m[0], 0, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", m[1], err)
 		}

@@ -1,0 +1,169 @@
+package eni
+
+import (
+	"cmp"
+	"reflect"
+	"slices"
+
+	"github.com/ichiro-metal/ichiro/agent/dhcp"
+	"github.com/ichiro-metal/ichiro/agent/firewall"
+	"github.com/ichiro-metal/ichiro/agent/link"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/delta"
+)
+
+// compiler is Compile with a memory: its answers are the same, but what went in before is not worked out again. It
+// compares what goes in, never what came out. A VPC that is as it was costs a comparison; in one that differs, only the
+// interfaces that differ are compiled.
+type compiler struct{ last map[cloud.VPCID]*compiled }
+
+// compiled is a VPC as it was compiled last.
+type compiled struct {
+	settings Config // without VPCs and Interfaces
+	vpc      cloud.HostNetwork
+	asked    []*Interface // in the order of their attachment
+
+	real  []*Interface // those of them that can be
+	parts []part       // one for each of them
+	used  claims
+	plan  Plan // of this VPC alone
+	errs  []error
+}
+
+// part is what one interface gives to a plan, whatever others there are.
+type part struct {
+	tap  link.Tap
+	rule firewall.Interface
+	host dhcp.Host
+}
+
+func newCompiler() *compiler { return &compiler{last: map[cloud.VPCID]*compiled{}} }
+
+// byVPC sorts interfaces into their VPCs, each in the order of attachment.
+func byVPC(interfaces []Interface) map[cloud.VPCID][]*Interface {
+	of := map[cloud.VPCID][]*Interface{}
+	for from := 0; from < len(interfaces); { // neighbours are mostly of one VPC
+		id, list := interfaces[from].VPC, of[interfaces[from].VPC]
+		for ; from < len(interfaces) && interfaces[from].VPC == id; from++ {
+			list = append(list, &interfaces[from])
+		}
+		of[id] = list
+	}
+	earlier := func(a, b *Interface) int {
+		return cmp.Or(a.AttachTime.Compare(b.AttachTime), cmp.Compare(a.ID, b.ID))
+	}
+	for _, list := range of {
+		if !slices.IsSortedFunc(list, earlier) {
+			slices.SortFunc(list, earlier)
+		}
+	}
+	return of
+}
+
+// vpc compiles a VPC, from what it was the last time where that still holds.
+func (c *compiler) vpc(settings Config, v cloud.HostNetwork, asked []*Interface) *compiled {
+	was := c.last[v.VPC.ID]
+	if was == nil || !reflect.DeepEqual(was.settings, settings) || !reflect.DeepEqual(withoutGroups(was.vpc), withoutGroups(v)) {
+		return newCompiled(settings, v, asked)
+	}
+	from, endWas, endNow := delta.Middle(was.asked, asked, equalInterfaces)
+	if from == endWas && from == endNow && equalGroups(was.vpc.Groups, v.Groups) {
+		return was
+	}
+	if len(was.real) != len(was.asked) { // whom it refused may be right now, and the other way round
+		return newCompiled(settings, v, asked)
+	}
+	asked = slices.Concat(was.asked[:from], ownAll(asked[from:endNow]), was.asked[endWas:])
+	now := &compiled{settings: settings, vpc: ownNetwork(v), asked: asked, used: was.used}
+	was.used = claims{} // they go on with us
+	for _, i := range was.asked[from:endWas] {
+		now.used.drop(*i)
+	}
+	var middle []part
+	for _, i := range asked[from:endNow] {
+		p, err := now.part(*i)
+		if err != nil { // who may stay is decided by who came first: all over again
+			return newCompiled(settings, v, asked)
+		}
+		middle = append(middle, p)
+	}
+	now.real = asked
+	now.parts = slices.Concat(was.parts[:from], middle, was.parts[endWas:])
+	now.assemble()
+	return now
+}
+
+// newCompiled compiles a VPC without a memory.
+func newCompiled(settings Config, v cloud.HostNetwork, asked []*Interface) *compiled {
+	asked = ownAll(asked)
+	now := &compiled{settings: settings, vpc: ownNetwork(v), asked: asked, used: newClaims(v, len(asked))}
+	for _, i := range asked {
+		p, err := now.part(*i)
+		if err != nil {
+			now.errs = append(now.errs, refuse(i.ID, "compile interface %s: %w", i.ID, err))
+			continue
+		}
+		now.real = append(now.real, i)
+		now.parts = append(now.parts, p)
+	}
+	now.assemble()
+	return now
+}
+
+// withoutGroups is a network but for its groups.
+func withoutGroups(v cloud.HostNetwork) cloud.HostNetwork {
+	v.Groups, v.Generation = nil, 0
+	return v
+}
+
+// equalGroups compares members in a loop of their own: there are thousands, and the rest is short.
+func equalGroups(a, b []cloud.HostGroup) bool {
+	return slices.EqualFunc(a, b, func(x, y cloud.HostGroup) bool {
+		if !slices.Equal(x.Members, y.Members) {
+			return false
+		}
+		x.Members, y.Members = nil, nil
+		return reflect.DeepEqual(x, y)
+	})
+}
+
+// equalInterfaces compares all that a part may be made from.
+func equalInterfaces(x, y **Interface) bool {
+	a, b := *x, *y
+	return a.ID == b.ID && a.VPC == b.VPC && a.Subnet == b.Subnet && a.MAC == b.MAC && a.Instance == b.Instance &&
+		a.DeviceIndex == b.DeviceIndex && a.SourceDestCheck == b.SourceDestCheck && a.Kind == b.Kind && a.AttachTime.Equal(b.AttachTime) &&
+		a.Tracking == b.Tracking && a.Hostname == b.Hostname && a.MTU == b.MTU && a.Owner == b.Owner &&
+		slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.IPv6, b.IPv6) && slices.Equal(a.Prefixes, b.Prefixes) &&
+		slices.Equal(a.Groups, b.Groups) && slices.Equal(a.Public, b.Public) &&
+		a.Network.ID == b.Network.ID && a.Network.VPC == b.Network.VPC && a.Network.CIDR == b.Network.CIDR && a.Network.Zone == b.Network.Zone &&
+		slices.Equal(a.Network.Blocks, b.Network.Blocks)
+}
+
+// own copies what we compare with later: the caller's may change in his hands.
+func own(i *Interface) *Interface {
+	c := *i
+	c.Addresses, c.IPv6, c.Prefixes = slices.Clone(i.Addresses), slices.Clone(i.IPv6), slices.Clone(i.Prefixes)
+	c.Groups, c.Public, c.Network.Blocks = slices.Clone(i.Groups), slices.Clone(i.Public), slices.Clone(i.Network.Blocks)
+	return &c
+}
+
+func ownAll(list []*Interface) []*Interface {
+	out := make([]*Interface, len(list))
+	for k, i := range list {
+		out[k] = own(i)
+	}
+	return out
+}
+
+func ownNetwork(v cloud.HostNetwork) cloud.HostNetwork {
+	v.Subnets, v.Groups = slices.Clone(v.Subnets), slices.Clone(v.Groups)
+	for k := range v.Subnets {
+		s := &v.Subnets[k]
+		s.Routes, s.ACL = slices.Clone(s.Routes), slices.Clone(s.ACL)
+	}
+	for k := range v.Groups {
+		g := &v.Groups[k]
+		g.Members, g.Ingress, g.Egress = slices.Clone(g.Members), slices.Clone(g.Ingress), slices.Clone(g.Egress)
+	}
+	return v
+}

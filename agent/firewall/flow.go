@@ -1,0 +1,256 @@
+package firewall
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Flow is a tracked connection: as its first packet came, and as answers to it come.
+type Flow struct {
+	Protocol                      uint8
+	Source, Destination           netip.AddrPort
+	ReplySource, ReplyDestination netip.AddrPort
+	Zone                          uint16
+}
+
+// Judge says whether tracked connections would be let in by a configuration.
+type Judge struct {
+	cfg     Config
+	uplink  netip.Addr
+	owners  map[netip.Addr]*Interface
+	groups  map[string]judged
+	public  map[netip.Addr]netip.Addr // private of public
+	sources map[netip.Addr]netip.Addr // public of private
+}
+
+// judged is a group whose members are found at once.
+type judged struct {
+	Group
+	members map[netip.Addr]bool
+}
+
+// NewJudge returns the judge of a configuration; uplink is the namespace's own address on its uplink.
+func NewJudge(cfg Config, uplink netip.Addr) *Judge {
+	j := &Judge{
+		cfg: cfg, uplink: uplink, owners: map[netip.Addr]*Interface{}, groups: map[string]judged{},
+		public: map[netip.Addr]netip.Addr{}, sources: map[netip.Addr]netip.Addr{},
+	}
+	for n := range cfg.Interfaces {
+		i := &cfg.Interfaces[n]
+		for _, a := range i.Addresses {
+			j.owners[a] = i
+		}
+		for _, p := range i.Public {
+			j.public[p.Public], j.sources[p.Private] = p.Private, p.Public
+		}
+	}
+	for _, g := range cfg.Groups {
+		members := map[netip.Addr]bool{}
+		for _, a := range g.Members {
+			members[a] = true
+		}
+		j.groups[g.ID] = judged{g, members}
+	}
+	return j
+}
+
+// Allows reports whether the flow's first packet would be let through now, from and to the same ends under the same
+// addresses. ICMP is taken for an echo, the one kind that lasts. Network ACLs and routes see every packet, and so
+// have no part in this.
+func (j *Judge) Allows(f Flow) bool {
+	peer := f.ReplySource // the destination, once translated
+	if f.Zone == zoneForeign {
+		return j.forwarded(f) && j.admits(f, peer)
+	}
+	if from := j.owner(f.Source.Addr()); from != nil {
+		if !j.local(peer.Addr()) && j.owner(peer.Addr()) == nil && !j.vpc(peer.Addr()) && !j.leaves(f) {
+			return false
+		}
+		if !j.local(peer.Addr()) && !j.some(from.Groups, false, f.Protocol, peer.Addr(), peer.Port()) {
+			return false
+		}
+	} else if j.vpc(f.Source.Addr()) && !j.local(f.Source.Addr()) {
+		return false
+	}
+	if f.Destination.Addr() != peer.Addr() && j.public[f.Destination.Addr()] != peer.Addr() {
+		return false
+	}
+	return j.admits(f, peer)
+}
+
+// admits reports whether the groups of the destination, if it is a guest, let the flow in.
+func (j *Judge) admits(f Flow, peer netip.AddrPort) bool {
+	to := j.owner(peer.Addr())
+	if to == nil {
+		t := j.target(f.Source.Addr(), peer.Addr())
+		if t.mark != 0 && f.Zone != zoneForeign {
+			return j.through(t.mark, f)
+		}
+		return !j.vpc(peer.Addr()) || j.local(peer.Addr())
+	}
+	return j.some(to.Groups, true, f.Protocol, f.Source.Addr(), peer.Port())
+}
+
+// forwarded reports whether some interface that forwards for others may send such a packet: which one it was,
+// the connection table does not say.
+func (j *Judge) forwarded(f Flow) bool {
+	return slices.ContainsFunc(j.cfg.Interfaces, func(i Interface) bool {
+		return i.Unchecked && j.some(i.Groups, false, f.Protocol, f.ReplySource.Addr(), f.ReplySource.Port())
+	})
+}
+
+// through reports whether the instance that the flow goes to on its way lets it in.
+func (j *Judge) through(mark uint32, f Flow) bool {
+	return slices.ContainsFunc(j.cfg.Interfaces, func(i Interface) bool {
+		return i.Mark == mark && j.some(i.Groups, true, f.Protocol, f.Source.Addr(), f.ReplySource.Port())
+	})
+}
+
+// leaves reports whether a guest's flow out of the VPC has the way and the source that it would get now.
+func (j *Judge) leaves(f Flow) bool {
+	t := j.target(f.Source.Addr(), f.ReplySource.Addr())
+	now := f.ReplyDestination.Addr()
+	public, published := j.sources[f.Source.Addr()]
+	switch {
+	case t.mark != 0:
+		return now == f.Source.Addr() // it goes to an instance as it is
+	case t.nat.IsValid():
+		return now == t.nat
+	case !t.internet:
+		return false
+	case published:
+		return now == public
+	}
+	return now == j.uplink
+}
+
+// target is where the longest route of the source's subnet leads.
+func (j *Judge) target(from, to netip.Addr) (t target) {
+	bits := -1
+	for _, s := range j.cfg.Subnets {
+		if !s.CIDR.Contains(from) {
+			continue
+		}
+		for _, r := range s.Routes {
+			if r.Destination.Contains(to) && r.Destination.Bits() > bits {
+				bits, t = r.Destination.Bits(), r.target()
+			}
+		}
+	}
+	return t
+}
+
+func (j *Judge) owner(a netip.Addr) *Interface {
+	if i := j.owners[a]; i != nil {
+		return i
+	}
+	for n := range j.cfg.Interfaces {
+		i := &j.cfg.Interfaces[n]
+		if slices.ContainsFunc(i.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			return i
+		}
+	}
+	return nil
+}
+
+func (j *Judge) vpc(a netip.Addr) bool {
+	return slices.ContainsFunc(j.cfg.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// local is what the namespace itself answers: no group is asked.
+func (j *Judge) local(a netip.Addr) bool {
+	return a.IsLinkLocalUnicast() || a.IsLoopback() || a.IsMulticast() || a == j.uplink || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) ||
+		slices.Contains(j.cfg.Gateways, a) || slices.ContainsFunc(j.cfg.Services, func(s Service) bool { return s.At.Addr() == a })
+}
+
+// some reports whether one of the groups allows it.
+func (j *Judge) some(groups []string, in bool, protocol uint8, peer netip.Addr, port uint16) bool {
+	return slices.ContainsFunc(groups, func(id string) bool {
+		list := j.groups[id].Out
+		if in {
+			list = j.groups[id].In
+		}
+		return slices.ContainsFunc(list, func(r Rule) bool { return j.matches(r, protocol, peer, port) })
+	})
+}
+
+func (j *Judge) matches(r Rule, protocol uint8, peer netip.Addr, port uint16) bool {
+	if r.Group != "" && !j.groups[r.Group].members[peer] || r.Group == "" && !r.Prefix.Contains(peer) {
+		return false
+	}
+	switch {
+	case r.Protocol == AnyProtocol:
+		return true
+	case r.Protocol != int(protocol):
+		return false
+	case protocol == protoICMP:
+		s, echo := icmpSpan(r.From, r.To), uint16(8)<<8
+		return s.lo <= echo && echo <= s.hi
+	}
+	s := portSpan(r)
+	return protocol != protoTCP && protocol != protoUDP || s.lo <= port && port <= s.hi
+}
+
+// Narrows reports whether something that the old configuration allows may not be allowed by the new one, so that there
+// may be connections to end. It errs on the side of yes.
+func Narrows(before, after Config) bool {
+	if !contains(after.Prefixes, before.Prefixes) || !contains(after.Gateways, before.Gateways) || !contains(after.Services, before.Services) {
+		return true
+	}
+	now := map[string]Interface{}
+	for _, i := range after.Interfaces {
+		now[i.Name] = i
+	}
+	for _, was := range before.Interfaces {
+		is, ok := now[was.Name]
+		if !ok || is.MAC != was.MAC || !contains(is.Addresses, was.Addresses) || !contains(is.Prefixes, was.Prefixes) ||
+			!contains(is.Groups, was.Groups) || !same(is.Public, was.Public) || was.Unchecked && !is.Unchecked {
+			return true
+		}
+	}
+	groups := map[string]Group{}
+	for _, g := range after.Groups {
+		groups[g.ID] = g
+	}
+	for _, was := range before.Groups {
+		is := groups[was.ID]
+		if !contains(is.In, was.In) || !contains(is.Out, was.Out) || !contains(is.Members, was.Members) {
+			return true
+		}
+	}
+	return routesNarrow(before.Subnets, after.Subnets)
+}
+
+func routesNarrow(before, after []Subnet) bool {
+	now := map[string]Subnet{}
+	for _, s := range after {
+		now[s.ID] = s
+	}
+	return slices.ContainsFunc(before, func(was Subnet) bool {
+		is, ok := now[was.ID]
+		return ok && !same(is.Routes, was.Routes) || !ok && len(was.Routes) > 0
+	})
+}
+
+func contains[T comparable](all, some []T) bool {
+	if slices.Equal(all, some) {
+		return true
+	}
+	have := map[T]bool{}
+	for _, a := range all {
+		have[a] = true
+	}
+	return !slices.ContainsFunc(some, func(s T) bool { return !have[s] })
+}
+
+func same[T comparable](a, b []T) bool {
+	count := map[T]int{}
+	for _, x := range a {
+		count[x]++
+	}
+	for _, x := range b {
+		count[x]--
+	}
+	return !slices.ContainsFunc(slices.Collect(maps.Values(count)), func(n int) bool { return n != 0 })
+}

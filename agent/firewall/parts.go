@@ -1,0 +1,51 @@
+package firewall
+
+import (
+	"reflect"
+	"slices"
+)
+
+// parts remembers what compiling has found out, for the next time: the names of skeletons, which are hashes of
+// long texts. It compares what goes into a name and not the name.
+type parts struct{ last []table }
+
+func newParts() *parts { return &parts{} }
+
+// compile is the package's compile, with a memory.
+func (p *parts) compile(cfg Config) []table { return p.name(compile(cfg)) }
+
+// name gives tables the names of their layouts.
+func (p *parts) name(tables []table) []table {
+	for i := range tables {
+		t := &tables[i]
+		if i < len(p.last) && t.alike(p.last[i]) {
+			t.named = p.last[i].named
+		} else {
+			t.named = t.layout()
+		}
+	}
+	p.last = tables
+	return tables
+}
+
+// alike reports whether two tables have the same skeleton, hence the same layout.
+func (t table) alike(o table) bool {
+	return t.family == o.family && t.name == o.name && slices.Equal(t.counters, o.counters) &&
+		reflect.DeepEqual(t.skeleton(), o.skeleton())
+}
+
+// skeleton is what of a table goes into its layout.
+func (t table) skeleton() (s table) {
+	for _, c := range t.chains {
+		if c.base != nil {
+			s.chains = append(s.chains, c)
+		}
+	}
+	for _, k := range t.sets {
+		if k.skeleton {
+			k.elements = nil
+			s.sets = append(s.sets, k)
+		}
+	}
+	return s
+}

@@ -1,0 +1,49 @@
+package link
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Flow is a tracked connection: as its first packet came, and as answers to it come. Ports are zero where the
+// protocol has none.
+type Flow struct {
+	Protocol                      uint8
+	Source, Destination           netip.AddrPort
+	ReplySource, ReplyDestination netip.AddrPort
+	Zone                          uint16
+}
+
+// stale matches the entries of the connection table that a function says to be.
+type stale func(Flow) bool
+
+func (s stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	return s(Flow{
+		Protocol: f.Forward.Protocol, Zone: f.Zone,
+		Source: end(f.Forward.SrcIP, f.Forward.SrcPort), Destination: end(f.Forward.DstIP, f.Forward.DstPort),
+		ReplySource: end(f.Reverse.SrcIP, f.Reverse.SrcPort), ReplyDestination: end(f.Reverse.DstIP, f.Reverse.DstPort),
+	})
+}
+
+func end(ip net.IP, port uint16) netip.AddrPort {
+	a, _ := netip.AddrFromSlice(ip)
+	return netip.AddrPortFrom(a.Unmap(), port)
+}
+
+// Cut deletes the tracked connections that are over, and no other; it returns how many those were.
+func (s *Space) Cut(over func(Flow) bool) (int, error) {
+	var all uint
+	_, err := dump(func() ([]struct{}, error) {
+		n, err := s.h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, stale(over))
+		all += n
+		return nil, err
+	})
+	if err != nil {
+		return int(all), fmt.Errorf("cut connections: %w", err)
+	}
+	return int(all), nil
+}

@@ -1,0 +1,269 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/agent/notice"
+	"github.com/ichiro-metal/ichiro/internal/delta"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// memory is what a namespace is known to have: what our last complete Attach has left in it. It is good while
+// the kernel has told of nothing else, our own calls succeed, and it is not older than memoryHolds.
+type memory struct {
+	network  Network // its taps are those that are there, in the order of the wish
+	up       Range
+	at       map[string]int // index of each tap
+	expected map[int]Tap
+	since    time.Time
+}
+
+// memoryHolds bounds how long we go without reading the kernel, should a change ever escape us. Reading costs some
+// 20 microseconds a tap.
+const memoryHolds = 5 * time.Minute
+
+func (t *Tap) equal(o *Tap) bool {
+	return t.Name == o.Name && t.Alias == o.Alias && t.MTU == o.MTU && t.Owner == o.Owner && t.Guest == o.Guest &&
+		slices.Equal(t.Addresses, o.Addresses) && slices.Equal(t.Prefixes, o.Prefixes)
+}
+
+// apart is a network without its taps.
+func apart(n Network) Network {
+	n.Taps = nil
+	return n
+}
+
+// simple reports whether only taps differ, and among those none that more hangs on than its own addresses.
+func (m *memory) simple(want Network) bool {
+	if !reflect.DeepEqual(apart(m.network), apart(want)) {
+		return false
+	}
+	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, (*Tap).equal)
+	for _, t := range slices.Concat(m.network.Taps[from:endOld], want.Taps[from:endNew]) {
+		if len(t.Prefixes) > 0 || slices.ContainsFunc(want.Via, func(v Via) bool { return v.Tap == t.Name }) {
+			return false
+		}
+	}
+	return true
+}
+
+// doubt drops the memory. The next call reads the kernel.
+func (s *Space) doubt(why string) {
+	s.memory = nil
+	if why != "" {
+		s.blame = append(s.blame, why)
+	}
+}
+
+// trusted returns the memory if it is good.
+func (s *Space) trusted() *memory {
+	s.listen(false)
+	if s.memory == nil {
+		return nil
+	}
+	age := time.Since(s.memory.since)
+	if age < 0 || age > memoryHolds || !s.there() {
+		s.doubt("")
+	}
+	return s.memory
+}
+
+// there reports whether the namespace still has its name.
+func (s *Space) there() bool {
+	var st unix.Stat_t
+	return unix.Stat(filepath.Join(spaceDir, s.name), &st) == nil && st.Ino == s.id
+}
+
+// listen takes in what the kernel has told; inside tells that we have made changes ourselves since the last time.
+func (s *Space) listen(inside bool) {
+	if s.notices == nil {
+		s.memory = nil
+		err := s.With(func(fd int) (err error) {
+			s.notices, err = notice.Open(fd, unix.NETLINK_ROUTE, []int{
+				unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
+				unix.RTNLGRP_IPV4_NETCONF,
+			})
+			return err
+		})
+		if err != nil {
+			return // nothing is remembered then
+		}
+	}
+	last := map[string]change{} // of each object: what was in between does not matter any more
+	lost := s.notices.Drain(func(m notice.Message) {
+		if c, ok := parseChange(m); ok {
+			last[c.key()] = c
+		}
+	})
+	if s.memory == nil {
+		return
+	}
+	if lost {
+		s.doubt("notices were lost")
+		return
+	}
+	for _, c := range last {
+		why := s.memory.contradicts(c, inside)
+		if why == "" {
+			continue
+		}
+		if c.kind == ofSettings {
+			s.retune[c.index] = true
+		}
+		if by := notice.Sender(c.port); by != "" {
+			why += " by " + by
+		}
+		s.doubt(why)
+		if s.memory == nil {
+			return
+		}
+	}
+}
+
+// Await blocks until somebody else has changed the namespace's links, routes, neighbours or addresses, or ctx ends,
+// which is an error.
+func (s *Space) Await(ctx context.Context) error {
+	for {
+		s.work.Lock()
+		had := s.memory != nil
+		s.listen(false)
+		doubtful, n := had && s.memory == nil || len(s.blame) > 0, s.notices
+		s.work.Unlock()
+		if doubtful {
+			return nil
+		}
+		if n == nil {
+			return fmt.Errorf("await changes in namespace %s: %w", s.name, fs.ErrClosed)
+		}
+		if err := n.Await(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// Blame returns what others have changed since it was last called, as far as the kernel has told.
+func (s *Space) Blame() []string {
+	s.work.Lock()
+	defer s.work.Unlock()
+	b := s.blame
+	s.blame = nil
+	return b
+}
+
+// pruneKnown removes what the memory has and the wish does not name.
+func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
+	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, (*Tap).equal)
+	if from == endOld {
+		return nil, nil
+	}
+	wanted := make(map[string]*Tap, endNew-from)
+	for i := from; i < endNew; i++ {
+		wanted[want.Taps[i].Name] = &want.Taps[i]
+	}
+	var gone []netip.Addr
+	var doomed []device
+	var left []Tap
+	for _, t := range m.network.Taps[from:endOld] {
+		index := m.at[t.Name]
+		var keep []netip.Addr
+		if w := wanted[t.Name]; w != nil {
+			keep = w.Addresses
+		} else {
+			doomed = append(doomed, device{t.Name, index})
+		}
+		var stay []netip.Addr
+		for _, a := range t.Addresses {
+			if slices.Contains(keep, a) {
+				stay = append(stay, a)
+				continue
+			}
+			gone = append(gone, a)
+			if err := s.withdraw(index, a); err != nil {
+				return gone, err
+			}
+			n := &netlink.Neigh{LinkIndex: index, Family: netlink.FAMILY_V4, IP: a.AsSlice()}
+			if err := s.h.NeighDel(n); err != nil && !errors.Is(err, syscall.ENOENT) {
+				return gone, fmt.Errorf("delete neighbour %s: %w", a, err)
+			}
+		}
+		if wanted[t.Name] != nil {
+			t.Addresses = stay
+			left = append(left, t)
+			m.expected[index] = t
+		}
+	}
+	if err := s.deleteTaps(doomed); err != nil {
+		return gone, err
+	}
+	for _, d := range doomed {
+		delete(m.at, d.name)
+		delete(m.expected, d.index)
+	}
+	m.network.Taps = slices.Concat(m.network.Taps[:from], left, m.network.Taps[endOld:])
+	s.listen(true)
+	return gone, nil
+}
+
+// attachKnown makes the taps that the memory lacks or has otherwise.
+func (s *Space) attachKnown(m *memory, want Network) error {
+	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, (*Tap).equal)
+	had := make(map[string]*Tap, endOld-from)
+	for i := from; i < endOld; i++ {
+		had[m.network.Taps[i].Name] = &m.network.Taps[i]
+	}
+	var owed []netip.Addr
+	for _, t := range want.Taps[from:endNew] {
+		for _, a := range t.Addresses {
+			if s.owed[a] {
+				owed = append(owed, a)
+			}
+		}
+	}
+	if err := s.forget(owed); err != nil {
+		return err
+	}
+	for _, t := range want.Taps[from:endNew] {
+		old := had[t.Name]
+		if old != nil && old.equal(&t) {
+			continue
+		}
+		var v view // of this tap alone
+		var l netlink.Link
+		if old != nil {
+			var err error
+			if l, err = s.h.LinkByName(t.Name); err != nil {
+				return fmt.Errorf("find tap %s: %w", t.Name, err)
+			}
+			v.hosts = map[int][]netip.Addr{l.Attrs().Index: old.Addresses}
+		}
+		index, err := s.attachTap(t, l, v)
+		if err != nil {
+			return err
+		}
+		m.at[t.Name], m.expected[index] = index, t
+	}
+	m.network.Taps = want.Taps
+	s.listen(true)
+	return nil
+}
+
+// recall begins a memory: the namespace has all that is wanted, with these taps.
+func (s *Space) recall(want Network, up Range, at map[string]int) {
+	m := &memory{network: want, up: up, at: at, expected: make(map[int]Tap, len(at)), since: time.Now()}
+	for _, t := range want.Taps {
+		m.expected[at[t.Name]] = t
+	}
+	clear(s.retune)
+	s.memory = m
+	s.listen(true)
+}
