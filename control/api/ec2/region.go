@@ -41,15 +41,9 @@ func (s *Service) DescribeAvailabilityZones(ctx context.Context, in *shape.Descr
 		"opt-in-status": func(z zone) []string { return one(z.OptInStatus) },
 	}}
 	page, _, err := ask(ctx, s, q, func(snap *store.Snapshot) ([]zone, error) {
-		names := []string{s.Zone}
-		hosts, err := store.Mirrored(snap, store.Hosts)
+		names, err := s.zones(snap)
 		if err != nil {
 			return nil, err
-		}
-		for _, h := range hosts {
-			if !slices.Contains(names, h.Value.Zone) {
-				names = append(names, h.Value.Zone)
-			}
 		}
 		for _, n := range in.ZoneNames {
 			if !slices.Contains(names, n) {
@@ -67,6 +61,18 @@ func (s *Service) DescribeAvailabilityZones(ctx context.Context, in *shape.Descr
 		return out, nil
 	})
 	return &shape.DescribeAvailabilityZonesOutput{AvailabilityZones: page}, err
+}
+
+// zones returns the zones that there are: the service's own, and those of hosts.
+func (s *Service) zones(snap *store.Snapshot) ([]string, error) {
+	names := []string{s.Zone}
+	hosts, err := store.Mirrored(snap, store.Hosts)
+	for _, h := range hosts {
+		if !slices.Contains(names, h.Value.Zone) {
+			names = append(names, h.Value.Zone)
+		}
+	}
+	return names, err
 }
 
 // DescribeAccountAttributes shows the account's limits and its default VPC.

@@ -1,0 +1,251 @@
+package ec2
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+func TestAVPCIsBornWithATableAnACLAndAGroup(t *testing.T) {
+	r := newRig(t)
+	theDefault := do(r, r.DescribeVpcs, shape.DescribeVpcsInput{Filters: filter("is-default", "true")}).Vpcs[0]
+	v := do(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.18/16", InstanceTenancy: "default", TagSpecifications: tagged1("vpc")}).Vpc
+	if v.CidrBlock != "10.0.0.0/16" || v.State != "available" || yes(v.IsDefault) || v.DhcpOptionsId != theDefault.DhcpOptionsId || v.Tags[0].Value != "mine" {
+		t.Errorf("got %+v, want the canonical block, and the DHCP options of the account, %s", v, theDefault.DhcpOptionsId)
+	}
+	tables := do(r, r.DescribeRouteTables, shape.DescribeRouteTablesInput{Filters: append(filter("vpc-id", v.VpcId), filter("association.main", "true")...)}).RouteTables
+	if len(tables) != 1 || len(tables[0].Routes) != 1 || tables[0].Routes[0].GatewayId != "local" || tables[0].Routes[0].Origin != "CreateRouteTable" {
+		t.Errorf("got tables %+v, want a main one with the local route", tables)
+	}
+	groups := do(r, r.DescribeSecurityGroups, shape.DescribeSecurityGroupsInput{Filters: filter("vpc-id", v.VpcId)}).SecurityGroups
+	if len(groups) != 1 || groups[0].GroupName != "default" || len(groups[0].IpPermissions) != 1 || len(groups[0].IpPermissionsEgress) != 1 {
+		t.Errorf("got groups %+v, want the default one with its two rules", groups)
+	}
+	o, err := store.Get(r.ctx, r.Store, store.VPCs, v.VpcId)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if acl, err := store.Get(r.ctx, r.Store, store.NetworkACLs, o.Value.NetworkACL); err != nil || len(acl.Value.Entries) != 2 {
+		t.Errorf("got ACL %+v, %v", acl.Value, err)
+	}
+	was := len(do(r, r.DescribeVpcs, shape.DescribeVpcsInput{}).Vpcs)
+	do(r, r.DeleteVpc, shape.DeleteVpcInput{VpcId: v.VpcId})
+	if n := len(do(r, r.DescribeVpcs, shape.DescribeVpcsInput{}).Vpcs); n != was-1 {
+		t.Errorf("got %d VPCs, want %d", n, was-1)
+	}
+	for what, n := range map[string]int{
+		"tables": len(do(r, r.DescribeRouteTables, shape.DescribeRouteTablesInput{Filters: filter("vpc-id", v.VpcId)}).RouteTables),
+		"groups": len(do(r, r.DescribeSecurityGroups, shape.DescribeSecurityGroupsInput{Filters: filter("vpc-id", v.VpcId)}).SecurityGroups),
+	} {
+		if n != 0 {
+			t.Errorf("%d %s of the VPC are left", n, what)
+		}
+	}
+	if _, err := store.Get(r.ctx, r.Store, store.NetworkACLs, o.Value.NetworkACL); err == nil {
+		t.Error("the ACL of the VPC is left")
+	}
+}
+
+func TestRefusedVPCs(t *testing.T) {
+	r := newRig(t)
+	vpc := r.vpc("10.0.0.0/16")
+	r.subnetOf(vpc, "10.0.1.0/24")
+	was := r.head()
+	for _, c := range []struct{ name, got, want string }{
+		{"no block", second(try(r, r.CreateVpc, shape.CreateVpcInput{})), "MissingParameter"},
+		{"no block but a word", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "ten"})), "InvalidParameterValue"},
+		{"a block of IPv6", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "fd00::/56"})), "InvalidParameterValue"},
+		{"too large", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/8"})), "InvalidVpc.Range"},
+		{"a dedicated host", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/16", InstanceTenancy: "dedicated"})), "UnsupportedOperation"},
+		{"an unknown tenancy", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/16", InstanceTenancy: "x"})), "InvalidParameterValue"},
+		{"a pool", second(try(r, r.CreateVpc, shape.CreateVpcInput{Ipv4IpamPoolId: "ipam-pool-1", Ipv4NetmaskLength: number(16)})), "UnsupportedOperation"},
+		{"IPv6 of its own", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/16", Ipv6Pool: "p"})), "UnsupportedOperation"},
+		{"another region's border", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/16", Ipv6CidrBlockNetworkBorderGroup: "us-east-1"})), "InvalidParameterValue"},
+		{"tags of something else", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/16", TagSpecifications: tagged1("subnet")})), "InvalidParameterValue"},
+		{"a second default VPC", second(try(r, r.CreateDefaultVpc, shape.CreateDefaultVpcInput{})), "DefaultVpcAlreadyExists"},
+		{"delete a VPC with a subnet", second(try(r, r.DeleteVpc, shape.DeleteVpcInput{VpcId: vpc})), "DependencyViolation"},
+		{"delete no VPC", second(try(r, r.DeleteVpc, shape.DeleteVpcInput{VpcId: "vpc-12345678"})), "InvalidVpcID.NotFound"},
+		{"two blocks at once", second(try(r, r.AssociateVpcCidrBlock, shape.AssociateVpcCidrBlockInput{VpcId: vpc, CidrBlock: "10.1.0.0/16", AmazonProvidedIpv6CidrBlock: ptr(true)})), "InvalidParameterCombination"},
+		{"no further block", second(try(r, r.AssociateVpcCidrBlock, shape.AssociateVpcCidrBlockInput{VpcId: vpc})), "MissingParameter"},
+		{"a block that is there", second(try(r, r.AssociateVpcCidrBlock, shape.AssociateVpcCidrBlockInput{VpcId: vpc, CidrBlock: "10.0.2.0/24"})), "InvalidVpc.Range"},
+		{"no attribute", second(try(r, r.ModifyVpcAttribute, shape.ModifyVpcAttributeInput{VpcId: vpc})), "InvalidParameterCombination"},
+		{"two attributes", second(try(r, r.ModifyVpcAttribute, shape.ModifyVpcAttributeInput{VpcId: vpc, EnableDnsSupport: flag(true), EnableDnsHostnames: flag(true)})), "InvalidParameterCombination"},
+		{"metrics", second(try(r, r.ModifyVpcAttribute, shape.ModifyVpcAttributeInput{VpcId: vpc, EnableNetworkAddressUsageMetrics: flag(true)})), "UnsupportedOperation"},
+		{"no metrics", second(try(r, r.ModifyVpcAttribute, shape.ModifyVpcAttributeInput{VpcId: vpc, EnableNetworkAddressUsageMetrics: flag(false)})), ""},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, c.got, c.want)
+		}
+	}
+	if r.head() != was {
+		t.Error("something was written")
+	}
+	_, err := r.DeleteVpc(r.ctx, &shape.DeleteVpcInput{VpcId: vpc})
+	subnet := do(r, r.DescribeSubnets, shape.DescribeSubnetsInput{Filters: filter("vpc-id", vpc)}).Subnets[0].SubnetId
+	if err == nil || !strings.Contains(err.Error(), subnet) {
+		t.Errorf("got %v, want it to name %s", err, subnet)
+	}
+}
+
+func TestAttributesOfAVPC(t *testing.T) {
+	r := newRig(t)
+	vpc := r.vpc("10.0.0.0/16")
+	show := func() (out [2]bool) {
+		out[0] = yes(do(r, r.DescribeVpcAttribute, shape.DescribeVpcAttributeInput{VpcId: vpc, Attribute: "enableDnsSupport"}).EnableDnsSupport.Value)
+		out[1] = yes(do(r, r.DescribeVpcAttribute, shape.DescribeVpcAttributeInput{VpcId: vpc, Attribute: "enableDnsHostnames"}).EnableDnsHostnames.Value)
+		return out
+	}
+	if got, want := show(), [2]bool{true, false}; got != want {
+		t.Errorf("a new VPC: got %v, want %v", got, want)
+	}
+	names := func(v bool) string {
+		return second(try(r, r.ModifyVpcAttribute, shape.ModifyVpcAttributeInput{VpcId: vpc, EnableDnsHostnames: flag(v)}))
+	}
+	support := func(v bool) string {
+		return second(try(r, r.ModifyVpcAttribute, shape.ModifyVpcAttributeInput{VpcId: vpc, EnableDnsSupport: flag(v)}))
+	}
+	if got, want := names(true), ""; got != want || show() != [2]bool{true, true} {
+		t.Errorf("got %q, %v", got, show())
+	}
+	if a, b, c := names(false), support(false), names(true); a != "" || b != "" || c != "InvalidParameterCombination" {
+		t.Errorf("names without support: got %q %q %q", a, b, c)
+	}
+}
+
+func TestBlocksOfAVPC(t *testing.T) {
+	r := newRig(t)
+	vpc := r.vpc("10.2.0.0/16")
+	table := r.table(vpc)
+	four := do(r, r.AssociateVpcCidrBlock, shape.AssociateVpcCidrBlockInput{VpcId: vpc, CidrBlock: "10.3.0.0/16"}).CidrBlockAssociation
+	six := do(r, r.AssociateVpcCidrBlock, shape.AssociateVpcCidrBlockInput{VpcId: vpc, AmazonProvidedIpv6CidrBlock: ptr(true)}).Ipv6CidrBlockAssociation
+	p := netip.MustParsePrefix(six.Ipv6CidrBlock)
+	if p.Bits() != 56 || !p.Addr().IsPrivate() || six.Ipv6Pool != "Amazon" || six.NetworkBorderGroup != r.Region || four.CidrBlockState.State != "associated" {
+		t.Errorf("got %+v, %+v, want a unique local /56", four, six)
+	}
+	for name, want := range map[string]string{
+		"cidr-block-association.cidr-block": "10.3.0.0/16", "cidr-block-association.association-id": four.AssociationId, "cidr-block-association.state": "associated",
+		"ipv6-cidr-block-association.ipv6-cidr-block": six.Ipv6CidrBlock, "ipv6-cidr-block-association.association-id": six.AssociationId,
+		"ipv6-cidr-block-association.ipv6-pool": "Amazon", "ipv6-cidr-block-association.state": "associated", "cidr": "10.2.0.0/16",
+	} {
+		all := do(r, r.DescribeVpcs, shape.DescribeVpcsInput{Filters: append(filter(name, want), filter("vpc-id", vpc)...)}).Vpcs
+		if len(all) != 1 || len(all[0].CidrBlockAssociationSet) != 2 || len(all[0].Ipv6CidrBlockAssociationSet) != 1 {
+			t.Errorf("%s=%s: got %+v", name, want, all)
+		}
+	}
+	var local []string
+	for _, route := range do(r, r.DescribeRouteTables, shape.DescribeRouteTablesInput{RouteTableIds: []string{table}}).RouteTables[0].Routes {
+		local = append(local, route.DestinationCidrBlock+route.DestinationIpv6CidrBlock+" "+route.GatewayId)
+	}
+	if want := []string{"10.2.0.0/16 local", "10.3.0.0/16 local", six.Ipv6CidrBlock + " local"}; !slices.Equal(local, want) {
+		t.Errorf("got routes %v, want %v", local, want)
+	}
+
+	subnet := do(r, r.CreateSubnet, shape.CreateSubnetInput{VpcId: vpc, CidrBlock: "10.3.1.0/24", Ipv6CidrBlock: netip.PrefixFrom(p.Addr(), 64).String()}).Subnet
+	if len(subnet.Ipv6CidrBlockAssociationSet) != 1 || !strings.HasPrefix(subnet.Ipv6CidrBlockAssociationSet[0].AssociationId, "subnet-cidr-assoc-") {
+		t.Errorf("got %+v", subnet)
+	}
+	for _, id := range []string{four.AssociationId, six.AssociationId} {
+		if _, code := try(r, r.DisassociateVpcCidrBlock, shape.DisassociateVpcCidrBlockInput{AssociationId: id}); code != "InvalidCidrBlock.InUse" {
+			t.Errorf("a block with a subnet: got %q", code)
+		}
+	}
+	do(r, r.DeleteSubnet, shape.DeleteSubnetInput{SubnetId: subnet.SubnetId})
+	for _, id := range []string{four.AssociationId, six.AssociationId} {
+		if out := do(r, r.DisassociateVpcCidrBlock, shape.DisassociateVpcCidrBlockInput{AssociationId: id}); out.VpcId != vpc {
+			t.Errorf("got %+v", out)
+		}
+	}
+	if _, code := try(r, r.DisassociateVpcCidrBlock, shape.DisassociateVpcCidrBlockInput{AssociationId: six.AssociationId}); code != "InvalidVpcCidrBlockAssociationID.NotFound" {
+		t.Errorf("twice: got %q", code)
+	}
+	if v := do(r, r.DescribeVpcs, shape.DescribeVpcsInput{VpcIds: []string{vpc}}).Vpcs[0]; len(v.CidrBlockAssociationSet) != 1 || len(v.Ipv6CidrBlockAssociationSet) != 0 {
+		t.Errorf("got %+v", v)
+	}
+}
+
+// same reads the same bytes again and again until it is told to go on.
+type same struct {
+	r    *rig
+	left int
+}
+
+func (s *same) Read(b []byte) (int, error) {
+	if len(b) == 6 && s.left > 0 {
+		s.left--
+		clear(b)
+		return len(b), nil
+	}
+	return s.r.Rand.Read(b)
+}
+
+func TestABlockOfIPv6IsOneVPCsOnly(t *testing.T) {
+	r := newRig(t)
+	unlucky := *r.Service
+	unlucky.Rand = &same{r, 3} // the first VPC, and twice the second
+	var blocks []string
+	for range 2 {
+		out, err := unlucky.CreateVpc(r.ctx, &shape.CreateVpcInput{CidrBlock: "10.0.0.0/16", AmazonProvidedIpv6CidrBlock: ptr(true)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks = append(blocks, out.Vpc.Ipv6CidrBlockAssociationSet[0].Ipv6CidrBlock)
+	}
+	if blocks[0] != "fd00::/56" || blocks[1] == blocks[0] {
+		t.Errorf("got %v, want two blocks", blocks)
+	}
+}
+
+func TestTheDefaultVPCIsMadeAnew(t *testing.T) {
+	r := newRig(t)
+	r.write(func(t *store.Txn) { store.Create(t, store.Hosts, "h-2", cloud.Host{ID: "h-2", Zone: "r-1b"}) })
+	was := do(r, r.DescribeVpcs, shape.DescribeVpcsInput{}).Vpcs[0]
+	subnet := do(r, r.DescribeSubnets, shape.DescribeSubnetsInput{}).Subnets[0]
+	gateway := do(r, r.DescribeInternetGateways, shape.DescribeInternetGatewaysInput{}).InternetGateways[0].InternetGatewayId
+	do(r, r.DeleteSubnet, shape.DeleteSubnetInput{SubnetId: subnet.SubnetId})
+	if again := do(r, r.CreateDefaultSubnet, shape.CreateDefaultSubnetInput{AvailabilityZone: "r-1a"}).Subnet; again.CidrBlock != subnet.CidrBlock || !yes(again.DefaultForAz) {
+		t.Errorf("got %+v, want the block of the one before", again)
+	} else {
+		if b := do(r, r.CreateDefaultSubnet, shape.CreateDefaultSubnetInput{AvailabilityZone: "r-1b"}).Subnet; b.CidrBlock != "172.31.16.0/20" {
+			t.Errorf("got %s", b.CidrBlock)
+		} else {
+			do(r, r.DeleteSubnet, shape.DeleteSubnetInput{SubnetId: b.SubnetId})
+		}
+		if _, code := try(r, r.CreateDefaultSubnet, shape.CreateDefaultSubnetInput{AvailabilityZone: "r-1a"}); code != "DefaultSubnetAlreadyExistsInAvailabilityZone" {
+			t.Errorf("got %q", code)
+		}
+		do(r, r.DeleteSubnet, shape.DeleteSubnetInput{SubnetId: again.SubnetId})
+	}
+	do(r, r.DetachInternetGateway, shape.DetachInternetGatewayInput{InternetGatewayId: gateway, VpcId: was.VpcId})
+	do(r, r.DeleteInternetGateway, shape.DeleteInternetGatewayInput{InternetGatewayId: gateway})
+	do(r, r.DeleteVpc, shape.DeleteVpcInput{VpcId: was.VpcId})
+	if _, code := try(r, r.CreateDefaultSubnet, shape.CreateDefaultSubnetInput{AvailabilityZone: "r-1a"}); code != "DefaultVpcDoesNotExist" {
+		t.Errorf("got %q", code)
+	}
+	now := do(r, r.CreateDefaultVpc, shape.CreateDefaultVpcInput{}).Vpc
+	if now.CidrBlock != "172.31.0.0/16" || !yes(now.IsDefault) || now.DhcpOptionsId != was.DhcpOptionsId {
+		t.Errorf("got %+v", now)
+	}
+	if n := len(do(r, r.DescribeSubnets, shape.DescribeSubnetsInput{Filters: filter("default-for-az", "true")}).Subnets); n != 2 {
+		t.Errorf("got %d subnets, want one in each of two zones", n)
+	}
+	routes := do(r, r.DescribeRouteTables, shape.DescribeRouteTablesInput{Filters: filter("vpc-id", now.VpcId)}).RouteTables[0].Routes
+	if len(routes) != 2 || routes[1].State != "active" || !strings.HasPrefix(routes[1].GatewayId, "igw-") {
+		t.Errorf("got %+v, want a way out", routes)
+	}
+	r.run(small()) // the default subnet is there again
+}
+
+func TestAVPCWithoutDHCPOptionsSaysDefault(t *testing.T) {
+	r := newRig(t)
+	all, _ := store.Mirrored(r.Mirror, store.Options)
+	r.write(func(t *store.Txn) { store.Delete(t, store.Options, all[0]) })
+	v := do(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/16"}).Vpc
+	if got := do(r, r.DescribeVpcs, shape.DescribeVpcsInput{Filters: filter("dhcp-options-id", "default")}).Vpcs; len(got) != 1 || got[0].VpcId != v.VpcId {
+		t.Errorf("got %+v, want %s", got, v.VpcId)
+	}
+}
