@@ -373,4 +373,3 @@ func udpChecksumIsRight(f []byte) bool {
 	pseudo := append(append([]byte{}, f[26:34]...), 0, 17, udp[4], udp[5])
 	return nstest.Sum(uint32(nstest.Sum(0, pseudo)), udp) == 0xffff
 }
-
