@@ -1,8 +1,9 @@
-// Program ichiro-imds is the metadata service of a host: it answers guests on 169.254.169.254.
+// Program ichiro-imds answers a host's guests at their link-local addresses: metadata at 169.254.169.254, names
+// at 169.254.169.253 and the second address of their VPC, the time at 169.254.169.123.
 //
-// It runs unprivileged and opens no network socket of its own. The agent hands it one listening socket
-// for each VPC; who asks and what to say it reads from the instances' bundles. When the agent, the
-// control plane and the store are away it goes on answering.
+// It runs unprivileged, and guests ask it at sockets that the agent opens in each VPC and hands over. Who asks and
+// what to say it reads from files that the agent writes; names of the world it asks of the host's
+// resolvers. When the agent, the control plane and the store are away it goes on answering.
 package main
 
 import (
@@ -11,6 +12,8 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/ichiro-metal/ichiro/imds/dns"
+	"github.com/ichiro-metal/ichiro/imds/ntp"
 	"github.com/ichiro-metal/ichiro/imds/server"
 	"github.com/ichiro-metal/ichiro/imds/tree"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
@@ -24,8 +27,17 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	flags := flag.NewFlagSet("ichiro-imds", flag.ContinueOnError)
 	dir := flags.String("run", "/run/ichiro", "the host's run `directory`")
 	key := flags.String("token-key", "", "`file` of the key that session tokens are sealed with, made if absent")
+	upstream := flags.String("resolvers", "", "`addresses` of the host's resolvers, with commas between (default: those of /etc/resolv.conf)")
+	trust := flags.Bool("trust-clock", false, "tell guests that the host's clock is right even when the kernel says that nothing keeps it")
 	if err := service.Parse(flags, args); err != nil {
 		return err
+	}
+	resolvers := dns.ResolversOf("/etc/resolv.conf")
+	if *upstream != "" {
+		var err error
+		if resolvers, err = dns.ParseResolvers(*upstream); err != nil {
+			return service.Usage{Err: err}
+		}
 	}
 	if *key == "" {
 		return service.Usagef("--token-key is missing: name a file that only this user can read")
@@ -39,9 +51,20 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	defer index.Close()
 	srv := server.New(index, tree.EC2(), tokens, log)
 	srv.Expose()
-	sockets := handover.NewClient(root.Handover(), "imds", log)
+	names := dns.New(index, bundle.NewNetworks(root), resolvers, log)
+	names.Expose()
+	clock := ntp.New(*trust, log)
+	clock.Expose()
+	sockets := func(of string, add func(context.Context, handover.Socket), remove func(handover.Socket)) service.Task {
+		c := handover.NewClient(root.Handover(), of, log)
+		return service.Func(of+" sockets", func(ctx context.Context) error {
+			return c.Run(ctx, func(s handover.Socket) { add(ctx, s) }, remove)
+		})
+	}
 	return service.Run(ctx,
-		srv,
-		service.Func("handover", func(ctx context.Context) error { return sockets.Run(ctx, srv.Add, srv.Remove) }),
+		srv, names, clock,
+		sockets("imds", func(_ context.Context, s handover.Socket) { srv.Add(s) }, srv.Remove),
+		sockets("dns", names.Add, names.Remove),
+		sockets("ntp", clock.Add, clock.Remove),
 		service.Admin(root.Admin("imds")))
 }

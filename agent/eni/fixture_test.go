@@ -20,7 +20,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
+var built string // directory of a program that a test has built
+
+func TestMain(m *testing.M) {
+	code := nstest.Main(m)
+	if built != "" {
+		os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
 
 var subnet = cloud.Subnet{ID: "subnet-1", VPC: "vpc-1", CIDR: netip.MustParsePrefix("172.31.0.0/20")}
 

@@ -23,6 +23,9 @@ func (h *Host) describe(c eni.Config) error {
 	var errs []error
 	keep := map[string]bool{}
 	for _, v := range c.VPCs {
+		if id := string(v.VPC.ID); id == "" || strings.ContainsAny(id, "/.") {
+			continue // package eni refuses it too, and says so
+		}
 		path := h.Root.Network(v.VPC.ID)
 		keep[path] = true
 		errs = append(errs, put(path, network(v, h.Region), h.IMDSGroup))

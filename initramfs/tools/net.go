@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path"
@@ -118,7 +119,7 @@ func (d download) do(ctx context.Context, c *Call) int {
 		at = d.url
 	}
 	host, file, _ := strings.Cut(at, "/")
-	server, err := address(host)
+	server, err := address(ctx, host)
 	if err != nil {
 		return c.fail(err)
 	}
@@ -155,8 +156,8 @@ func (d download) do(ctx context.Context, c *Call) int {
 	return 0
 }
 
-// address finds a server: a literal address or a name of /etc/hosts. There is no resolver here.
-func address(host string) (netip.AddrPort, error) {
+// address finds a server: a literal address, or a name of /etc/hosts or of the resolver that DHCP told.
+func address(ctx context.Context, host string) (netip.AddrPort, error) {
 	name, port := host, "80"
 	if at := strings.LastIndexByte(host, ':'); at >= 0 {
 		name, port = host[:at], host[at+1:]
@@ -168,17 +169,15 @@ func address(host string) (netip.AddrPort, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return netip.AddrPortFrom(a, uint16(n)), nil
 	}
-	text, _ := os.ReadFile("/etc/hosts")
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		for i := 1; i < len(f); i++ {
-			if a, err := netip.ParseAddr(f[0]); err == nil && f[i] == name {
-				return netip.AddrPortFrom(a, uint16(n)), nil
-			}
-		}
+	found, err := resolver.LookupNetIP(ctx, "ip4", name)
+	if err != nil {
+		return netip.AddrPort{}, err
 	}
-	return netip.AddrPort{}, fmt.Errorf("%s: not in /etc/hosts, and this image has no resolver: give the address", name)
+	return netip.AddrPortFrom(found[0].Unmap(), uint16(n)), nil
 }
+
+// resolver is Go's own, which reads /etc/hosts and /etc/resolv.conf: there is no C library here.
+var resolver = &net.Resolver{PreferGo: true}
 
 func setHeader(header map[string]string, text string) {
 	k, v, _ := strings.Cut(text, ":")

@@ -62,9 +62,12 @@ var rooms = map[string]int{
 	"hypervisor-shim/console": engines,
 	"hypervisor-shim/control": conductors,
 
-	"imds":        mains,
-	"imds/tree":   deciders,
-	"imds/server": conductors,
+	"imds":          mains,
+	"imds/tree":     deciders,
+	"imds/server":   conductors,
+	"imds/dns":      conductors,
+	"imds/dns/zone": deciders,
+	"imds/ntp":      conductors,
 
 	"runcmd":         mains,
 	"runcmd/wire":    contracts, // frames, and the door of the websocket library
@@ -112,7 +115,7 @@ var neighbours = map[string]string{
 var pure = []string{
 	"internal/cloud", "internal/document",
 	"control/sigv4", "control/ipam", "control/placement", "control/identity", "control/scaling", "control/recovery",
-	"agent/metadata", "hypervisor-shim/machine", "imds/tree",
+	"agent/metadata", "hypervisor-shim/machine", "imds/tree", "imds/dns/zone",
 }
 
 // testOnly are the packages that no program may contain.
@@ -145,6 +148,7 @@ var libraries = map[string]library{
 	"github.com/insomniacslk/dhcp":                  {why: "DHCP packets; the guest's client", doors: []string{"agent/dhcp", "initramfs/lease"}},
 	"github.com/klauspost/compress":                 {why: "zstd of kernels and ramdisks", doors: []string{"initramfs/codec", "internal/block"}},
 	"github.com/landlock-lsm/go-landlock":           {why: "the file system rights of QEMU", doors: []string{"hypervisor-shim/jail"}},
+	"github.com/miekg/dns":                          {why: "DNS messages", doors: []string{"imds/dns"}},
 	"github.com/mdlayher/netlink":                   {why: "the transport that google/nftables exposes", doors: []string{"agent/firewall"}},
 	"github.com/pierrec/lz4/v4":                     {why: "lz4 of kernels and ramdisks", doors: []string{"initramfs/codec"}},
 	"github.com/prometheus/client_golang":           {why: "metrics: declared where the fact is", wide: true},

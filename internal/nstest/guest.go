@@ -1,6 +1,7 @@
 package nstest
 
 import (
+	"errors"
 	"net"
 	"os"
 	"slices"
@@ -18,6 +19,7 @@ type Guest struct {
 	*Namespace
 	MAC  net.HardwareAddr // of eth0
 	wire *os.File         // of eth0
+	taps []*os.File       // both ends of all cards
 
 	mu       sync.Mutex
 	received [][]byte
@@ -58,6 +60,7 @@ func (g *Guest) Plug(name, mac string, wire *os.File) {
 	card := os.NewFile(uintptr(fd), name)
 	g.IP("link set %s address %s", name, mac)
 	g.IP("link set %s up", name)
+	g.taps = append(g.taps, wire, card)
 	var pumps sync.WaitGroup
 	pumps.Go(func() { pump(wire, card, g.record) })
 	pumps.Go(func() { pump(card, wire, nil) })
@@ -66,6 +69,22 @@ func (g *Guest) Plug(name, mac string, wire *os.File) {
 		card.Close()
 		pumps.Wait()
 	})
+}
+
+// Offload says on both sides what a virtio driver says: that checksums may be left to whoever takes the frames.
+func (g *Guest) Offload() {
+	g.t.Helper()
+	for _, tap := range g.taps {
+		raw, err := tap.SyscallConn()
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		var inner error
+		err = raw.Control(func(fd uintptr) { inner = unix.IoctlSetInt(int(fd), unix.TUNSETOFFLOAD, unix.TUN_F_CSUM) })
+		if err := errors.Join(err, inner); err != nil {
+			g.t.Fatalf("set offload: %v", err)
+		}
+	}
 }
 
 // Sysctl sets a value below /proc/sys/net of the guest.
