@@ -238,6 +238,15 @@ func TestPagesOfTheNetwork(t *testing.T) {
 		}
 		sizes["nats"] = append(sizes["nats"], len(out.NatGateways))
 	}
+	for want, in := range map[string]shape.DescribeRouteTablesInput{
+		"":                      {MaxResults: ptr(int64(100))},
+		"InvalidParameterValue": {MaxResults: ptr(int64(101))},
+		"InvalidNextToken":      {NextToken: "x"},
+	} {
+		if _, got := try(r, r.DescribeRouteTables, in); got != want {
+			t.Errorf("%v %q: got %q, want %q", digits(in.MaxResults), in.NextToken, got, want)
+		}
+	}
 	for what, want := range map[string][]int{"subnets": {5, 3}, "vpcs": {5, 4}, "tables": {5, 3}, "gateways": {5, 3}, "nats": {5, 2}} {
 		if !slices.Equal(sizes[what], want) {
 			t.Errorf("%s: got pages of %v, want %v", what, sizes[what], want)

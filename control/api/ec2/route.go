@@ -265,7 +265,7 @@ func (s *Service) target(ctx context.Context, snap *store.Snapshot, t *store.Txn
 
 // DescribeRouteTables shows route tables with their routes and who uses them.
 func (s *Service) DescribeRouteTables(ctx context.Context, in *shape.DescribeRouteTablesInput) (*shape.DescribeRouteTablesOutput, error) {
-	q := query[shape.RouteTable]{in: in, filters: in.Filters, fields: tableFields, id: func(t shape.RouteTable) string { return t.RouteTableId }, tags: func(t shape.RouteTable) []shape.Tag { return t.Tags }}
+	q := query[shape.RouteTable]{in: in, most: 100, filters: in.Filters, fields: tableFields, id: func(t shape.RouteTable) string { return t.RouteTableId }, tags: func(t shape.RouteTable) []shape.Tag { return t.Tags }}
 	page, next, err := ask(ctx, s, q, func(snap *store.Snapshot) ([]shape.RouteTable, error) {
 		all, err1 := list[cloud.RouteTable, cloud.RouteTableID](snap, store.RouteTables, in.RouteTableIds, caller(ctx), aRouteTable)
 		m, err2 := readMap(snap)
