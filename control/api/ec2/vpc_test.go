@@ -202,7 +202,9 @@ func TestABlockOfIPv6IsOneVPCsOnly(t *testing.T) {
 
 func TestTheDefaultVPCIsMadeAnew(t *testing.T) {
 	r := newRig(t)
-	r.write(func(t *store.Txn) { store.Create(t, store.Hosts, "h-2", cloud.Host{ID: "h-2", Zone: "r-1b", VCPUs: 4, MemoryMiB: 2048}) })
+	r.write(func(t *store.Txn) {
+		store.Create(t, store.Hosts, "h-2", cloud.Host{ID: "h-2", Zone: "r-1b", VCPUs: 4, MemoryMiB: 2048})
+	})
 	was := do(r, r.DescribeVpcs, shape.DescribeVpcsInput{}).Vpcs[0]
 	subnet := do(r, r.DescribeSubnets, shape.DescribeSubnetsInput{}).Subnets[0]
 	gateway := do(r, r.DescribeInternetGateways, shape.DescribeInternetGatewaysInput{}).InternetGateways[0].InternetGatewayId
