@@ -131,7 +131,7 @@ func TestAStockClientBuildsANetworkAndTakesItDown(t *testing.T) {
 	}
 	_, err = c.ModifySubnetAttribute(ctx, &sdk.ModifySubnetAttributeInput{SubnetId: &subnets[0], MapPublicIpOnLaunch: &types.AttributeBooleanValue{Value: aws.Bool(true)}})
 	must(err)
-	nat, err := c.CreateNatGateway(ctx, &sdk.CreateNatGatewayInput{SubnetId: &subnets[0], AllocationId: aws.String(r.allocate()), TagSpecifications: tag(types.ResourceTypeNatgateway)})
+	nat, err := c.CreateNatGateway(ctx, &sdk.CreateNatGatewayInput{SubnetId: &subnets[0], AllocationId: aws.String(r.elastic()), TagSpecifications: tag(types.ResourceTypeNatgateway)})
 	must(err)
 	natID := nat.NatGateway.NatGatewayId
 	must(sdk.NewNatGatewayAvailableWaiter(c).Wait(ctx, &sdk.DescribeNatGatewaysInput{NatGatewayIds: []string{*natID}}, time.Minute))
@@ -238,6 +238,15 @@ func TestPagesOfTheNetwork(t *testing.T) {
 		}
 		sizes["nats"] = append(sizes["nats"], len(out.NatGateways))
 	}
+	for want, in := range map[string]shape.DescribeRouteTablesInput{
+		"":                      {MaxResults: ptr(int64(100))},
+		"InvalidParameterValue": {MaxResults: ptr(int64(101))},
+		"InvalidNextToken":      {NextToken: "x"},
+	} {
+		if _, got := try(r, r.DescribeRouteTables, in); got != want {
+			t.Errorf("%v %q: got %q, want %q", digits(in.MaxResults), in.NextToken, got, want)
+		}
+	}
 	for what, want := range map[string][]int{"subnets": {5, 3}, "vpcs": {5, 4}, "tables": {5, 3}, "gateways": {5, 3}, "nats": {5, 2}} {
 		if !slices.Equal(sizes[what], want) {
 			t.Errorf("%s: got pages of %v, want %v", what, sizes[what], want)
@@ -254,10 +263,10 @@ func TestAnAssociationIsItsResources(t *testing.T) {
 	main := do(r, r.DescribeRouteTables, shape.DescribeRouteTablesInput{Filters: append(filter("vpc-id", vpc), filter("association.main", "true")...)}).RouteTables[0]
 	block := do(r, r.DescribeVpcs, shape.DescribeVpcsInput{VpcIds: []string{vpc}}).Vpcs[0].CidrBlockAssociationSet[0].AssociationId
 	for _, c := range []struct{ got, want []string }{
-		{r.associated(a), []string{"route-table/" + table, "subnet/" + subnet}},
-		{r.associated(main.Associations[0].RouteTableAssociationId), []string{"route-table/" + main.RouteTableId}},
-		{r.associated("rtbassoc-12345678"), []string{"route-table/*"}},
-		{r.associated(""), []string{"route-table/*"}},
+		{r.joinedBy(a), []string{"route-table/" + table, "subnet/" + subnet}},
+		{r.joinedBy(main.Associations[0].RouteTableAssociationId), []string{"route-table/" + main.RouteTableId}},
+		{r.joinedBy("rtbassoc-12345678"), []string{"route-table/*"}},
+		{r.joinedBy(""), []string{"route-table/*"}},
 		{[]string{r.blockOwner(&shape.DisassociateVpcCidrBlockInput{AssociationId: block})}, []string{vpc}},
 		{[]string{r.blockOwner(&shape.DisassociateVpcCidrBlockInput{AssociationId: "vpc-cidr-assoc-12345678"})}, []string{"*"}},
 	} {

@@ -11,7 +11,7 @@ import (
 func TestAnInternetGatewayComesAndGoes(t *testing.T) {
 	r := newRig(t)
 	vpc := r.vpc("10.0.0.0/16")
-	made := do(r, r.CreateInternetGateway, shape.CreateInternetGatewayInput{TagSpecifications: tagged1("internet-gateway")}).InternetGateway
+	made := do(r, r.CreateInternetGateway, shape.CreateInternetGatewayInput{TagSpecifications: named1("internet-gateway")}).InternetGateway
 	id := made.InternetGatewayId
 	if len(made.Attachments) != 0 || made.OwnerId != "000000000000" || made.Tags[0].Value != "mine" {
 		t.Errorf("got %+v", made)

@@ -13,9 +13,9 @@ import (
 func TestANATGatewayHasAnInterfaceAndAnAddress(t *testing.T) {
 	r := newRig(t)
 	vpc := r.vpc("10.0.0.0/16")
-	subnet, address := r.subnetOf(vpc, "10.0.1.0/24"), r.allocate()
+	subnet, address := r.subnetOf(vpc, "10.0.1.0/24"), r.elastic()
 	gateway := r.gateway(vpc)
-	n := do(r, r.CreateNatGateway, shape.CreateNatGatewayInput{SubnetId: subnet, AllocationId: address, PrivateIpAddress: "10.0.1.9", TagSpecifications: tagged1("natgateway")}).NatGateway
+	n := do(r, r.CreateNatGateway, shape.CreateNatGatewayInput{SubnetId: subnet, AllocationId: address, PrivateIpAddress: "10.0.1.9", TagSpecifications: named1("natgateway")}).NatGateway
 	a := n.NatGatewayAddresses[0]
 	if n.State != "available" || n.ConnectivityType != "public" || n.VpcId != vpc || n.Tags[0].Value != "mine" || !n.CreateTime.Equal(start) ||
 		a.PrivateIp != "10.0.1.9" || a.PublicIp != "203.0.113.7" || a.AllocationId != address || !strings.HasPrefix(a.AssociationId, "eipassoc-") || !yes(a.IsPrimary) {
@@ -66,12 +66,12 @@ func TestRefusedNATGateways(t *testing.T) {
 	vpc := r.vpc("10.0.0.0/16")
 	subnet, inside := r.subnetOf(vpc, "10.0.1.0/28"), r.subnetOf(r.vpc("10.1.0.0/16"), "10.1.1.0/24")
 	r.gateway(vpc)
-	address := r.allocate()
+	address := r.elastic()
 	launch := newID[cloud.AllocationID](r.Service, "eipalloc")
 	r.write(func(t *store.Txn) {
 		store.Create(t, store.Addresses, launch, cloud.Address{ID: launch, Account: "000000000000", Launch: true})
 	})
-	used := r.allocate()
+	used := r.elastic()
 	do(r, r.CreateNatGateway, shape.CreateNatGatewayInput{SubnetId: subnet, AllocationId: used, PrivateIpAddress: "10.0.1.5"})
 	was := r.head()
 	create := func(f func(in *shape.CreateNatGatewayInput)) string {

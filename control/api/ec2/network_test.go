@@ -38,7 +38,7 @@ func filter(name string, values ...string) []shape.Filter {
 	return []shape.Filter{{Name: name, Values: values}}
 }
 
-func tagged1(kind string) []shape.TagSpecification {
+func named1(kind string) []shape.TagSpecification {
 	return []shape.TagSpecification{{ResourceType: kind, Tags: []shape.Tag{{Key: "Name", Value: "mine"}}}}
 }
 
@@ -69,8 +69,8 @@ func (r *rig) gateway(vpc string) string {
 	return id
 }
 
-// allocate writes what AllocateAddress would.
-func (r *rig) allocate() string {
+// elastic writes what AllocateAddress would.
+func (r *rig) elastic() string {
 	r.Helper()
 	id := newID[cloud.AllocationID](r.Service, "eipalloc")
 	r.write(func(t *store.Txn) {
@@ -200,7 +200,7 @@ func TestWhatWasDecidedOnThePastIsNotDone(t *testing.T) {
 				return c
 			}, "InvalidParameterValue"},
 		{"a public address comes into use and the gateway is detached", true, func() {
-			do(r, r.CreateNatGateway, shape.CreateNatGatewayInput{SubnetId: subnet, AllocationId: r.allocate()})
+			do(r, r.CreateNatGateway, shape.CreateNatGatewayInput{SubnetId: subnet, AllocationId: r.elastic()})
 		},
 			func(r *rig) string {
 				_, c := try(r, r.DetachInternetGateway, shape.DetachInternetGatewayInput{InternetGatewayId: gateway, VpcId: other})
@@ -309,7 +309,7 @@ func TestOtherAccountsSeeNoNetworks(t *testing.T) {
 	vpc := r.vpc("10.0.0.0/16")
 	subnet, table, gateway := r.subnetOf(vpc, "10.0.1.0/24"), r.table(vpc), r.gateway(vpc)
 	association := do(r, r.AssociateRouteTable, shape.AssociateRouteTableInput{RouteTableId: table, SubnetId: subnet}).AssociationId
-	nat := do(r, r.CreateNatGateway, shape.CreateNatGatewayInput{SubnetId: subnet, AllocationId: r.allocate()}).NatGateway.NatGatewayId
+	nat := do(r, r.CreateNatGateway, shape.CreateNatGatewayInput{SubnetId: subnet, AllocationId: r.elastic()}).NatGateway.NatGatewayId
 	block := do(r, r.DescribeVpcs, shape.DescribeVpcsInput{VpcIds: []string{vpc}}).Vpcs[0].CidrBlockAssociationSet[0].AssociationId
 	was := r.head()
 	r.ctx = api.WithCaller(t.Context(), api.Identity{Account: "111111111111"})
@@ -346,7 +346,7 @@ func TestADryRunOfTheNetworkWritesNothing(t *testing.T) {
 	vpc := r.vpc("10.0.0.0/16")
 	subnet, table, gateway := r.subnetOf(vpc, "10.0.1.0/24"), r.table(vpc), r.gateway(vpc)
 	association := do(r, r.AssociateRouteTable, shape.AssociateRouteTableInput{RouteTableId: table, SubnetId: subnet}).AssociationId
-	free, address := r.gateway(""), r.allocate()
+	free, address := r.gateway(""), r.elastic()
 	route := shape.CreateRouteInput{RouteTableId: table, GatewayId: gateway, DestinationCidrBlock: "0.0.0.0/0"}
 	do(r, r.CreateRoute, route)
 	was := r.head()

@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strconv"
@@ -21,6 +22,7 @@ type query[T any] struct {
 	fields  fields[T]
 	tags    func(T) []shape.Tag // nil for items without
 	id      func(T) string
+	most    int64 // that MaxResults may be; 0 for what most allow
 }
 
 // bounds are what most describing actions allow for MaxResults.
@@ -29,7 +31,9 @@ var bounds = api.Bounds{Min: 5, Max: 1000}
 // ask answers a describing action: all items from one snapshot, those that match, one page of them. The
 // snapshot of a later page is the store as it was for the first.
 func ask[T any](ctx context.Context, s *Service, q query[T], all func(*store.Snapshot) ([]T, error)) ([]T, string, error) {
-	page, err := s.Pager.Page(ctx, q.in, bounds)
+	limits := bounds
+	limits.Max = cmp.Or(q.most, limits.Max)
+	page, err := s.Pager.Page(ctx, q.in, limits)
 	if err != nil {
 		return nil, "", err
 	}

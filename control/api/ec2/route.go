@@ -30,10 +30,10 @@ func (s *Service) routeActions() []api.Action {
 			return []string{"route-table/" + in.RouteTableId, "subnet/" + in.SubnetId}
 		})),
 		api.Do("DisassociateRouteTable", s.DisassociateRouteTable, api.Resource(func(in *shape.DisassociateRouteTableInput) []string {
-			return s.associated(in.AssociationId)
+			return s.joinedBy(in.AssociationId)
 		})),
 		api.Do("ReplaceRouteTableAssociation", s.ReplaceRouteTableAssociation, api.Resource(func(in *shape.ReplaceRouteTableAssociationInput) []string {
-			return append(s.associated(in.AssociationId), "route-table/"+in.RouteTableId)
+			return append(s.joinedBy(in.AssociationId), "route-table/"+in.RouteTableId)
 		})),
 	}
 }
@@ -58,7 +58,7 @@ func (s *Service) CreateRouteTable(ctx context.Context, in *shape.CreateRouteTab
 		if err != nil {
 			return err
 		}
-		touch(t, store.VPCs, v)
+		renew(t, store.VPCs, v)
 		store.Create(t, store.RouteTables, id, cloud.RouteTable{ID: id, Account: caller(ctx), VPC: v.Value.ID, Tags: given["route-table"]})
 		return nil
 	})
@@ -77,7 +77,7 @@ func (s *Service) CreateRouteTable(ctx context.Context, in *shape.CreateRouteTab
 	return &shape.CreateRouteTableOutput{ClientToken: in.ClientToken, RouteTable: ptr(m.table(o.Value))}, nil
 }
 
-// DeleteRouteTable deletes a table that no subnet uses. Whoever begins to use one touches it.
+// DeleteRouteTable deletes a table that no subnet uses. Whoever begins to use one renews it.
 func (s *Service) DeleteRouteTable(ctx context.Context, in *shape.DeleteRouteTableInput) (*shape.DeleteRouteTableOutput, error) {
 	err := s.commit(ctx, in.DryRun, func(snap *store.Snapshot, t *store.Txn) error {
 		o, err := find(snap, store.RouteTables, cloud.RouteTableID(in.RouteTableId), caller(ctx), aRouteTable)
@@ -265,7 +265,7 @@ func (s *Service) target(ctx context.Context, snap *store.Snapshot, t *store.Txn
 
 // DescribeRouteTables shows route tables with their routes and who uses them.
 func (s *Service) DescribeRouteTables(ctx context.Context, in *shape.DescribeRouteTablesInput) (*shape.DescribeRouteTablesOutput, error) {
-	q := query[shape.RouteTable]{in: in, filters: in.Filters, fields: tableFields, id: func(t shape.RouteTable) string { return t.RouteTableId }, tags: func(t shape.RouteTable) []shape.Tag { return t.Tags }}
+	q := query[shape.RouteTable]{in: in, most: 100, filters: in.Filters, fields: tableFields, id: func(t shape.RouteTable) string { return t.RouteTableId }, tags: func(t shape.RouteTable) []shape.Tag { return t.Tags }}
 	page, next, err := ask(ctx, s, q, func(snap *store.Snapshot) ([]shape.RouteTable, error) {
 		all, err1 := list[cloud.RouteTable, cloud.RouteTableID](snap, store.RouteTables, in.RouteTableIds, caller(ctx), aRouteTable)
 		m, err2 := readMap(snap)

@@ -29,7 +29,7 @@ func TestRoutesLeadToWhatIsThere(t *testing.T) {
 	in := small()
 	in.SubnetId = subnet
 	i := r.run(in).Instances[0]
-	nat := do(r, r.CreateNatGateway, shape.CreateNatGatewayInput{SubnetId: subnet, AllocationId: r.allocate()}).NatGateway.NatGatewayId
+	nat := do(r, r.CreateNatGateway, shape.CreateNatGatewayInput{SubnetId: subnet, AllocationId: r.elastic()}).NatGateway.NatGatewayId
 	route := func(in shape.CreateRouteInput) {
 		t.Helper()
 		in.RouteTableId = table
@@ -215,7 +215,7 @@ func TestWhoUsesWhichTable(t *testing.T) {
 func TestAClientTokenMakesOneTable(t *testing.T) {
 	r := newRig(t)
 	vpc := r.vpc("10.0.0.0/16")
-	in := shape.CreateRouteTableInput{VpcId: vpc, ClientToken: "once", TagSpecifications: tagged1("route-table")}
+	in := shape.CreateRouteTableInput{VpcId: vpc, ClientToken: "once", TagSpecifications: named1("route-table")}
 	first, again := do(r, r.CreateRouteTable, in), do(r, r.CreateRouteTable, in)
 	if first.RouteTable.RouteTableId != again.RouteTable.RouteTableId || again.ClientToken != "once" || again.RouteTable.Tags[0].Value != "mine" {
 		t.Errorf("got %+v and %+v, want one table", first.RouteTable, again.RouteTable)

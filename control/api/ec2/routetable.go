@@ -34,7 +34,7 @@ func (s *Service) AssociateRouteTable(ctx context.Context, in *shape.AssociateRo
 		if err != nil || next.RouteAssociation != id {
 			return err
 		}
-		touch(t, store.RouteTables, table)
+		renew(t, store.RouteTables, table)
 		store.Update(t, store.Subnets, o, next)
 		return nil
 	})
@@ -74,7 +74,7 @@ func (s *Service) ReplaceRouteTableAssociation(ctx context.Context, in *shape.Re
 		if err != nil {
 			return err
 		}
-		touch(t, store.RouteTables, table)
+		renew(t, store.RouteTables, table)
 		if vpc != nil {
 			next := vpc.Value
 			if table.Value.VPC != next.ID {
@@ -122,8 +122,8 @@ func user(snap *store.Snapshot, who cloud.AccountID, id string) (*store.Object[c
 	return nil, nil, cloud.NotFound("InvalidAssociationID.NotFound", "association ID", id)
 }
 
-// associated returns what permission is asked for to change an association: the table, and the subnet that uses it.
-func (s *Service) associated(id string) []string {
+// joinedBy returns what permission is asked for to change an association: the table, and the subnet that uses it.
+func (s *Service) joinedBy(id string) []string {
 	snap := s.Mirror.Snapshot()
 	if subnets, err := store.Mirrored(snap, store.Subnets); err == nil {
 		for _, o := range subnets {

@@ -12,7 +12,7 @@ import (
 func TestASubnetShowsWhatItHas(t *testing.T) {
 	r := newRig(t)
 	vpc := r.vpc("10.0.0.0/16")
-	s := do(r, r.CreateSubnet, shape.CreateSubnetInput{VpcId: vpc, CidrBlock: "10.0.1.77/24", TagSpecifications: tagged1("subnet")}).Subnet
+	s := do(r, r.CreateSubnet, shape.CreateSubnetInput{VpcId: vpc, CidrBlock: "10.0.1.77/24", TagSpecifications: named1("subnet")}).Subnet
 	if s.CidrBlock != "10.0.1.0/24" || s.AvailabilityZone != "r-1a" || *s.AvailableIpAddressCount != 251 || s.State != "available" || yes(s.MapPublicIpOnLaunch) || s.Tags[0].Value != "mine" {
 		t.Errorf("got %+v", s)
 	}

@@ -14,7 +14,7 @@ import (
 func TestAVPCIsBornWithATableAnACLAndAGroup(t *testing.T) {
 	r := newRig(t)
 	theDefault := do(r, r.DescribeVpcs, shape.DescribeVpcsInput{Filters: filter("is-default", "true")}).Vpcs[0]
-	v := do(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.18/16", InstanceTenancy: "default", TagSpecifications: tagged1("vpc")}).Vpc
+	v := do(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.18/16", InstanceTenancy: "default", TagSpecifications: named1("vpc")}).Vpc
 	if v.CidrBlock != "10.0.0.0/16" || v.State != "available" || yes(v.IsDefault) || v.DhcpOptionsId != theDefault.DhcpOptionsId || v.Tags[0].Value != "mine" {
 		t.Errorf("got %+v, want the canonical block, and the DHCP options of the account, %s", v, theDefault.DhcpOptionsId)
 	}
@@ -66,7 +66,7 @@ func TestRefusedVPCs(t *testing.T) {
 		{"a pool", second(try(r, r.CreateVpc, shape.CreateVpcInput{Ipv4IpamPoolId: "ipam-pool-1", Ipv4NetmaskLength: number(16)})), "UnsupportedOperation"},
 		{"IPv6 of its own", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/16", Ipv6Pool: "p"})), "UnsupportedOperation"},
 		{"another region's border", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/16", Ipv6CidrBlockNetworkBorderGroup: "us-east-1"})), "InvalidParameterValue"},
-		{"tags of something else", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/16", TagSpecifications: tagged1("subnet")})), "InvalidParameterValue"},
+		{"tags of something else", second(try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.0.0.0/16", TagSpecifications: named1("subnet")})), "InvalidParameterValue"},
 		{"a second default VPC", second(try(r, r.CreateDefaultVpc, shape.CreateDefaultVpcInput{})), "DefaultVpcAlreadyExists"},
 		{"delete a VPC with a subnet", second(try(r, r.DeleteVpc, shape.DeleteVpcInput{VpcId: vpc})), "DependencyViolation"},
 		{"delete no VPC", second(try(r, r.DeleteVpc, shape.DeleteVpcInput{VpcId: "vpc-12345678"})), "InvalidVpcID.NotFound"},
@@ -202,7 +202,9 @@ func TestABlockOfIPv6IsOneVPCsOnly(t *testing.T) {
 
 func TestTheDefaultVPCIsMadeAnew(t *testing.T) {
 	r := newRig(t)
-	r.write(func(t *store.Txn) { store.Create(t, store.Hosts, "h-2", cloud.Host{ID: "h-2", Zone: "r-1b"}) })
+	r.write(func(t *store.Txn) {
+		store.Create(t, store.Hosts, "h-2", cloud.Host{ID: "h-2", Zone: "r-1b", VCPUs: 4, MemoryMiB: 2048})
+	})
 	was := do(r, r.DescribeVpcs, shape.DescribeVpcsInput{}).Vpcs[0]
 	subnet := do(r, r.DescribeSubnets, shape.DescribeSubnetsInput{}).Subnets[0]
 	gateway := do(r, r.DescribeInternetGateways, shape.DescribeInternetGatewaysInput{}).InternetGateways[0].InternetGatewayId
