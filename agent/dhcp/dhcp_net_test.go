@@ -40,7 +40,7 @@ func TestARealClientGetsALeaseRenewsAndIsRefusedAnother(t *testing.T) {
 	c := dial(t, client)
 	lease, err := c.Request(ctx)
 	if err != nil {
-		t.Fatalf("request: %v; counters %v", err, s.Counters.Map())
+		t.Fatalf("request: %v; counters %v", err, s.Counts())
 	}
 	if got := lease.ACK.YourIPAddr.String(); got != guest.Address.String() {
 		t.Errorf("leased %s, want %s", got, guest.Address)

@@ -367,7 +367,7 @@ func (m *Manager) follow(ctx context.Context, w waiter) {
 // Counters returns what DHCP and the rules have counted: dhcp_acks, VPC/spoof, VPC/arp_spoof, host/isolated.
 func (m *Manager) Counters() map[string]uint64 {
 	out := map[string]uint64{}
-	for k, v := range m.dhcp.Counters.Map() {
+	for k, v := range m.dhcp.Counts() {
 		out["dhcp_"+k] = v
 	}
 	m.mu.Lock()

@@ -46,6 +46,7 @@ var rooms = map[string]int{
 
 	"agent":          mains,
 	"agent/metadata": deciders,
+	"agent/wire":     contracts, // frames and sockets of all that configures guests
 	"agent/link":     engines,
 	"agent/firewall": engines,
 	"agent/dhcp":     engines,
@@ -142,7 +143,7 @@ var libraries = map[string]library{
 	"github.com/fsnotify/fsnotify":                  {why: "inotify for the instance directories", doors: []string{"internal/bundle"}},
 	"github.com/google/nftables":                    {why: "nf_tables by netlink: one batch, no parsing of nft's text", doors: []string{"agent/firewall"}},
 	"github.com/gorilla/websocket":                  {why: "the websocket of Run Command", doors: []string{"runcmd/wire"}},
-	"github.com/insomniacslk/dhcp":                  {why: "DHCP packets; the guest's client", doors: []string{"agent/dhcp", "initramfs/lease"}},
+	"github.com/insomniacslk/dhcp":                  {why: "DHCP's messages, as a second witness in tests"},
 	"github.com/klauspost/compress":                 {why: "zstd of kernels and ramdisks", doors: []string{"initramfs/codec", "internal/block"}},
 	"github.com/landlock-lsm/go-landlock":           {why: "the file system rights of QEMU", doors: []string{"hypervisor-shim/jail"}},
 	"github.com/mdlayher/netlink":                   {why: "the transport that google/nftables exposes", doors: []string{"agent/firewall"}},
