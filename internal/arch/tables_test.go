@@ -44,16 +44,18 @@ var rooms = map[string]int{
 	"control/cluster":   conductors,
 	"control/api":       conductors,
 
-	"agent":          mains,
-	"agent/metadata": deciders,
-	"agent/wire":     contracts, // frames and sockets of all that configures guests
-	"agent/link":     engines,
-	"agent/firewall": engines,
-	"agent/dhcp":     engines,
-	"agent/unit":     engines,
-	"agent/eni":      conductors,
-	"agent/host":     conductors,
-	"agent/door":     conductors,
+	"agent":           mains,
+	"agent/metadata":  deciders,
+	"agent/wire":      contracts, // frames and sockets of all that configures guests
+	"agent/link":      engines,
+	"agent/firewall":  engines,
+	"agent/dhcp":      engines,
+	"agent/dhcp6":     engines,
+	"agent/unit":      engines,
+	"agent/neighbour": engines,
+	"agent/eni":       conductors,
+	"agent/host":      conductors,
+	"agent/door":      conductors,
 
 	"hypervisor-shim":         mains,
 	"hypervisor-shim/machine": deciders,
