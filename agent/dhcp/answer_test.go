@@ -124,7 +124,7 @@ func TestAnswers(t *testing.T) {
 // respond is the frame that answers a packet, nil for silence.
 func respond(index int, packet []byte, c *Counters, hosts ...Host) []byte {
 	out := wire.Answer{Index: index, Data: make([]byte, 0, 1514)}
-	if compile(Network{Hosts: hosts}).answer(wire.Packet{Index: index, Data: packet}, &out, c) != answered {
+	if compile(Network{Hosts: hosts}, nil).answer(wire.Packet{Index: index, Data: packet}, &out, c) != answered {
 		return nil
 	}
 	return out.Data

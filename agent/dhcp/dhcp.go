@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -89,6 +90,9 @@ type Server struct {
 	log    *slog.Logger
 	wire   *wire.Server
 	alarms atomic.Int64 // when the last decline was logged, in seconds
+
+	mu   sync.Mutex
+	last map[string]*responder // guarded by mu; by network
 }
 
 // New returns a server without networks.
@@ -96,9 +100,13 @@ func New(log *slog.Logger) *Server { return &Server{log: log, wire: wire.New(wir
 
 // Apply makes the networks and their hosts the wanted ones: all others are answered no more.
 func (s *Server) Apply(want []Network) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var networks []wire.Network
+	now := map[string]*responder{}
 	for _, n := range want {
-		r := compile(n)
+		r := compile(n, s.last[n.Name])
+		now[n.Name] = r
 		networks = append(networks, wire.Network{Name: n.Name, Enter: n.Enter, Handle: func(in wire.Packet, out *wire.Answer) bool {
 			verdict := r.answer(in, out, &s.Counters)
 			if verdict == declined {
@@ -107,6 +115,7 @@ func (s *Server) Apply(want []Network) error {
 			return verdict == answered
 		}})
 	}
+	s.last = now
 	return s.wire.Apply(networks)
 }
 

@@ -22,10 +22,19 @@ type responder struct {
 	request request
 }
 
-func compile(n Network) *responder {
+// compile writes out what a network's hosts are told, but for what the last responder has already.
+func compile(n Network, last *responder) *responder {
 	r := &responder{hosts: make(map[key]*host, len(n.Hosts)), relays: map[Relay]bool{}}
-	for _, h := range n.Hosts {
-		r.hosts[key{h.Index, h.MAC}] = newHost(h)
+	for i := range n.Hosts {
+		h := &n.Hosts[i]
+		k := key{h.Index, h.MAC}
+		if last != nil {
+			if was := last.hosts[k]; was != nil && was.of.equal(h) {
+				r.hosts[k] = was // its memory goes along: both are used by the goroutine of the network
+				continue
+			}
+		}
+		r.hosts[k] = newHost(*h)
 	}
 	for _, relay := range n.Relays {
 		r.relays[relay] = true
@@ -38,6 +47,7 @@ const bootp = wire.EthernetSize + wire.IPv4Size + wire.UDPSize
 
 // host is a Host with its answer written out.
 type host struct {
+	of              Host
 	mac             [6]byte
 	address, router [4]byte
 	mtu             int
@@ -68,7 +78,7 @@ type selection struct {
 }
 
 func newHost(h Host) *host {
-	c := &host{mac: h.MAC, address: as4(h.Address), router: as4(h.Router), mtu: h.MTU}
+	c := &host{of: h, mac: h.MAC, address: as4(h.Address), router: as4(h.Router), mtu: h.MTU}
 	b := wire.AppendEthernet(make([]byte, 0, bootp+offOptions), h.MAC, h.Source, wire.TypeIPv4)
 	b = append(b, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, wire.ProtocolUDP, 0, 0)
 	b = append(append(b, c.router[:]...), c.address[:]...)
@@ -83,6 +93,13 @@ func newHost(h Host) *host {
 	c.granted = binary.BigEndian.AppendUint32([]byte{optLease, 4}, Lease)
 	c.told = options(h)
 	return c
+}
+
+func (h *Host) equal(o *Host) bool {
+	return h.Index == o.Index && h.MAC == o.MAC && h.Source == o.Source && h.Address == o.Address && h.Subnet == o.Subnet && h.Router == o.Router &&
+		h.Gateway == o.Gateway && h.MTU == o.MTU && h.Hostname == o.Hostname && h.Domain == o.Domain && h.NetBIOSNode == o.NetBIOSNode &&
+		slices.Equal(h.Routes, o.Routes) && slices.Equal(h.Search, o.Search) && slices.Equal(h.Resolvers, o.Resolvers) &&
+		slices.Equal(h.TimeServers, o.TimeServers) && slices.Equal(h.NetBIOS, o.NetBIOS)
 }
 
 func as4(a netip.Addr) [4]byte {
