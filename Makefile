@@ -47,13 +47,13 @@ vm: build ## tests with guests in QEMU (root)
 walk: build ## the walkthrough's scripts, with the AWS CLI (root)
 	@$(COUNT) walk $(GO) test -count=1 -tags walk -p 1 -timeout 20m $$(deploy/scripts/tagged walk)
 
-bench: needs-test build ## every figure: name, ours, reference, ratio, target, met; JSON lines into $$BENCH_OUT
+bench: needs-bench build ## every figure: name, ours, reference, ratio, target, met; JSON lines into $$BENCH_OUT
 	@$(GO) run ./deploy/bench --bin bin
 
 fresh: ## proves demo and test in a newly bootstrapped Debian 12 without Go (root, systemd-nspawn)
 	@deploy/scripts/fresh
 
-needs-run needs-test:
+needs-run needs-test needs-bench:
 	@deploy/scripts/needs $(@:needs-%=%)
 
 deb rpm lab: ## not there yet
@@ -63,4 +63,4 @@ help: ## this
 	@sed -n 's/^\([a-z ]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
 
 .DEFAULT_GOAL = build
-.PHONY: build demo run test check fmt vet lint generated arch unit net vm walk bench fresh needs-run needs-test deb rpm lab help
+.PHONY: build demo run test check fmt vet lint generated arch unit net vm walk bench fresh needs-run needs-test needs-bench deb rpm lab help

@@ -4,6 +4,7 @@ package dhcp
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -17,7 +18,30 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 )
 
-func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
+func TestMain(m *testing.M) {
+	if n, err := strconv.Atoi(os.Getenv(relayed)); err == nil {
+		if err := serveRelay(n); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(nstest.Main(m))
+}
+
+// serve runs a server with one network until the test ends.
+func serve(t *testing.T, n Network) *Server {
+	t.Helper()
+	s := New(slog.New(slog.DiscardHandler))
+	if err := s.Apply([]Network{n}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = s.Run(ctx) })
+	t.Cleanup(func() { stop(); wg.Wait(); s.Close() })
+	return s
+}
 
 func TestARealClientGetsALeaseRenewsAndIsRefusedAnother(t *testing.T) {
 	side, client := nstest.New(t, "dhcpserver"), nstest.New(t, "dhcpclient")
@@ -28,19 +52,12 @@ func TestARealClientGetsALeaseRenewsAndIsRefusedAnother(t *testing.T) {
 	h := guest
 	h.Index, _ = strconv.Atoi(strings.SplitN(side.IP("-o link show tap0"), ":", 2)[0])
 
-	s := New(slog.New(slog.DiscardHandler))
-	if err := s.Apply([]Network{{Name: "one", Enter: side.Do, Hosts: []Host{h}}}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = s.Run(ctx) })
-	t.Cleanup(func() { stop(); wg.Wait(); s.Close() })
-
+	s := serve(t, Network{Name: "one", Enter: side.Do, Hosts: []Host{h}})
+	ctx := context.Background()
 	c := dial(t, client)
 	lease, err := c.Request(ctx)
 	if err != nil {
-		t.Fatalf("request: %v; counters %v", err, s.Counters.Map())
+		t.Fatalf("request: %v; counters %v", err, s.Counts())
 	}
 	if got := lease.ACK.YourIPAddr.String(); got != guest.Address.String() {
 		t.Errorf("leased %s, want %s", got, guest.Address)

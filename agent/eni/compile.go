@@ -29,6 +29,7 @@ type Leases struct {
 	Network string
 	Taps    []string
 	Hosts   []dhcp.Host
+	IPv6    Leases6
 }
 
 // Refused is why a part of the wish cannot be: the error says what of it, the rest of the plan stands.
@@ -107,6 +108,7 @@ func (n *compiled) part(i Interface) (p part, err error) {
 		Groups: texts(i.Groups), Mark: mark(i.ID), Unchecked: !i.SourceDestCheck,
 	}
 	p.host = lease(n.settings, n.vpc, i, mac, mtu)
+	p.ipv6 = lease6(n.vpc, i, mac, mtu)
 	return p, nil
 }
 
@@ -118,10 +120,11 @@ func (n *compiled) assemble() {
 	rules := firewall.Config{
 		Prefixes: n.used.vpc, Services: services, Interfaces: make([]firewall.Interface, len(n.parts)),
 	}
-	leases := Leases{Network: name, Taps: make([]string, len(n.parts)), Hosts: make([]dhcp.Host, len(n.parts))}
+	leases := Leases{Network: name, Taps: make([]string, len(n.parts)), Hosts: make([]dhcp.Host, len(n.parts)), IPv6: Leases6{Prefixes: blocks6(v.VPC)}}
 	for k := range n.parts {
 		p := &n.parts[k]
 		network.Taps[k], rules.Interfaces[k], leases.Taps[k], leases.Hosts[k] = p.tap, p.rule, p.tap.Name, p.host
+		leases.IPv6.add(p.tap.Name, p.ipv6)
 		router := n.real[k].Network.Router()
 		if !slices.Contains(rules.Gateways, router) {
 			rules.Gateways = append(rules.Gateways, router)

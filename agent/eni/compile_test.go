@@ -37,7 +37,8 @@ func sample() Config {
 	c := Config{
 		Prefix: "ic0a1b2c", Domain: "ichiro-1.compute.internal",
 		VPCs: []cloud.HostNetwork{{
-			VPC: cloud.VPC{ID: "vpc-a", CIDR: netip.MustParsePrefix("172.31.0.0/16")},
+			VPC:     cloud.VPC{ID: "vpc-a", CIDR: netip.MustParsePrefix("172.31.0.0/16")},
+			Options: cloud.DHCPOptions{ID: "dopt-1", DomainNameServers: []string{cloud.ProvidedDNS}},
 			Subnets: []cloud.HostSubnet{{
 				Subnet: cloud.Subnet{ID: "subnet-a", VPC: "vpc-a", CIDR: netip.MustParsePrefix("172.31.0.0/16")},
 				Routes: []cloud.HostRoute{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Internet: true}},

@@ -35,6 +35,7 @@ type part struct {
 	tap  link.Tap
 	rule firewall.Interface
 	host dhcp.Host
+	ipv6 *leased6
 }
 
 func newCompiler() *compiler { return &compiler{last: map[cloud.VPCID]*compiled{}} }

@@ -32,11 +32,14 @@ type Config struct {
 	Prefix     string              // names of this host in the root namespace, see Prefix
 	Uplink     string              // link of the root namespace that leads out; empty: the default route's
 	Pool       netip.Prefix        // for the uplinks' addresses; zero: DefaultPool
-	Domain     string              // DHCP option 15, such as ichiro-1.compute.internal
+	Domain     string              // DHCP option 15 where the VPC says none, such as ichiro-1.compute.internal
 	Strict     bool                // an interface speaks as itself only; else also as the others of its instance
-	Resolvers  []netip.Addr        // DHCP option 6; none: the option is not given
+	Resolvers  []netip.Addr        // DHCP option 6 where the VPC says none; none: the option is not given
 	VPCs       []cloud.HostNetwork // those that have an interface here
 	Interfaces []Interface
+
+	ClasslessRoutes bool `json:",omitempty"` // DHCP option 121: the default route, and the metadata service on the link
+	OneDefaultRoute bool `json:",omitempty"` // DHCP tells a default route to the first interface of an instance only
 }
 
 // Interface is one network interface of an instance on this host.

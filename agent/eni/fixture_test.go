@@ -50,7 +50,8 @@ func config(prefix string, interfaces ...Interface) Config {
 	c := Config{
 		Prefix: prefix, Domain: "ichiro-1.compute.internal",
 		VPCs: []cloud.HostNetwork{{
-			VPC: cloud.VPC{ID: "vpc-1", CIDR: netip.MustParsePrefix("172.31.0.0/16")},
+			VPC:     cloud.VPC{ID: "vpc-1", CIDR: netip.MustParsePrefix("172.31.0.0/16")},
+			Options: cloud.DHCPOptions{ID: "dopt-1", DomainNameServers: []string{cloud.ProvidedDNS}},
 			Subnets: []cloud.HostSubnet{{
 				Subnet: cloud.Subnet{ID: "subnet-1", VPC: "vpc-1", CIDR: netip.MustParsePrefix("172.31.0.0/16")},
 				Routes: []cloud.HostRoute{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Internet: true}},

@@ -22,6 +22,7 @@ type Manager struct {
 	log    *slog.Logger
 	links  *link.Links
 	dhcp   *dhcp.Server
+	ipv6   configurers
 	stale  chan struct{} // somebody else has changed something
 	moved  chan struct{} // an Apply may have made or dropped namespaces
 
@@ -45,7 +46,7 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 		return nil, err
 	}
 	return &Manager{
-		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), taps: map[cloud.InterfaceID]tapOf{}, cuts: map[string]firewall.Config{},
+		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), ipv6: newConfigurers(log), taps: map[cloud.InterfaceID]tapOf{}, cuts: map[string]firewall.Config{},
 		compiler: newCompiler(), host: firewall.NewRules(nil), rules: map[*link.Space]*firewall.Rules{},
 		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}, nil
@@ -54,6 +55,7 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 // Close lets go of sockets and namespaces. Guests keep their network; only DHCP is silent until a successor comes.
 func (m *Manager) Close() {
 	m.dhcp.Close()
+	m.ipv6.close()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.host.Close()
@@ -235,7 +237,7 @@ func (m *Manager) prune() {
 	}
 }
 
-// lease gives the DHCP server the taps that are there now.
+// lease gives the servers of DHCP and of IPv6 the taps that are there now.
 func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 	var networks []dhcp.Network
 	for _, l := range plan.DHCP {
@@ -251,7 +253,7 @@ func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 		}
 		networks = append(networks, n)
 	}
-	return m.dhcp.Apply(networks)
+	return errors.Join(m.dhcp.Apply(networks), m.ipv6.apply(plan.DHCP, networks, indexes))
 }
 
 func (m *Manager) remember(want Config) {
@@ -294,6 +296,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
 	group.Go(func() { _ = m.dhcp.Run(ctx) })
+	m.ipv6.run(ctx, &group)
 	watched := map[waiter]context.CancelFunc{}
 	again := time.NewTimer(time.Hour)
 	again.Stop()
@@ -364,12 +367,13 @@ func (m *Manager) follow(ctx context.Context, w waiter) {
 	}
 }
 
-// Counters returns what DHCP and the rules have counted: dhcp_acks, VPC/spoof, VPC/arp_spoof, host/isolated.
+// Counters returns what DHCP and the rules have counted: dhcp_acks, dhcp6_replies, neighbour_answers, VPC/spoof, VPC/arp_spoof, host/isolated.
 func (m *Manager) Counters() map[string]uint64 {
 	out := map[string]uint64{}
-	for k, v := range m.dhcp.Counters.Map() {
+	for k, v := range m.dhcp.Counts() {
 		out["dhcp_"+k] = v
 	}
+	m.ipv6.counts(out)
 	m.mu.Lock()
 	var networks []string
 	for _, t := range m.taps {

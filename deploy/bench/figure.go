@@ -19,6 +19,7 @@ type figure struct {
 	Reference float64   `json:"reference,omitempty"`
 	Ratio     float64   `json:"ratio,omitempty"`
 	Target    float64   `json:"target"`
+	Least     bool      `json:"least,omitempty"` // the target is a lower bound
 	Met       bool      `json:"met"`
 	Note      string    `json:"note,omitempty"`
 	OursRaw   []float64 `json:"ours_raw,omitempty"`
@@ -34,13 +35,16 @@ func (b *bench) bound(f figure) {
 	b.figures = append(b.figures, f)
 }
 
-// compare adds a figure whose ratio to its reference must not be above its target.
+// compare adds a figure whose ratio to its reference must not be above its target, or not below it.
 func (b *bench) compare(f figure) {
 	if len(f.OursRaw) > 0 {
 		f.Ours, f.Reference = median(f.OursRaw), median(f.RefRaw)
 	}
 	f.Ratio = f.Ours / f.Reference
 	f.Met = f.Ratio <= f.Target
+	if f.Least {
+		f.Met = f.Ratio >= f.Target
+	}
 	b.figures = append(b.figures, f)
 }
 
@@ -63,6 +67,9 @@ func report(out io.Writer, figures []figure) error {
 		reference, ratio, target := "-", "-", "<= "+number(f.Target)+" "+f.Unit
 		if f.Ratio != 0 {
 			reference, ratio, target = number(f.Reference)+" "+f.Unit, number(f.Ratio), "<= "+number(f.Target)
+			if f.Least {
+				target = ">= " + number(f.Target)
+			}
 		}
 		met := "yes"
 		if !f.Met {

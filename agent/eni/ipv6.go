@@ -1,0 +1,130 @@
+package eni
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/ichiro-metal/ichiro/agent/dhcp"
+	"github.com/ichiro-metal/ichiro/agent/dhcp6"
+	"github.com/ichiro-metal/ichiro/agent/link"
+	"github.com/ichiro-metal/ichiro/agent/neighbour"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+)
+
+// Leases6 are a network's interfaces with IPv6, each with its tap. An interface without an IPv6 address or prefix is not
+// among them: it sees no router.
+type Leases6 struct {
+	Prefixes []netip.Prefix // of the VPC
+	Taps     []string
+	DHCP     []dhcp6.Host
+	Routers  []neighbour.Host
+}
+
+func (l *Leases6) add(tap string, one *leased6) {
+	if one != nil {
+		l.Taps, l.DHCP, l.Routers = append(l.Taps, tap), append(l.DHCP, one.dhcp), append(l.Routers, one.router)
+	}
+}
+
+// leased6 is what one interface is told.
+type leased6 struct {
+	dhcp   dhcp6.Host
+	router neighbour.Host
+}
+
+// lease6 is what the guest of an interface is told of IPv6; nil if the interface has none.
+func lease6(v cloud.HostNetwork, i Interface, mac [6]byte, mtu int) *leased6 {
+	subnet := i.Network.IPv6()
+	d := dhcp6.Host{MAC: mac, Source: link.RouterMAC, Preferred: v.Options.IPv6PreferredLeaseSec}
+	n := neighbour.Host{MAC: mac, Source: link.RouterMAC, Subnet: subnet, MTU: mtu}
+	for _, a := range i.IPv6 {
+		if subnet.IsValid() && subnet.Contains(a) {
+			d.Addresses = append(d.Addresses, a)
+			n.Own = append(n.Own, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	for _, p := range i.Prefixes {
+		if subnet.IsValid() && subnet.Contains(p.Addr()) {
+			d.Prefixes = append(d.Prefixes, p.Masked())
+			n.Own = append(n.Own, p.Masked())
+		}
+	}
+	if len(n.Own) == 0 {
+		return nil
+	}
+	d.Resolvers, d.TimeServers = only6(v.Options.DomainNameServers), only6(v.Options.NTPServers)
+	return &leased6{d, n}
+}
+
+// blocks6 are a VPC's blocks of IPv6.
+func blocks6(v cloud.VPC) []netip.Prefix {
+	return slices.DeleteFunc(v.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is6() })
+}
+
+func only6(list []string) (out []netip.Addr) {
+	for _, a := range parse(list) {
+		if a.Is6() {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// configurers are the servers that tell guests their IPv6.
+type configurers struct {
+	dhcp    *dhcp6.Server
+	routers *neighbour.Server
+}
+
+func newConfigurers(log *slog.Logger) configurers {
+	return configurers{dhcp6.New(log), neighbour.New()}
+}
+
+// apply serves the taps that are there, in the namespaces of networks, which are in the order of leases. DHCP comes
+// first: a guest that hears of a router asks for its addresses.
+func (c configurers) apply(leases []Leases, networks []dhcp.Network, indexes map[string]map[string]int) error {
+	var dhcps []dhcp6.Network
+	var routers []neighbour.Network
+	for k, l := range leases {
+		if len(l.IPv6.Taps) == 0 {
+			continue // not even a socket
+		}
+		d := dhcp6.Network{Name: networks[k].Name, Enter: networks[k].Enter}
+		r := neighbour.Network{Name: networks[k].Name, Enter: networks[k].Enter, Prefixes: l.IPv6.Prefixes}
+		for i, tap := range l.IPv6.Taps {
+			index := indexes[l.Network][tap]
+			if index == 0 {
+				continue
+			}
+			h, n := l.IPv6.DHCP[i], l.IPv6.Routers[i]
+			h.Index, n.Index = index, index
+			d.Hosts, r.Hosts = append(d.Hosts, h), append(r.Hosts, n)
+		}
+		dhcps, routers = append(dhcps, d), append(routers, r)
+	}
+	return errors.Join(c.dhcp.Apply(dhcps), c.routers.Apply(routers))
+}
+
+func (c configurers) run(ctx context.Context, group *sync.WaitGroup) {
+	group.Go(func() { _ = c.dhcp.Run(ctx) })
+	group.Go(func() { _ = c.routers.Run(ctx) })
+}
+
+func (c configurers) close() {
+	c.dhcp.Close()
+	c.routers.Close()
+}
+
+// counts adds the counters: dhcp6_replies, neighbour_answers.
+func (c configurers) counts(out map[string]uint64) {
+	for k, v := range c.dhcp.Counts() {
+		out["dhcp6_"+k] = v
+	}
+	for k, v := range c.routers.Counts() {
+		out["neighbour_"+k] = v
+	}
+}
