@@ -283,6 +283,9 @@ func (w acls) acl(a cloud.NetworkACL) shape.NetworkAcl {
 		NetworkAclId: string(a.ID), VpcId: string(a.VPC), OwnerId: string(a.Account), IsDefault: ptr(v.NetworkACL == a.ID),
 		Associations: w.associations[a.ID], Tags: tags(a.Tags),
 	}
+	if out.Associations == nil {
+		out.Associations = []shape.NetworkAclAssociation{} // EC2 answers with an empty list
+	}
 	for _, e := range a.Shown(v) {
 		out.Entries = append(out.Entries, entryShape(e))
 	}

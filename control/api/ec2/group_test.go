@@ -102,7 +102,8 @@ func bare(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		for k, item := range v {
-			if item = bare(item); item == nil || item == "" {
+			item = bare(item)
+			if list, ok := item.([]any); item == nil || item == "" || ok && len(list) == 0 {
 				delete(v, k)
 			}
 		}
@@ -123,7 +124,7 @@ func TestGroupsAreMadeAndGo(t *testing.T) {
 		t.Fatalf("got %s, %v", text(made), err)
 	}
 	g := r.show(made.GroupId)
-	if g.GroupName != "web" || text(g.IpPermissions) != "null" || text(g.IpPermissionsEgress) != "[{IpProtocol:-1,IpRanges:[{CidrIp:0.0.0.0/0}]}]" {
+	if g.GroupName != "web" || text(g.IpPermissions) != "[]" || text(g.IpPermissionsEgress) != "[{IpProtocol:-1,IpRanges:[{CidrIp:0.0.0.0/0}]}]" || g.IpPermissionsEgress[0].Ipv6Ranges == nil {
 		t.Errorf("got %s", text(g))
 	}
 	r.group("web", v.ID) // a name is unique in its VPC

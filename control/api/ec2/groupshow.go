@@ -114,14 +114,17 @@ func permissions(g cloud.SecurityGroup, rules []cloud.GroupRule) []shape.IpPermi
 		protocol string
 		from, to int
 	}
-	var out []shape.IpPermission
+	out := []shape.IpPermission{} // EC2 answers with empty lists too: clients count on their being there
 	at := map[key]int{}
 	for _, r := range rules {
 		k, ok := at[key{r.Protocol, r.FromPort, r.ToPort}]
 		if !ok {
 			k = len(out)
 			at[key{r.Protocol, r.FromPort, r.ToPort}] = k
-			p := shape.IpPermission{IpProtocol: r.Protocol}
+			p := shape.IpPermission{
+				IpProtocol: r.Protocol, IpRanges: []shape.IpRange{}, Ipv6Ranges: []shape.Ipv6Range{},
+				PrefixListIds: []shape.PrefixListId{}, UserIdGroupPairs: []shape.UserIdGroupPair{},
+			}
 			if r.HasPorts() {
 				p.FromPort, p.ToPort = number(r.FromPort), number(r.ToPort)
 			}
@@ -160,7 +163,7 @@ func (s *Service) DescribeSecurityGroupRules(ctx context.Context, in *shape.Desc
 			}
 			wanted[id] = false
 		}
-		var out []item
+		out := []item{}
 		for _, g := range all {
 			for _, egress := range []bool{false, true} {
 				for _, r := range g.Rules(egress) {
@@ -193,7 +196,7 @@ func ruleShape(g cloud.SecurityGroup, egress bool, r cloud.GroupRule) shape.Secu
 	}
 	switch {
 	case r.Group != "":
-		out.ReferencedGroupInfo = &shape.ReferencedSecurityGroup{GroupId: string(r.Group), UserId: string(g.Account), VpcId: string(g.VPC)}
+		out.ReferencedGroupInfo = &shape.ReferencedSecurityGroup{GroupId: string(r.Group), UserId: string(g.Account)}
 	case r.IPv6():
 		out.CidrIpv6 = r.CIDR
 	default:
