@@ -635,3 +635,20 @@ func permits(q shape.IpPermission, p cloud.Packet) bool {
 	}
 	return len(q.UserIdGroupPairs) > 0 && len(p.PeerGroups) > 0
 }
+
+// A policy that denies one group denies it under its name too.
+func TestAGroupsNameIsAskedForByItsID(t *testing.T) {
+	r := newRig(t)
+	v := r.otherVPC()
+	id := r.group("web")
+	r.group("web", v.ID) // a name alone means the default VPC's
+	for name, want := range map[string]string{"web": "[security-group-rule/sgr-1 security-group/" + id + "]", "x": "[security-group-rule/sgr-1 security-group/*]"} {
+		if got := fmt.Sprint(r.groupResources("", name, []string{"sgr-1"})); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+	}
+	in := &shape.ReplaceNetworkAclAssociationInput{AssociationId: "aclassoc-00000000000000002", NetworkAclId: "acl-1"}
+	if got, want := fmt.Sprint(r.replacedAssociation(in)), "[network-acl/acl-1 subnet/subnet-00000000000000002]"; got != want {
+		t.Errorf("an association: got %s, want %s", got, want)
+	}
+}
