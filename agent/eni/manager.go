@@ -28,16 +28,15 @@ type Manager struct {
 
 	one      sync.Mutex                 // one Apply at a time: it guards the kernel, and so is held over I/O
 	last     *Config                    // guarded by one
+	told     map[string]told            // guarded by one: by network, what the DHCP server answers
 	cuts     map[string]firewall.Config // guarded by one: by network, the rules that its connections have been judged by
 	compiler *compiler                  // guarded by one
 	host     *firewall.Rules
 	rules    map[*link.Space]*firewall.Rules // guarded by mu too
 
-	mu   sync.Mutex
-	taps map[cloud.InterfaceID]tapOf
+	mu      sync.Mutex
+	applied Config
 }
-
-type tapOf struct{ network, name string }
 
 // New returns the manager of the host with this prefix. It changes nothing yet.
 func New(prefix string, log *slog.Logger) (*Manager, error) {
@@ -46,7 +45,7 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 		return nil, err
 	}
 	return &Manager{
-		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), ipv6: newConfigurers(log), taps: map[cloud.InterfaceID]tapOf{}, cuts: map[string]firewall.Config{},
+		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), ipv6: newConfigurers(log), cuts: map[string]firewall.Config{},
 		compiler: newCompiler(), host: firewall.NewRules(nil), rules: map[*link.Space]*firewall.Rules{},
 		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}, nil
@@ -240,45 +239,76 @@ func (m *Manager) prune() {
 // lease gives the servers of DHCP and of IPv6 the taps that are there now.
 func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 	var networks []dhcp.Network
+	now := map[string]told{}
+	same := len(m.told) == len(plan.DHCP)
 	for _, l := range plan.DHCP {
 		s, err := m.links.Space(l.Network)
 		if err != nil {
 			return err
 		}
 		n := dhcp.Network{Name: fmt.Sprintf("%s@%d", l.Network, s.ID()), Enter: s.Do}
-		for i, h := range l.Hosts {
-			if h.Index = indexes[l.Network][l.Taps[i]]; h.Index > 0 {
-				n.Hosts = append(n.Hosts, h)
-			}
+		t := told{n.Name, l.Hosts, make([]int, len(l.Hosts))}
+		for i, name := range l.Taps {
+			t.indexes[i] = indexes[l.Network][name]
 		}
+		now[l.Network] = t
+		same = same && t.equal(m.told[l.Network])
 		networks = append(networks, n)
 	}
-	return errors.Join(m.dhcp.Apply(networks), m.ipv6.apply(plan.DHCP, networks, indexes))
+	if same {
+		return nil
+	}
+	for k, l := range plan.DHCP {
+		hosts := make([]dhcp.Host, 0, len(l.Hosts))
+		for i, h := range l.Hosts {
+			if h.Index = now[l.Network].indexes[i]; h.Index > 0 {
+				hosts = append(hosts, h)
+			}
+		}
+		networks[k].Hosts = hosts
+	}
+	m.told = nil
+	err := errors.Join(m.dhcp.Apply(networks), m.ipv6.apply(plan.DHCP, networks, indexes))
+	if err == nil {
+		m.told = now
+	}
+	return err
+}
+
+// told is what the DHCP server was told of a network. The compiler gives the same list of hosts again if nothing in
+// it is different.
+type told struct {
+	name    string
+	hosts   []dhcp.Host
+	indexes []int
+}
+
+func (t told) equal(o told) bool {
+	return t.name == o.name && len(t.hosts) == len(o.hosts) && (len(t.hosts) == 0 || &t.hosts[0] == &o.hosts[0]) && slices.Equal(t.indexes, o.indexes)
 }
 
 func (m *Manager) remember(want Config) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	clear(m.taps)
-	for _, i := range want.Interfaces {
-		m.taps[i.ID] = tapOf{string(i.VPC), TapName(i.ID)}
-	}
+	m.applied = want
 }
 
 // Tap opens the queue of an interface's tap for QEMU (-netdev tap,fd=N,vhost=off; frames have a virtio-net header of
 // 10 bytes until QEMU asks for another size). The tap has one queue: while a QEMU holds it the answer wraps EBUSY.
 func (m *Manager) Tap(id cloud.InterfaceID) (*os.File, error) {
 	m.mu.Lock()
-	t, ok := m.taps[id]
-	m.mu.Unlock()
-	if !ok {
+	n := slices.IndexFunc(m.applied.Interfaces, func(i Interface) bool { return i.ID == id })
+	if n < 0 {
+		m.mu.Unlock()
 		return nil, fmt.Errorf("open tap of %s: it has not been applied", id)
 	}
-	s, err := m.links.Space(t.network)
+	network := string(m.applied.Interfaces[n].VPC)
+	m.mu.Unlock()
+	s, err := m.links.Space(network)
 	if err != nil {
 		return nil, err
 	}
-	return s.Tap(t.name)
+	return s.Tap(TapName(id))
 }
 
 // Listen opens the socket of a service inside a VPC's namespace: one that listens, or receives datagrams. The rules let
@@ -376,8 +406,8 @@ func (m *Manager) Counters() map[string]uint64 {
 	m.ipv6.counts(out)
 	m.mu.Lock()
 	var networks []string
-	for _, t := range m.taps {
-		networks = append(networks, t.network)
+	for _, v := range m.applied.VPCs {
+		networks = append(networks, string(v.VPC.ID))
 	}
 	m.mu.Unlock()
 	slices.Sort(networks)
