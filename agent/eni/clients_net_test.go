@@ -25,8 +25,8 @@ import (
 // patience ends a client that waits for what does not come: each needs well below a second, networkd some.
 const patience = time.Minute
 
-// told is a VPC whose options have everything, for one guest with a small MTU and IPv6.
-func told(prefix string) Config {
+// heard is a VPC whose options have everything, for one guest with a small MTU and IPv6.
+func heard(prefix string) Config {
 	i := guestInterface(1, "sg-default")
 	i.MTU = 1400
 	i.Network.Blocks = []cloud.CIDRBlock{{ID: "subnet-cidr-assoc-1", CIDR: netip.MustParsePrefix("2001:db8:0:1::/64")}}
@@ -43,9 +43,9 @@ func told(prefix string) Config {
 	return c
 }
 
-// moved is told after the interface has another address.
+// moved is heard after the interface has another address.
 func moved(prefix string) Config {
-	c := told(prefix)
+	c := heard(prefix)
 	c.Interfaces[0].Addresses = []netip.Addr{netip.MustParseAddr("172.31.0.77")}
 	return c
 }
@@ -139,14 +139,14 @@ func expect(t *testing.T, line string, variables ...string) {
 	t.Helper()
 	for _, v := range variables {
 		if !strings.Contains(line, "|"+v+"|") {
-			t.Errorf("not told %s:\n%s", v, strings.ReplaceAll(line, "|", "\n"))
+			t.Errorf("not heard %s:\n%s", v, strings.ReplaceAll(line, "|", "\n"))
 		}
 	}
 }
 
 func TestUdhcpcIsToldEverythingAndRenews(t *testing.T) {
 	m := start(t, "eca")
-	apply(t, m, told("eca"))
+	apply(t, m, heard("eca"))
 	g := boot(t, m, 1)
 	c := spawn(t, g, "", "busybox", "udhcpc", "-i", "eth0", "-f", "-s", hook(t), "-O", "mtu", "-O", "search", "-O", "wins", "-O", "ntpsrv", "-O", "staticroutes")
 	expect(t, c.await("HOOK bound"), "ip=172.31.0.11", "mtu=1400", "hostname=ip-172-31-0-11", "dns=172.31.0.2 10.9.9.9", "search=a.example b.example",
@@ -166,7 +166,7 @@ func TestUdhcpcIsToldEverythingAndRenews(t *testing.T) {
 
 func TestClasslessRoutesHaveTheDefaultRoute(t *testing.T) {
 	m := start(t, "ecb")
-	c := told("ecb")
+	c := heard("ecb")
 	c.ClasslessRoutes = true
 	apply(t, m, c)
 	u := spawn(t, boot(t, m, 1), "", "busybox", "udhcpc", "-i", "eth0", "-f", "-q", "-s", hook(t), "-O", "staticroutes", "-O", "msstaticroutes")
@@ -175,7 +175,7 @@ func TestClasslessRoutesHaveTheDefaultRoute(t *testing.T) {
 
 func TestDhclientKeepsItsLeaseAndLosesIt(t *testing.T) {
 	m := start(t, "ecc")
-	apply(t, m, told("ecc"))
+	apply(t, m, heard("ecc"))
 	g := boot(t, m, 1)
 	dir, sf := t.TempDir(), hook(t)
 	conf := filepath.Join(dir, "conf")
@@ -216,7 +216,7 @@ func TestDhcpcdKeepsItsLeaseAndLosesIt(t *testing.T) {
 		t.Skip("dhcpcd is not installed: deploy/scripts/needs test")
 	}
 	m := start(t, "ecd")
-	apply(t, m, told("ecd"))
+	apply(t, m, heard("ecd"))
 	g := boot(t, m, 1)
 	dir, script := t.TempDir(), hook(t)
 	begin := func() *client {
@@ -246,7 +246,7 @@ func TestNetworkdConfiguresBothFamilies(t *testing.T) {
 		t.Skip("systemd-networkd is not installed")
 	}
 	m := start(t, "ece")
-	apply(t, m, told("ece"))
+	apply(t, m, heard("ece"))
 	g := boot(t, m, 1)
 	g.Sysctl("ipv6/conf/eth0/disable_ipv6", "0")
 	etc, run := t.TempDir(), t.TempDir()
@@ -287,7 +287,7 @@ func TestNetworkdConfiguresBothFamilies(t *testing.T) {
 	}
 	for _, want := range []string{"ADDRESS=172.31.0.11", "HOSTNAME=ip-172-31-0-11", "DNS=172.31.0.2 10.9.9.9", "MTU=1400", "NTP=169.254.169.123", "LIFETIME=3600"} {
 		if !strings.Contains(string(lease), want+"\n") {
-			t.Errorf("networkd was not told %s:\n%s", want, lease)
+			t.Errorf("networkd was not heard %s:\n%s", want, lease)
 		}
 	}
 }
@@ -308,7 +308,7 @@ func monitor(t *testing.T, g *nstest.Guest) func(true func() bool) {
 
 func TestDhclientGetsIPv6AddressesAndPrefixes(t *testing.T) {
 	m := start(t, "ecf")
-	apply(t, m, told("ecf"))
+	apply(t, m, heard("ecf"))
 	g := boot(t, m, 1)
 	changes := monitor(t, g)
 	g.Sysctl("ipv6/conf/eth0/disable_ipv6", "0")
@@ -331,7 +331,7 @@ func TestDhclientGetsIPv6AddressesAndPrefixes(t *testing.T) {
 
 func TestTheKernelsNeighboursAreTheRouter(t *testing.T) {
 	m := start(t, "ecg")
-	apply(t, m, told("ecg"))
+	apply(t, m, heard("ecg"))
 	g := boot(t, m, 1)
 	changes := monitor(t, g)
 	g.Sysctl("ipv6/conf/eth0/disable_ipv6", "0")
@@ -358,7 +358,7 @@ func TestTheKernelsNeighboursAreTheRouter(t *testing.T) {
 		t.Errorf("the neighbour is not known: %q; counters %v", got, m.Counters())
 	}
 	// Without IPv6 the router says good-bye.
-	c := told("ecg")
+	c := heard("ecg")
 	c.Interfaces[0].IPv6, c.Interfaces[0].Prefixes = nil, nil
 	apply(t, m, c)
 	changes(func() bool { return !strings.Contains(g.IP("-6 route show default"), "proto ra") })
