@@ -436,6 +436,16 @@ func TestInterfaceFilters(t *testing.T) {
 	if err != nil || len(out.NetworkInterfaces) != 1 {
 		t.Errorf("IPv6: got %v, %v", out, err)
 	}
+	for name, value := range map[string]string{
+		"ip-address": eip.PublicIp, "dns-name": "ec2-198-*", "network-interface.association.public-ip": eip.PublicIp, "network-interface.addresses.association.public-ip": eip.PublicIp,
+		"network-interface.attachment.attachment-id": n.Attachment.AttachmentId, "network-interface.attachment.status": "attaching", "network-interface.addresses.primary": "true",
+		"network-interface.group-name": "default", "network-interface.private-ip-address": n.PrivateIpAddress, "network-interface.attachment.attach-time": "2026-11-23T*",
+	} {
+		out, err := r.DescribeInstances(r.ctx, &shape.DescribeInstancesInput{Filters: []shape.Filter{{Name: name, Values: []string{value}}}})
+		if err != nil || len(out.Reservations) != 1 {
+			t.Errorf("instances with %s=%s: got %v, %v", name, value, out, err)
+		}
+	}
 	they := api.WithCaller(t.Context(), api.Identity{Account: "111111111111"})
 	if _, err := r.DeleteNetworkInterface(they, &shape.DeleteNetworkInterfaceInput{NetworkInterfaceId: n.NetworkInterfaceId}); cloud.Code(err) != "InvalidNetworkInterfaceID.NotFound" {
 		t.Errorf("another account: got %v", err)
