@@ -45,6 +45,7 @@ type options struct {
 	listenFD               int
 	region, zone, account  string
 	etcd, cert, key, cacrt string
+	elastic                []netip.Prefix
 }
 
 func parse(args []string) (options, error) {
@@ -62,8 +63,13 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.cert, "etcd-cert", "", "client certificate `file` for --etcd")
 	flags.StringVar(&o.key, "etcd-key", "", "its key `file`")
 	flags.StringVar(&o.cacrt, "etcd-ca", "", "`file` of the CA that signed the servers' certificates")
+	elastic := flags.String("elastic", "", "public addresses to give out: `CIDRs`, comma separated; every address of them is used")
 	if err := service.Parse(flags, args); err != nil {
 		return o, err
+	}
+	var err error
+	if o.elastic, err = cloud.ParsePool(*elastic); err != nil {
+		return o, service.Usagef("--elastic: %v", err)
 	}
 	o.root = bundle.Root(*dir)
 	return o, loopback(o.listen)
@@ -155,7 +161,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 
 	plan := cluster.Config{
 		Store: client, Mirror: mirror, Cloud: name, Signer: signer, Region: o.region, Account: account,
-		Types: site.InstanceTypes, Now: time.Now, Log: log,
+		Types: site.InstanceTypes, Elastic: o.elastic, Now: time.Now, Log: log,
 	}
 	keeper := cluster.New(plan)
 	planner := reconcile.New("cluster", 30*time.Second, keeper.Reconcile)
@@ -213,7 +219,7 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 		Services: []api.Service{
 			ec2.New(ec2.Config{
 				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: door.Client{}, Pager: pager,
-				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: types,
+				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: types, Elastic: o.elastic,
 				Now: time.Now, Rand: rand.Reader, Log: log,
 			}),
 			ssm.New(ssm.Config{Store: client, Mirror: mirror, Door: door.Client{}, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),

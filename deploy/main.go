@@ -84,6 +84,7 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		fs.StringVar(&opt.EtcdTLS[2], "etcd-ca", "", "file of the CA that signed the etcd servers' certificates")
 		fs.StringVar(&opt.Accel, "accel", "auto", "auto, kvm or tcg")
 		fs.StringVar(&opt.Uplink, "uplink-range", "100.64.0.0/16", "addresses for the links between VPCs and this machine")
+		fs.StringVar(&opt.Elastic, "elastic", "", "public addresses to give out: CIDRs, comma separated; every address of them is used")
 		fs.StringVar(&opt.Kernel, "kernel", "", "kernel of the small image (default: the newest /boot/vmlinuz-*-cloud-amd64)")
 		fs.StringVar(&pool, "pool", "", "volume pool, qcow2:DIR or rbd:... (volumes are not there yet)")
 		fs.BoolVar(&opt.Print, "print", false, "print the exports for the AWS CLI when all is ready")
@@ -104,6 +105,9 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	if _, err := netip.ParsePrefix(opt.Uplink); err != nil {
 		return service.Usagef("--uplink-range: %v", err)
+	}
+	if _, err := cloud.ParsePool(opt.Elastic); err != nil {
+		return service.Usagef("--elastic: %v", err)
 	}
 	if opt.Zone == "" {
 		opt.Zone = opt.Region + "a"

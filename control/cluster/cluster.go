@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
@@ -46,6 +47,7 @@ type Config struct {
 	Region  string
 	Account cloud.AccountID
 	Types   []cloud.InstanceType
+	Elastic []netip.Prefix // the operator's public addresses
 	Now     func() time.Time
 	Log     *slog.Logger
 }
@@ -73,7 +75,7 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, c.members(ctx, v), c.networks(ctx, v), c.gateways(ctx, v, now))
+	errs = append(errs, c.members(ctx, v), c.networks(ctx, v), c.gateways(ctx, v, now), c.rested(ctx, v, now))
 	return errors.Join(errs...)
 }
 
@@ -85,7 +87,7 @@ func (c *Cluster) instance(ctx context.Context, v *view, o store.Object[cloud.In
 	case i.Power == cloud.PowerTerminated:
 		if i.State(st) == cloud.StateTerminated {
 			if i.Host != "" || len(i.Interfaces) > 0 {
-				return c.release(ctx, v, o)
+				return c.release(ctx, v, o, now)
 			}
 			if now.Sub(i.Ended) > terminatedShown {
 				t := store.NewTxn()
@@ -95,6 +97,11 @@ func (c *Cluster) instance(ctx context.Context, v *view, o store.Object[cloud.In
 			}
 			return nil
 		}
+	}
+	if done, err := c.interfaces(ctx, v, o, now); done || err != nil {
+		return err
+	}
+	switch {
 	case i.Host == "" && i.Power == cloud.PowerRunning:
 		return c.place(ctx, v, o, now)
 	case i.Host == "":
@@ -198,26 +205,19 @@ func (c *Cluster) assign(ctx context.Context, v *view, o store.Object[cloud.Inst
 }
 
 // release gives back what a terminated instance held: its interfaces with their addresses, its place on
-// the host, its user data and credentials.
-func (c *Cluster) release(ctx context.Context, v *view, o store.Object[cloud.Instance]) error {
+// the host, its user data and credentials. Interfaces that are more than one transaction holds are left to the next run.
+func (c *Cluster) release(ctx context.Context, v *view, o store.Object[cloud.Instance], now time.Time) error {
 	i := o.Value
 	t := store.NewTxn()
-	for _, id := range i.Interfaces {
-		n, ok := v.interfaces[id]
-		if !ok {
-			continue
-		}
-		if !n.Value.DeleteOnTermination {
-			free := n.Value
-			free.Instance, free.Attachment, free.AttachTime = "", "", time.Time{}
-			free.Generation++
-			store.Update(t, store.Interfaces, n, free)
-			continue
-		}
-		store.Delete(t, store.Interfaces, n)
-		for _, a := range n.Value.Addresses {
-			store.Remove(t, store.NewKind[cloud.InterfaceID](store.IPAMPrefix(n.Value.Subnet)), a.String())
-		}
+	left, err := c.part(t, v, i, now)
+	if err != nil {
+		return err
+	}
+	if len(left) > 0 {
+		i.Interfaces = left
+		store.Update(t, store.Instances, o, i)
+		_, err := c.Store.Commit(ctx, t)
+		return err
 	}
 	if i.Host != "" {
 		store.Remove(t, store.Assignments(i.Host), i.ID)
@@ -334,6 +334,7 @@ type view struct {
 	instances  []store.Object[cloud.Instance]
 	specs      []cloud.Instance
 	interfaces map[cloud.InterfaceID]store.Object[cloud.NetworkInterface]
+	addresses  map[cloud.InterfaceID][]store.Object[cloud.Address] // that stand for them
 	hosts      map[cloud.HostID]cloud.Host
 	plans      map[cloud.HostID]store.Object[plan]
 	used       map[cloud.HostID]int                                             // MiB
@@ -342,7 +343,7 @@ type view struct {
 
 func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*view, error) {
 	v := &view{snap: snap, used: map[cloud.HostID]int{}, networks: map[cloud.HostID]map[cloud.VPCID]store.Object[cloud.HostNetwork]{}}
-	v.world = placement.World{Region: region, Types: types, Interfaces: map[cloud.InterfaceID]cloud.NetworkInterface{}, Keys: map[string]cloud.KeyPair{}}
+	v.world = placement.World{Region: region, Types: types, Interfaces: map[cloud.InterfaceID]cloud.NetworkInterface{}, Addresses: map[cloud.AllocationID]cloud.Address{}, Keys: map[string]cloud.KeyPair{}}
 	v.world.UserData = func(id cloud.InstanceID) []byte {
 		o, _ := store.MirroredGet(snap, store.UserData, id)
 		return o.Value
@@ -362,7 +363,8 @@ func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*vie
 	load(func() (err error) { v.world.ACLs, err = values[cloud.NetworkACLID](snap, store.NetworkACLs); return })
 	load(func() (err error) { v.world.Options, err = values[cloud.DHCPOptionsID](snap, store.Options); return })
 	load(func() (err error) { v.world.NATs, err = values[cloud.NATGatewayID](snap, store.NATGateways); return })
-	load(func() (err error) { v.world.Addresses, err = values[cloud.AllocationID](snap, store.Addresses); return })
+	var addresses []store.Object[cloud.Address]
+	load(func() (err error) { addresses, err = store.Mirrored(snap, store.Addresses); return })
 	load(func() (err error) { v.hosts, err = values[cloud.HostID](snap, store.Hosts); return })
 	load(func() (err error) { v.interfaces, err = objects[cloud.InterfaceID](snap, store.Interfaces); return })
 	load(func() (err error) { v.plans, err = objects[cloud.HostID](snap, plans); return })
@@ -375,6 +377,11 @@ func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*vie
 	})
 	if err != nil {
 		return nil, err
+	}
+	v.addresses = map[cloud.InterfaceID][]store.Object[cloud.Address]{}
+	for _, a := range addresses {
+		v.world.Addresses[cloud.AllocationID(a.ID)] = a.Value
+		v.addresses[a.Value.Interface] = append(v.addresses[a.Value.Interface], a)
 	}
 	for id, n := range v.interfaces {
 		v.world.Interfaces[id] = n.Value

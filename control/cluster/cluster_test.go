@@ -46,6 +46,8 @@ type world struct {
 	now    time.Time
 	notary notary
 	types  []cloud.InstanceType
+	// elastic are the operator's public addresses.
+	elastic []netip.Prefix
 }
 
 func mirror(t testing.TB, c *store.Client) *store.Mirror {
@@ -72,7 +74,7 @@ func (w *world) planner(m *store.Mirror) *cluster.Cluster {
 }
 
 func (w *world) config(m *store.Mirror) cluster.Config {
-	return cluster.Config{Store: w.c, Mirror: m, Cloud: w.name, Signer: &w.notary, Region: "ichiro-1", Account: account, Types: w.types,
+	return cluster.Config{Store: w.c, Mirror: m, Cloud: w.name, Signer: &w.notary, Region: "ichiro-1", Account: account, Types: w.types, Elastic: w.elastic,
 		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)}
 }
 

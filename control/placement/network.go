@@ -27,7 +27,7 @@ func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.Ho
 				continue
 			}
 			for _, g := range n.Groups {
-				members[g] = append(append(members[g], n.Addresses...), n.IPv6...)
+				members[g] = append(members[g], addresses(n)...)
 			}
 			if i.Host != host {
 				continue
@@ -83,6 +83,18 @@ func (w World) named(id cloud.VPCID) (out []cloud.PublicAddress) {
 		}
 	}
 	slices.SortFunc(out, func(a, b cloud.PublicAddress) int { return a.Public.Compare(b.Public) })
+	return out
+}
+
+// addresses returns the addresses that an interface sends from: its own, and those of a delegated /28. A /80 has too
+// many to be named.
+func addresses(n cloud.NetworkInterface) []netip.Addr {
+	out := slices.Concat(n.Addresses, n.IPv6)
+	for _, p := range n.Prefixes {
+		for a := p.Addr(); p.Addr().Is4() && p.Contains(a); a = a.Next() {
+			out = append(out, a)
+		}
+	}
 	return out
 }
 

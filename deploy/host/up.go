@@ -32,6 +32,7 @@ type Options struct {
 	EtcdTLS    [3]string // files for it: certificate, key, CA
 	Accel      string
 	Uplink     string
+	Elastic    string // public addresses to give out: CIDRs with commas between them
 	Kernel     string // the kernel of the small image; "" for the newest installed cloud kernel
 	WithGuests bool   // end the guests too when told to stop
 	Print      bool   // print the exports, secret included: for people, not for logs
@@ -152,7 +153,7 @@ func (l Layout) endLeft(log *slog.Logger) error {
 func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process.Daemon {
 	control := []string{
 		"--run", opt.Run, "--state", opt.State, "--listen", opt.Listen, "--listen-fd", "4",
-		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config,
+		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config, "--elastic", opt.Elastic,
 	}
 	agent := []string{
 		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink-range", opt.Uplink,

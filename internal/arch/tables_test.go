@@ -39,6 +39,7 @@ var rooms = map[string]int{
 	"control/recovery":  deciders,
 	"control/identity":  deciders,
 	"control/config":    engines,    // ichiro.toml
+	"control/ledger":    engines,    // who has which address, in transactions
 	"control/etcd":      conductors, // opens the store and keeps it: over internal/store
 	"control/iam":       conductors, // IAM's engine over the store
 	"control/cluster":   conductors,

@@ -16,6 +16,7 @@ const namespace = "/ichiro/v1/"
 //	spec/<kind>/<id>                        wishes of the API and the planners
 //	wish/<host>/<kind>/<id>                 what control wishes of a host: instance, credentials, command, network, membership
 //	status/<host>/<kind>/<id>               what the host has seen; only the host writes there
+//	spec/resting/<subnet>/<ip>              since when an address is free that somebody had; PublicPool instead of a subnet
 //	ipam/<subnet>/<ip>                      an address in use, with its interface; PublicPool or BlockPool instead of a subnet
 //	token/<account>/<action>/<clienttoken>  the answer given to a ClientToken
 //	name/<type>/<account>/<name>            a name in use, with its id
@@ -48,6 +49,9 @@ const PublicPool cloud.SubnetID = "public"
 
 // BlockPool is in the place of a subnet for the IPv6 blocks of VPCs, whose value is their VPC.
 const BlockPool cloud.SubnetID = "block"
+
+// RestingPrefix is where the addresses of a subnet, or of PublicPool, are that were given back a while ago.
+func RestingPrefix(subnet cloud.SubnetID) Prefix { return join("spec", "resting", string(subnet)) }
 
 // TokenPrefix is where the ClientTokens of an action begin.
 func TokenPrefix(account cloud.AccountID, action string) Prefix {

@@ -126,6 +126,10 @@ func TestConflictNamesTheKeyAndChangesNothing(t *testing.T) {
 			store.Put(tx, names, "c", "c")
 			store.RequireNothingNew(tx, things, rev-1)
 		}, fmt.Sprintf("spec/thing/b has changed (revision %d)", rev)},
+		{"a requirement that none begins so", func(tx *store.Txn) {
+			store.Put(tx, things, "c", thing{})
+			store.RequireNone(tx, things, "")
+		}, fmt.Sprintf("spec/thing/b has changed (revision %d)", rev)},
 		{"a requirement of presence", func(tx *store.Txn) { store.Require(tx, things, "gone", 2) },
 			"spec/thing/gone is gone"},
 	} {
@@ -147,6 +151,22 @@ func TestConflictNamesTheKeyAndChangesNothing(t *testing.T) {
 				t.Errorf("c: got %v, want not found", err)
 			}
 		})
+	}
+}
+
+func TestARequirementOfNoneHoldsWhereNoneBeginsSo(t *testing.T) {
+	c := storetest.New(t)
+	commit(t, c, func(tx *store.Txn) { store.Create(tx, things, "ab", thing{}) })
+	commit(t, c, func(tx *store.Txn) {
+		store.RequireNone(tx, things, "aa")
+		store.RequireNone(tx, things, "b")
+		store.Create(tx, things, "aa:1", thing{})
+	})
+	tx := store.NewTxn()
+	store.RequireNone(tx, things, "aa")
+	store.Create(tx, things, "aa:2", thing{})
+	if _, err := c.Commit(t.Context(), tx); !errors.Is(err, store.ErrConflict) {
+		t.Errorf("got %v, want a conflict with aa:1", err)
 	}
 }
 

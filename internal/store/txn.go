@@ -93,6 +93,11 @@ func RequireNothingNew[T any](t *Txn, k Kind[T], rev int64) {
 	t.relies = append(t.relies, reliance{string(k.prefix), rev, true})
 }
 
+// RequireNone makes the transaction rely on there being no key of the kind whose id begins so.
+func RequireNone[T any](t *Txn, k Kind[T], ids string) {
+	t.relies = append(t.relies, reliance{k.Key(ids), 0, true})
+}
+
 // Len returns how many changes the transaction has.
 func (t *Txn) Len() int { return len(t.changes) }
 

@@ -104,6 +104,9 @@ func (s *Service) ModifyInstanceAttribute(ctx context.Context, in *shape.ModifyI
 			if !typ.Supports(i.Virtualization) {
 				return cloud.Errorf("InvalidParameterCombination", "Instance type %s does not support virtualization type '%s'", typ.Name, i.Virtualization)
 			}
+			if err := roomy(snap, i, typ); err != nil {
+				return err
+			}
 			i.Type, set = typ.Name, set+1
 			if i.Host != "" { // the next start looks for a host that has room for it
 				store.Remove(t, store.Assignments(i.Host), i.ID)
@@ -125,18 +128,62 @@ func (s *Service) ModifyInstanceAttribute(ctx context.Context, in *shape.ModifyI
 				store.Remove(t, store.UserData, i.ID)
 			}
 		}
+		if len(in.Groups) > 0 || in.SourceDestCheck != nil {
+			set++
+		}
+		if len(in.Groups) > 0 && in.SourceDestCheck != nil {
+			set++
+		}
 		switch {
-		case len(in.Groups) > 0, in.SourceDestCheck != nil, in.Kernel != nil, in.Ramdisk != nil, in.EbsOptimized != nil,
-			in.EnaSupport != nil, in.SriovNetSupport != nil, len(in.BlockDeviceMappings) > 0:
-			return cloud.Errorf("UnsupportedOperation", "Changing groups, the source/destination check, kernel, ramdisk, or devices is not there yet")
+		case in.Kernel != nil, in.Ramdisk != nil, in.EbsOptimized != nil, in.EnaSupport != nil, in.SriovNetSupport != nil, len(in.BlockDeviceMappings) > 0:
+			return cloud.Errorf("UnsupportedOperation", "Changing kernel, ramdisk, or devices is not there yet")
 		case set != 1:
 			return cloud.Errorf("InvalidParameterCombination", "Name exactly one attribute to change; this names %d", set)
+		case len(in.Groups) > 0, in.SourceDestCheck != nil:
+			return s.modifyPrimary(snap, t, i, in)
 		}
 		i.Generation++
 		store.Update(t, store.Instances, o, i)
 		return nil
 	})
 	return &shape.ModifyInstanceAttributeOutput{}, err
+}
+
+// modifyPrimary changes what EC2 shows as an instance's and is its only interface's.
+func (s *Service) modifyPrimary(snap *store.Snapshot, t *store.Txn, i cloud.Instance, in *shape.ModifyInstanceAttributeInput) error {
+	switch len(i.Interfaces) {
+	case 0:
+		return cloud.Errorf("IncorrectInstanceState", "The instance '%s' has no network interface any more", i.ID)
+	case 1:
+	default:
+		return cloud.Errorf("InvalidInstanceID", "There are multiple interfaces attached to instance '%s'. Please specify an interface ID for the operation instead.", i.ID)
+	}
+	o, err := store.MirroredGet(snap, store.Interfaces, i.Interfaces[0])
+	if err != nil {
+		return err
+	}
+	n := o.Value
+	if in.SourceDestCheck != nil {
+		n.SourceDestCheck = yes(in.SourceDestCheck.Value)
+		n.Generation++
+	} else if n, err = s.regroup(snap, t, n, in.Groups); err != nil {
+		return err
+	}
+	store.Update(t, store.Interfaces, o, n)
+	return nil
+}
+
+// roomy refuses a type that may not have the instance's interfaces or their addresses.
+func roomy(snap *store.Snapshot, i cloud.Instance, t cloud.InstanceType) error {
+	if len(i.Interfaces) > t.Interfaces {
+		return cloud.TooManyInterfaces(t, len(i.Interfaces))
+	}
+	for _, n := range interfacesOf(snap, i) {
+		if err := n.Fits(t); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // named turns the older form, Attribute and Value, into the newer one.
@@ -148,6 +195,8 @@ func named(in *shape.ModifyInstanceAttributeInput) error {
 		in.DisableApiTermination = flag
 	case "disableApiStop":
 		in.DisableApiStop = flag
+	case "sourceDestCheck":
+		in.SourceDestCheck = flag
 	case "instanceType":
 		in.InstanceType = text
 	case "instanceInitiatedShutdownBehavior":

@@ -32,6 +32,8 @@ var instanceFields = fields[shape.Instance]{
 	"private-ip-address":  func(i shape.Instance) []string { return one(i.PrivateIpAddress) },
 	"private-dns-name":    func(i shape.Instance) []string { return one(i.PrivateDnsName) },
 	"ip-address":          func(i shape.Instance) []string { return one(i.PublicIpAddress) },
+	"dns-name":            func(i shape.Instance) []string { return one(i.PublicDnsName) },
+	"ipv6-address":        func(i shape.Instance) []string { return one(i.Ipv6Address) },
 	"subnet-id":           func(i shape.Instance) []string { return one(i.SubnetId) },
 	"vpc-id":              func(i shape.Instance) []string { return one(i.VpcId) },
 	"root-device-type":    func(i shape.Instance) []string { return one(i.RootDeviceType) },
@@ -49,23 +51,10 @@ var instanceFields = fields[shape.Instance]{
 	"iam-instance-profile.id": func(i shape.Instance) []string {
 		return profileOf(i, func(p *shape.IamInstanceProfile) string { return p.Id })
 	},
-	"metadata-options.http-tokens":           func(i shape.Instance) []string { return one(i.MetadataOptions.HttpTokens) },
-	"metadata-options.http-endpoint":         func(i shape.Instance) []string { return one(i.MetadataOptions.HttpEndpoint) },
-	"state-reason-code":                      func(i shape.Instance) []string { return reasonOf(i) },
-	"instance-lifecycle":                     func(i shape.Instance) []string { return one(i.InstanceLifecycle) },
-	"network-interface.network-interface-id": interfaceField(func(n shape.InstanceNetworkInterface) string { return n.NetworkInterfaceId }),
-	"network-interface.mac-address":          interfaceField(func(n shape.InstanceNetworkInterface) string { return n.MacAddress }),
-	"network-interface.subnet-id":            interfaceField(func(n shape.InstanceNetworkInterface) string { return n.SubnetId }),
-	"network-interface.vpc-id":               interfaceField(func(n shape.InstanceNetworkInterface) string { return n.VpcId }),
-	"network-interface.addresses.private-ip-address": func(i shape.Instance) []string {
-		var out []string
-		for _, n := range i.NetworkInterfaces {
-			for _, a := range n.PrivateIpAddresses {
-				out = append(out, a.PrivateIpAddress)
-			}
-		}
-		return out
-	},
+	"metadata-options.http-tokens":   func(i shape.Instance) []string { return one(i.MetadataOptions.HttpTokens) },
+	"metadata-options.http-endpoint": func(i shape.Instance) []string { return one(i.MetadataOptions.HttpEndpoint) },
+	"state-reason-code":              func(i shape.Instance) []string { return reasonOf(i) },
+	"instance-lifecycle":             func(i shape.Instance) []string { return one(i.InstanceLifecycle) },
 }
 
 func profileOf(i shape.Instance, f func(*shape.IamInstanceProfile) string) []string {
@@ -80,16 +69,6 @@ func reasonOf(i shape.Instance) []string {
 		return nil
 	}
 	return one(i.StateReason.Code)
-}
-
-func interfaceField(f func(shape.InstanceNetworkInterface) string) func(shape.Instance) []string {
-	return func(i shape.Instance) []string {
-		var out []string
-		for _, n := range i.NetworkInterfaces {
-			out = append(out, f(n))
-		}
-		return out
-	}
 }
 
 func groupIDs(groups []shape.GroupIdentifier) []string {
@@ -146,7 +125,7 @@ func (s *Service) DescribeInstances(ctx context.Context, in *shape.DescribeInsta
 		return nil, cloud.Errorf("InvalidParameterCombination", "The parameter instancesSet cannot be used with the parameter maxResults: leave one out")
 	}
 	q := query[shape.Instance]{
-		in: in, filters: in.Filters, fields: instanceFields, tags: func(i shape.Instance) []shape.Tag { return i.Tags },
+		in: in, filters: in.Filters, fields: withInterfaces(instanceFields), tags: func(i shape.Instance) []shape.Tag { return i.Tags },
 		id: func(i shape.Instance) string { return i.InstanceId },
 	}
 	// Filters on the reservation are taken out and applied to the spec, which names it.

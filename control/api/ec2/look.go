@@ -15,10 +15,12 @@ type look struct {
 	snap       *store.Snapshot
 	interfaces map[cloud.InterfaceID]cloud.NetworkInterface
 	groups     map[cloud.GroupID]cloud.SecurityGroup
+	addresses  map[cloud.InterfaceID][]cloud.Address
 }
 
 func (s *Service) look(snap *store.Snapshot) *look {
-	w := &look{Service: s, snap: snap, interfaces: map[cloud.InterfaceID]cloud.NetworkInterface{}, groups: map[cloud.GroupID]cloud.SecurityGroup{}}
+	w := &look{Service: s, snap: snap, interfaces: map[cloud.InterfaceID]cloud.NetworkInterface{}, groups: map[cloud.GroupID]cloud.SecurityGroup{},
+		addresses: map[cloud.InterfaceID][]cloud.Address{}}
 	interfaces, _ := store.Mirrored(snap, store.Interfaces)
 	for _, n := range interfaces {
 		w.interfaces[n.Value.ID] = n.Value
@@ -26,6 +28,10 @@ func (s *Service) look(snap *store.Snapshot) *look {
 	groups, _ := store.Mirrored(snap, store.Groups)
 	for _, g := range groups {
 		w.groups[g.Value.ID] = g.Value
+	}
+	public, _ := store.Mirrored(snap, store.Addresses)
+	for _, a := range public {
+		w.addresses[a.Value.Interface] = append(w.addresses[a.Value.Interface], a.Value)
 	}
 	return w
 }
@@ -89,6 +95,9 @@ func (w *look) instance(i cloud.Instance) shape.Instance {
 	}
 	if r := i.StateReason(st); r.Code != "" {
 		out.StateReason = &shape.StateReason{Code: r.Code, Message: r.Message}
+	} else if st != nil && st.Trouble != "" && i.State(st) == cloud.StateRunning {
+		// EC2 has no field for why an interface does not come or go; this one is read when something is amiss.
+		out.StateReason = &shape.StateReason{Code: "Server.InternalError", Message: "Server.InternalError: " + st.Trouble}
 	}
 	if i.Profile != nil {
 		out.IamInstanceProfile = &shape.IamInstanceProfile{Arn: i.Profile.ARN, Id: i.Profile.ID}
@@ -98,8 +107,15 @@ func (w *look) instance(i cloud.Instance) shape.Instance {
 		if !ok {
 			continue
 		}
-		out.NetworkInterfaces = append(out.NetworkInterfaces, w.attached(n))
+		shown := w.attached(n)
+		out.NetworkInterfaces = append(out.NetworkInterfaces, shown)
 		if n.DeviceIndex == 0 {
+			if a := shown.Association; a != nil {
+				out.PublicIpAddress, out.PublicDnsName = a.PublicIp, a.PublicDnsName
+			}
+			if len(n.IPv6) > 0 {
+				out.Ipv6Address = n.IPv6[0].String()
+			}
 			out.PrivateIpAddress, out.SubnetId, out.VpcId = n.Primary().String(), string(n.Subnet), string(n.VPC)
 			out.PrivateDnsName = cloud.PrivateDNSName(n.Primary(), w.Region)
 			out.SecurityGroups, out.SourceDestCheck = w.groupNames(n.Groups), ptr(n.SourceDestCheck)
@@ -110,22 +126,45 @@ func (w *look) instance(i cloud.Instance) shape.Instance {
 
 // attached is an interface as it shows in its instance.
 func (w *look) attached(n cloud.NetworkInterface) shape.InstanceNetworkInterface {
+	whole := w.networkInterface(n)
 	out := shape.InstanceNetworkInterface{
-		NetworkInterfaceId: string(n.ID), MacAddress: n.MAC, Description: n.Description, InterfaceType: "interface",
-		OwnerId: string(n.Account), Status: "in-use", SubnetId: string(n.Subnet), VpcId: string(n.VPC),
-		SourceDestCheck: ptr(n.SourceDestCheck), Groups: w.groupNames(n.Groups),
-		PrivateIpAddress: n.Primary().String(), PrivateDnsName: cloud.PrivateDNSName(n.Primary(), w.Region),
+		NetworkInterfaceId: whole.NetworkInterfaceId, MacAddress: whole.MacAddress, Description: whole.Description, InterfaceType: whole.InterfaceType,
+		OwnerId: whole.OwnerId, Status: "in-use", SubnetId: whole.SubnetId, VpcId: whole.VpcId,
+		SourceDestCheck: whole.SourceDestCheck, Groups: whole.Groups, Association: inInstance(whole.Association),
+		PrivateIpAddress: whole.PrivateIpAddress, PrivateDnsName: whole.PrivateDnsName,
 		Attachment: &shape.InstanceNetworkInterfaceAttachment{
-			AttachmentId: string(n.Attachment), AttachTime: &n.AttachTime, DeviceIndex: number(n.DeviceIndex),
-			NetworkCardIndex: number(0), DeleteOnTermination: ptr(n.DeleteOnTermination), Status: "attached",
+			AttachmentId: string(n.Attachment), AttachTime: ptr(n.AttachTime), DeviceIndex: number(n.DeviceIndex),
+			NetworkCardIndex: number(0), DeleteOnTermination: ptr(n.DeleteOnTermination), Status: w.attachmentState(n),
 		},
 	}
-	for k, a := range n.Addresses {
+	if c := whole.ConnectionTrackingConfiguration; c != nil {
+		out.ConnectionTrackingConfiguration = &shape.ConnectionTrackingSpecificationResponse{
+			TcpEstablishedTimeout: c.TcpEstablishedTimeout, UdpStreamTimeout: c.UdpStreamTimeout, UdpTimeout: c.UdpTimeout,
+		}
+	}
+	for _, a := range whole.PrivateIpAddresses {
 		out.PrivateIpAddresses = append(out.PrivateIpAddresses, shape.InstancePrivateIpAddress{
-			Primary: ptr(k == 0), PrivateIpAddress: a.String(), PrivateDnsName: cloud.PrivateDNSName(a, w.Region),
+			Primary: a.Primary, PrivateIpAddress: a.PrivateIpAddress, PrivateDnsName: a.PrivateDnsName, Association: inInstance(a.Association),
 		})
 	}
+	for _, a := range whole.Ipv6Addresses {
+		out.Ipv6Addresses = append(out.Ipv6Addresses, shape.InstanceIpv6Address{Ipv6Address: a.Ipv6Address, IsPrimaryIpv6: a.IsPrimaryIpv6})
+	}
+	for _, p := range whole.Ipv4Prefixes {
+		out.Ipv4Prefixes = append(out.Ipv4Prefixes, shape.InstanceIpv4Prefix{Ipv4Prefix: p.Ipv4Prefix})
+	}
+	for _, p := range whole.Ipv6Prefixes {
+		out.Ipv6Prefixes = append(out.Ipv6Prefixes, shape.InstanceIpv6Prefix{Ipv6Prefix: p.Ipv6Prefix})
+	}
 	return out
+}
+
+// inInstance is an association as it shows in an instance.
+func inInstance(a *shape.NetworkInterfaceAssociation) *shape.InstanceNetworkInterfaceAssociation {
+	if a == nil {
+		return nil
+	}
+	return &shape.InstanceNetworkInterfaceAssociation{IpOwnerId: a.IpOwnerId, PublicDnsName: a.PublicDnsName, PublicIp: a.PublicIp}
 }
 
 func (w *look) groupNames(ids []cloud.GroupID) []shape.GroupIdentifier {

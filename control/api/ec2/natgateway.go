@@ -3,13 +3,13 @@ package ec2
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"net/netip"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/control/ipam"
+	"github.com/ichiro-metal/ichiro/control/ledger"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
@@ -76,7 +76,7 @@ func (s *Service) CreateNatGateway(ctx context.Context, in *shape.CreateNatGatew
 			}
 		}
 		store.Create(t, store.Interfaces, n.ID, n)
-		store.Create(t, addresses(n.Subnet), n.Primary().String(), n.ID)
+		ledger.Take(t, n.Subnet, n.ID, ledger.All(n))
 		store.Create(t, store.NATGateways, id, cloud.NATGateway{
 			ID: id, Account: n.Account, VPC: n.VPC, Subnet: n.Subnet, Interface: n.ID, Allocation: cloud.AllocationID(in.AllocationId),
 			Private: private, Created: now, Tags: given["natgateway"],
@@ -126,18 +126,17 @@ func (s *Service) checkNAT(in *shape.CreateNatGatewayInput) (private bool, wante
 
 // natInterface returns the interface of a new NAT gateway, with the wanted address or any.
 func (s *Service) natInterface(snap *store.Snapshot, subnet cloud.Subnet, wanted netip.Addr) (n cloud.NetworkInterface, err error) {
-	addr, taken := wanted, s.taken(snap, subnet)
-	if addr.IsValid() {
-		err = ipam.Check(subnet, addr, taken)
-	} else {
-		addr, err = ipam.Choose(subnet, rand.Uint64(), taken)
+	space, err := s.space(snap, subnet)
+	if err != nil {
+		return n, err
 	}
+	got, err := space.Serve(ipam.Ask{Addresses: []netip.Addr{wanted}})
 	if err != nil {
 		return n, err
 	}
 	n = cloud.NetworkInterface{
 		ID: newID[cloud.InterfaceID](s, "eni"), Generation: 1, Account: subnet.Account, VPC: subnet.VPC, Subnet: subnet.ID, Zone: subnet.Zone,
-		Addresses: []netip.Addr{addr}, Kind: cloud.KindNATGateway,
+		Addresses: got.Addresses, Kind: cloud.KindNATGateway,
 	}
 	n.MAC = ipam.MAC(n.ID)
 	return n, nil
@@ -183,9 +182,7 @@ func (s *Service) DeleteNatGateway(ctx context.Context, in *shape.DeleteNatGatew
 		case err == nil:
 			nat.Had.Private = n.Value.Primary()
 			store.Delete(t, store.Interfaces, n)
-			for _, a := range n.Value.Addresses {
-				store.Remove(t, addresses(nat.Subnet), a.String())
-			}
+			ledger.Give(t, nat.Subnet, ledger.All(n.Value), s.Now())
 		case !errors.Is(err, store.ErrNotFound):
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
+	"github.com/ichiro-metal/ichiro/control/ledger"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
@@ -48,7 +49,7 @@ func TestANATGatewayHasAnInterfaceAndAnAddress(t *testing.T) {
 	if o, _ := store.Get(r.ctx, r.Store, store.Addresses, address); o.Value.Association != "" || o.Value.Interface != "" || o.Value.Private.IsValid() {
 		t.Errorf("got %+v, want the address free", o.Value)
 	}
-	if keys, err := store.List(r.ctx, r.Store, addresses(cloud.SubnetID(subnet)), store.Range{}); err != nil || len(keys.Objects) != 0 {
+	if keys, err := store.List(r.ctx, r.Store, ledger.Keys(cloud.SubnetID(subnet)), store.Range{}); err != nil || len(keys.Objects) != 0 {
 		t.Errorf("got %v, %v, want its private address free", keys.Objects, err)
 	}
 	do(r, r.DeleteSubnet, shape.DeleteSubnetInput{SubnetId: subnet})

@@ -38,17 +38,25 @@ func launched(in *shape.RunInstancesInput) []string {
 	if in.KeyName != "" {
 		out = append(out, "key-pair/"+in.KeyName)
 	}
-	subnet, groups := in.SubnetId, in.SecurityGroupIds
+	subnets, groups := []string{cmp.Or(in.SubnetId, "*")}, in.SecurityGroupIds
+	if len(in.NetworkInterfaces) > 0 {
+		subnets = nil
+	}
 	for _, n := range in.NetworkInterfaces {
-		subnet, groups = cmp.Or(subnet, n.SubnetId), append(groups[:len(groups):len(groups)], n.Groups...)
+		groups = append(groups[:len(groups):len(groups)], n.Groups...)
 		if n.NetworkInterfaceId != "" {
 			out = append(out, "network-interface/"+n.NetworkInterfaceId)
+			continue
+		}
+		subnets = append(subnets, cmp.Or(n.SubnetId, "*"))
+		if len(n.Groups) == 0 {
+			groups = append(groups[:len(groups):len(groups)], "*")
 		}
 	}
-	if len(groups) == 0 || len(in.SecurityGroups) > 0 { // the default one, or named and not identified
+	if len(groups) == 0 && len(in.NetworkInterfaces) == 0 || len(in.SecurityGroups) > 0 { // the default one, or named and not identified
 		groups = append(groups[:len(groups):len(groups)], "*")
 	}
-	return append(append(out, "subnet/"+cmp.Or(subnet, "*")), each("security-group", groups)...)
+	return append(append(out, each("subnet", subnets)...), each("security-group", groups)...)
 }
 
 // tagged returns the resources that are named by their IDs alone.

@@ -7,13 +7,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"math/rand/v2"
-	"net/netip"
-	"slices"
 	"time"
 
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
-	"github.com/ichiro-metal/ichiro/control/ipam"
 	"github.com/ichiro-metal/ichiro/control/placement"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
@@ -25,7 +21,7 @@ const userDataLimit = 16 << 10
 // tokenLife is how long a ClientToken is remembered; EC2 promises at least 24 hours.
 const tokenLife = 48 * time.Hour
 
-// launchLimit bounds one call; each instance takes four keys of a transaction, which etcd bounds.
+// launchLimit bounds one call; each instance takes some seven keys of a transaction, which etcd bounds.
 const launchLimit = 100
 
 // launch is a RunInstances request, checked.
@@ -37,6 +33,7 @@ type launch struct {
 	userData []byte
 	tags     map[string]cloud.Tags
 	profile  *cloud.ProfileRef
+	nics     []nic
 	digest   string // of the request, for the ClientToken
 }
 
@@ -134,6 +131,9 @@ func (s *Service) checkLaunch(ctx context.Context, in *shape.RunInstancesInput) 
 	if err := unbuilt(in); err != nil {
 		return nil, err
 	}
+	if l.nics, err = nics(in, l.typ, l.max); err != nil {
+		return nil, err
+	}
 	if len(in.ClientToken) > 64 {
 		return nil, cloud.Errorf("InvalidParameterValue", "ClientToken may have 64 characters")
 	}
@@ -159,10 +159,6 @@ func unbuilt(in *shape.RunInstancesInput) error {
 	if in.PrivateDnsNameOptions != nil {
 		names = *in.PrivateDnsNameOptions
 	}
-	var nic shape.InstanceNetworkInterfaceSpecification
-	if len(in.NetworkInterfaces) > 0 {
-		nic = in.NetworkInterfaces[0]
-	}
 	for _, c := range []struct {
 		asked bool
 		what  string
@@ -170,25 +166,18 @@ func unbuilt(in *shape.RunInstancesInput) error {
 		{len(in.BlockDeviceMappings) > 0, "BlockDeviceMapping: volumes"},
 		{in.LaunchTemplate != nil, "LaunchTemplate: launch templates"},
 		{in.InstanceMarketOptions != nil, "InstanceMarketOptions: spot instances"},
-		{len(in.Ipv6Addresses) > 0 || in.Ipv6AddressCount != nil, "Ipv6Address: IPv6"},
 		{in.HibernationOptions != nil && yes(in.HibernationOptions.Configured), "HibernationOptions: hibernation"},
 		{in.EnclaveOptions != nil && yes(in.EnclaveOptions.Enabled), "EnclaveOptions: enclaves"},
-		{len(in.NetworkInterfaces) > 1, "NetworkInterface.2: more than one network interface"},
 		{place.GroupName+place.GroupId != "", "Placement.GroupName: placement groups"},
 		{place.Tenancy != "" && place.Tenancy != "default", "Placement.Tenancy: dedicated tenancy"},
 		{in.CpuOptions != nil, "CpuOptions: the number of cores is the type's, options for it"},
 		{len(in.ElasticGpuSpecification) > 0 || len(in.ElasticInferenceAccelerators) > 0, "ElasticGpuSpecification: accelerators"},
 		{place.HostId+place.HostResourceGroupArn+place.Affinity != "", "Placement.HostId: dedicated hosts"},
 		{place.PartitionNumber != nil, "Placement.PartitionNumber: placement groups"},
-		{yes(in.EnablePrimaryIpv6), "EnablePrimaryIpv6: IPv6"},
+		{yes(in.EnablePrimaryIpv6), "EnablePrimaryIpv6: primary IPv6 addresses"},
 		{in.CapacityReservationSpecification != nil && in.CapacityReservationSpecification.CapacityReservationTarget != nil, "CapacityReservationSpecification: capacity reservations"},
 		{len(in.LicenseSpecifications) > 0, "LicenseSpecification: licenses"},
 		{names.HostnameType == "resource-name" || yes(names.EnableResourceNameDnsARecord) || yes(names.EnableResourceNameDnsAAAARecord), "PrivateDnsNameOptions: names of instances by their IDs"},
-		{yes(nic.AssociatePublicIpAddress), "NetworkInterface.1.AssociatePublicIpAddress: public addresses"},
-		{len(nic.Ipv6Addresses) > 0 || nic.Ipv6AddressCount != nil || nic.Ipv6PrefixCount != nil || len(nic.Ipv6Prefixes) > 0, "NetworkInterface.1.Ipv6Address: IPv6"},
-		{nic.Ipv4PrefixCount != nil || len(nic.Ipv4Prefixes) > 0, "NetworkInterface.1.Ipv4Prefix: prefixes of network interfaces"},
-		{nic.InterfaceType != "" && nic.InterfaceType != "interface", "NetworkInterface.1.InterfaceType: other network interfaces"},
-		{nic.NetworkCardIndex != nil && *nic.NetworkCardIndex != 0, "NetworkInterface.1.NetworkCardIndex: further network cards"},
 	} {
 		if c.asked {
 			return cloud.Errorf("UnsupportedOperation", "%s are not there yet: leave the parameter out", c.what)
@@ -238,7 +227,7 @@ func (s *Service) wish(snap *store.Snapshot, t *store.Txn, l *launch, reservatio
 		}
 		store.Require(t, store.KeyPairs, k.Value.ID, k.Rev)
 	}
-	subnet, groups, err := s.where(snap, t, l)
+	net, err := s.network(snap, t, l)
 	if err != nil {
 		return err
 	}
@@ -246,8 +235,6 @@ func (s *Service) wish(snap *store.Snapshot, t *store.Txn, l *launch, reservatio
 	if err != nil {
 		return err
 	}
-	taken := s.taken(snap, subnet)
-	seed := rand.Uint64()
 	options, err := metadataOptions(in.MetadataOptions)
 	if err != nil {
 		return err
@@ -260,61 +247,37 @@ func (s *Service) wish(snap *store.Snapshot, t *store.Txn, l *launch, reservatio
 	default:
 		return cloud.Errorf("InvalidParameterValue", "InstanceInitiatedShutdownBehavior is stop or terminate, not %.40q", behavior)
 	}
-	wanted, err := l.address()
-	if err != nil {
-		return err
-	}
 	now := s.Now().UTC().Truncate(time.Second)
 	for index := range l.max {
-		if _, err := placement.Choose(hosts, l.typ, subnet.Zone); err != nil {
+		if _, err := placement.Choose(hosts, l.typ, net.zone); err != nil {
 			if index < l.min {
 				return err
 			}
 			break
 		}
-		charge(hosts, l.typ, subnet.Zone)
-		addr := wanted
-		if addr.IsValid() {
-			err = ipam.Check(subnet, addr, taken)
-		} else {
-			addr, err = ipam.Choose(subnet, seed, taken)
-		}
+		charge(hosts, l.typ, net.zone)
+		id := newID[cloud.InstanceID](s, "i")
+		given, err := net.give(id)
 		if err != nil {
 			if index < l.min {
 				return err
 			}
 			break
 		}
-		was := taken
-		taken = func(a netip.Addr) bool { return a == addr || was(a) }
-
-		n := cloud.NetworkInterface{
-			ID: newID[cloud.InterfaceID](s, "eni"), Generation: 1, Account: l.account,
-			VPC: subnet.VPC, Subnet: subnet.ID, Zone: subnet.Zone, Addresses: []netip.Addr{addr}, Groups: groups,
-			SourceDestCheck: true, DeleteOnTermination: true, AttachTime: now,
-			Attachment: newID[cloud.AttachmentID](s, "eni-attach"), Tags: l.tags["network-interface"],
-		}
-		if spec := l.spec(); spec != nil {
-			n.Description = spec.Description
-			n.DeleteOnTermination = spec.DeleteOnTermination == nil || *spec.DeleteOnTermination
-		}
-		n.MAC = ipam.MAC(n.ID)
 		i := cloud.Instance{
-			ID: newID[cloud.InstanceID](s, "i"), Generation: 1, Account: l.account,
+			ID: id, Generation: 1, Account: l.account,
 			Reservation: reservation, LaunchIndex: index, ClientToken: in.ClientToken,
 			Image: image.Value.ID, Kernel: kernel, Ramdisk: ramdisk,
 			Architecture: image.Value.Architecture, Virtualization: image.Value.Virtualization,
 			RootDeviceName: image.Value.RootDeviceName, RootDeviceType: image.Value.RootDeviceType,
-			Type: l.typ.Name, KeyName: in.KeyName, Profile: l.profile, Interfaces: []cloud.InterfaceID{n.ID},
-			HasUserData: len(l.userData) > 0, Zone: subnet.Zone, Power: cloud.PowerRunning, Boot: 1, Launched: now,
+			Type: l.typ.Name, KeyName: in.KeyName, Profile: l.profile, Interfaces: given.ids(),
+			HasUserData: len(l.userData) > 0, Zone: net.zone, Power: cloud.PowerRunning, Boot: 1, Launched: now,
 			Metadata: options, ShutdownBehavior: behavior,
 			Protected: yes(in.DisableApiTermination), StopProtected: yes(in.DisableApiStop),
 			Monitoring: in.Monitoring != nil && yes(in.Monitoring.Enabled), Tags: l.tags["instance"],
 		}
-		n.Instance = i.ID
 		store.Create(t, store.Instances, i.ID, i)
-		store.Create(t, store.Interfaces, n.ID, n)
-		store.Create(t, addresses(subnet.ID), addr.String(), n.ID)
+		given.write(t)
 		if i.HasUserData {
 			store.Create(t, store.UserData, i.ID, l.userData)
 		}
@@ -322,122 +285,7 @@ func (s *Service) wish(snap *store.Snapshot, t *store.Txn, l *launch, reservatio
 	return nil
 }
 
-// addresses are the keys that make an address unique in its subnet.
-func addresses(id cloud.SubnetID) store.Kind[cloud.InterfaceID] {
-	return store.NewKind[cloud.InterfaceID](store.IPAMPrefix(id))
-}
-
-// taken tells which addresses of the subnet interfaces hold. The keys under ipam/ decide in the end; this
-// is for choosing.
-func (s *Service) taken(snap *store.Snapshot, subnet cloud.Subnet) func(netip.Addr) bool {
-	used := map[netip.Addr]bool{}
-	all, _ := store.Mirrored(snap, store.Interfaces)
-	for _, n := range all {
-		if n.Value.Subnet == subnet.ID {
-			for _, a := range n.Value.Addresses {
-				used[a] = true
-			}
-		}
-	}
-	return func(a netip.Addr) bool { return used[a] }
-}
-
-// spec returns the one network interface that a request may describe, or nil.
-func (l *launch) spec() *shape.InstanceNetworkInterfaceSpecification {
-	if len(l.in.NetworkInterfaces) == 0 {
-		return nil
-	}
-	return &l.in.NetworkInterfaces[0]
-}
-
-// address returns the private address that is asked for; the zero Addr asks for any.
-func (l *launch) address() (netip.Addr, error) {
-	text := l.in.PrivateIpAddress
-	if spec := l.spec(); spec != nil {
-		switch {
-		case text != "":
-			return netip.Addr{}, cloud.Errorf("InvalidParameterCombination", "Network interfaces and an instance-level private IP address may not be specified on the same request")
-		case spec.NetworkInterfaceId != "":
-			return netip.Addr{}, cloud.Errorf("UnsupportedOperation", "NetworkInterface.1.NetworkInterfaceId: launching with an existing network interface is not there yet")
-		case len(spec.PrivateIpAddresses) > 1 || spec.SecondaryPrivateIpAddressCount != nil:
-			return netip.Addr{}, cloud.Errorf("UnsupportedOperation", "NetworkInterface.1.PrivateIpAddresses: more than one private address is not there yet")
-		case spec.DeviceIndex == nil || *spec.DeviceIndex != 0:
-			return netip.Addr{}, cloud.Errorf("InvalidParameterValue", "NetworkInterface.1.DeviceIndex must be 0: it is the primary interface")
-		case len(spec.PrivateIpAddresses) == 1:
-			text = spec.PrivateIpAddresses[0].PrivateIpAddress
-		default:
-			text = spec.PrivateIpAddress
-		}
-	}
-	if text == "" {
-		return netip.Addr{}, nil
-	}
-	a, err := netip.ParseAddr(text)
-	if err != nil || !a.Is4() {
-		return netip.Addr{}, cloud.Errorf("InvalidParameterValue", "Value (%.40s) for parameter privateIpAddress is invalid: it is not an IPv4 address", text)
-	}
-	if l.max > 1 {
-		return netip.Addr{}, cloud.Errorf("InvalidParameterCombination", "A private address can be asked for one instance only, and MaxCount is %d", l.max)
-	}
-	return a, nil
-}
-
-// where returns the subnet and the groups of a launch, from the request or the default VPC.
-func (s *Service) where(snap *store.Snapshot, t *store.Txn, l *launch) (cloud.Subnet, []cloud.GroupID, error) {
-	id, groups := l.in.SubnetId, l.in.SecurityGroupIds
-	if spec := l.spec(); spec != nil {
-		if id != "" || len(groups) > 0 || len(l.in.SecurityGroups) > 0 {
-			return cloud.Subnet{}, nil, cloud.Errorf("InvalidParameterCombination", "Network interfaces and an instance-level subnet ID or security groups may not be specified on the same request")
-		}
-		id, groups = spec.SubnetId, spec.Groups
-	}
-	subnet, err := s.subnet(snap, l.account, id, l.in.Placement)
-	if err != nil {
-		return cloud.Subnet{}, nil, err
-	}
-	store.Require(t, store.Subnets, subnet.Value.ID, subnet.Rev)
-	all, err := store.Mirrored(snap, store.Groups)
-	if err != nil {
-		return cloud.Subnet{}, nil, err
-	}
-	inVPC := func(match func(cloud.SecurityGroup) bool) *store.Object[cloud.SecurityGroup] {
-		for _, g := range all {
-			if g.Value.VPC == subnet.Value.VPC && g.Value.Account == l.account && match(g.Value) {
-				return &g
-			}
-		}
-		return nil
-	}
-	var out []cloud.GroupID
-	add := func(g *store.Object[cloud.SecurityGroup], text string) error {
-		if g == nil {
-			return cloud.Errorf("InvalidGroup.NotFound", "The security group '%s' does not exist in VPC '%s'", text, subnet.Value.VPC)
-		}
-		if slices.Contains(out, g.Value.ID) {
-			return nil
-		}
-		store.Require(t, store.Groups, g.Value.ID, g.Rev)
-		out = append(out, g.Value.ID)
-		return nil
-	}
-	for _, text := range groups {
-		if err := add(inVPC(func(g cloud.SecurityGroup) bool { return string(g.ID) == text }), text); err != nil {
-			return cloud.Subnet{}, nil, err
-		}
-	}
-	for _, text := range l.in.SecurityGroups {
-		if err := add(inVPC(func(g cloud.SecurityGroup) bool { return g.Name == text }), text); err != nil {
-			return cloud.Subnet{}, nil, err
-		}
-	}
-	if len(out) == 0 {
-		if err := add(inVPC(func(g cloud.SecurityGroup) bool { return g.Name == "default" }), "default"); err != nil {
-			return cloud.Subnet{}, nil, err
-		}
-	}
-	return subnet.Value, out, nil
-}
-
+// subnet returns the subnet that is named, or the default one of the zone.
 func (s *Service) subnet(snap *store.Snapshot, who cloud.AccountID, id string, p *shape.Placement) (store.Object[cloud.Subnet], error) {
 	zone := ""
 	if p != nil {

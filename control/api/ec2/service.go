@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -46,6 +47,7 @@ type Config struct {
 	Zone     string
 	Endpoint string // of this region, for DescribeRegions
 	Types    []cloud.InstanceType
+	Elastic  []netip.Prefix // the operator's public addresses
 	Now      func() time.Time
 	Rand     io.Reader
 	Log      *slog.Logger

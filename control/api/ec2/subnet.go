@@ -7,6 +7,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
+	"github.com/ichiro-metal/ichiro/control/ledger"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
@@ -142,7 +143,7 @@ func (s *Service) DeleteSubnet(ctx context.Context, in *shape.DeleteSubnetInput)
 		if err := cloud.Depended("subnet", o.Value.ID, others); err != nil {
 			return err
 		}
-		store.RequireNothingNew(t, addresses(o.Value.ID), snap.Rev())
+		store.RequireNothingNew(t, ledger.Keys(o.Value.ID), snap.Rev())
 		store.Delete(t, store.Subnets, o)
 		return nil
 	})
