@@ -17,12 +17,12 @@ import (
 )
 
 // What the nouns of a VPC have in common. They refer to each other, and a transaction must hold only while the
-// references do. Of those that make a reference, some change what they refer to (renew), so that of two of them one
+// references do. Of those that make a reference, some change what they refer to (touch), so that of two of them one
 // has to look again; the others only rely on it, and whoever deletes it relies on nothing new of their kind
 // (store.RequireNothingNew).
 
-// renew writes a value anew as it is: of two who renew the same, one has to look again.
-func renew[T any](t *store.Txn, k store.Kind[T], o store.Object[T]) { store.Update(t, k, o, o.Value) }
+// touch writes a value anew as it is: of two who touch the same, one has to look again.
+func touch[T any](t *store.Txn, k store.Kind[T], o store.Object[T]) { store.Update(t, k, o, o.Value) }
 
 // values returns all values of a kind, of every account.
 func values[T any](snap *store.Snapshot, k store.Kind[T]) ([]T, error) {

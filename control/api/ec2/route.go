@@ -58,7 +58,7 @@ func (s *Service) CreateRouteTable(ctx context.Context, in *shape.CreateRouteTab
 		if err != nil {
 			return err
 		}
-		renew(t, store.VPCs, v)
+		touch(t, store.VPCs, v)
 		store.Create(t, store.RouteTables, id, cloud.RouteTable{ID: id, Account: caller(ctx), VPC: v.Value.ID, Tags: given["route-table"]})
 		return nil
 	})
@@ -77,7 +77,7 @@ func (s *Service) CreateRouteTable(ctx context.Context, in *shape.CreateRouteTab
 	return &shape.CreateRouteTableOutput{ClientToken: in.ClientToken, RouteTable: ptr(m.table(o.Value))}, nil
 }
 
-// DeleteRouteTable deletes a table that no subnet uses. Whoever begins to use one renews it.
+// DeleteRouteTable deletes a table that no subnet uses. Whoever begins to use one touches it.
 func (s *Service) DeleteRouteTable(ctx context.Context, in *shape.DeleteRouteTableInput) (*shape.DeleteRouteTableOutput, error) {
 	err := s.commit(ctx, in.DryRun, func(snap *store.Snapshot, t *store.Txn) error {
 		o, err := find(snap, store.RouteTables, cloud.RouteTableID(in.RouteTableId), caller(ctx), aRouteTable)

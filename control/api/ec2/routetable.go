@@ -34,7 +34,7 @@ func (s *Service) AssociateRouteTable(ctx context.Context, in *shape.AssociateRo
 		if err != nil || next.RouteAssociation != id {
 			return err
 		}
-		renew(t, store.RouteTables, table)
+		touch(t, store.RouteTables, table)
 		store.Update(t, store.Subnets, o, next)
 		return nil
 	})
@@ -74,7 +74,7 @@ func (s *Service) ReplaceRouteTableAssociation(ctx context.Context, in *shape.Re
 		if err != nil {
 			return err
 		}
-		renew(t, store.RouteTables, table)
+		touch(t, store.RouteTables, table)
 		if vpc != nil {
 			next := vpc.Value
 			if table.Value.VPC != next.ID {

@@ -24,7 +24,7 @@ func (s *Service) subnetActions() []api.Action {
 	}
 }
 
-// CreateSubnet makes a subnet. It renews the VPC: of two that overlap one sees the other.
+// CreateSubnet makes a subnet. It touches the VPC: of two that overlap one sees the other.
 func (s *Service) CreateSubnet(ctx context.Context, in *shape.CreateSubnetInput) (*shape.CreateSubnetOutput, error) {
 	err := unsupported([]lack{
 		{in.Ipv4IpamPoolId != "" || in.Ipv4NetmaskLength != nil, "Ipv4IpamPoolId: pools of IPAM"},
@@ -72,7 +72,7 @@ func (s *Service) CreateSubnet(ctx context.Context, in *shape.CreateSubnetInput)
 		if err != nil {
 			return err
 		}
-		renew(t, store.VPCs, o)
+		touch(t, store.VPCs, o)
 		store.Create(t, store.Subnets, made.ID, made)
 		return nil
 	})
@@ -104,7 +104,7 @@ func (s *Service) CreateDefaultSubnet(ctx context.Context, in *shape.CreateDefau
 		if made, err = o.Value.NewDefaultSubnet(zone, others, s.mint); err != nil {
 			return err
 		}
-		renew(t, store.VPCs, o)
+		touch(t, store.VPCs, o)
 		store.Create(t, store.Subnets, made.ID, made)
 		return nil
 	})

@@ -177,7 +177,7 @@ func (s *Service) DeleteVpc(ctx context.Context, in *shape.DeleteVpcInput) (*sha
 
 // dependents names what is in the VPC beside what it was born with, which goes into the transaction to be deleted.
 func dependents(snap *store.Snapshot, t *store.Txn, v cloud.VPC) (others []string, err error) {
-	subnets, err1 := store.Mirrored(snap, store.Subnets) // a new one renews the VPC, and so do tables and gateways
+	subnets, err1 := store.Mirrored(snap, store.Subnets) // a new one touches the VPC, and so do tables and gateways
 	for _, s := range subnets {
 		if s.Value.VPC == v.ID {
 			others = append(others, s.ID)
