@@ -186,13 +186,10 @@ func Narrows(before, after Config) bool {
 	if !contains(after.Prefixes, before.Prefixes) || !contains(after.Gateways, before.Gateways) || !contains(after.Services, before.Services) {
 		return true
 	}
-	now := map[string]Interface{}
-	for _, i := range after.Interfaces {
-		now[i.Name] = i
-	}
+	find := finder(after.Interfaces)
 	for _, was := range before.Interfaces {
-		is, ok := now[was.Name]
-		if !ok || is.MAC != was.MAC || !contains(is.Addresses, was.Addresses) || !contains(is.Prefixes, was.Prefixes) ||
+		is := find(was.Name)
+		if is == nil || is.MAC != was.MAC || !contains(is.Addresses, was.Addresses) || !contains(is.Prefixes, was.Prefixes) ||
 			!contains(is.Groups, was.Groups) || !same(is.Public, was.Public) || was.Unchecked && !is.Unchecked {
 			return true
 		}
@@ -210,6 +207,28 @@ func Narrows(before, after Config) bool {
 	return routesNarrow(before.Subnets, after.Subnets)
 }
 
+// finder returns a function that finds interfaces by name. Asked in their order it takes no search: of thousands
+// of interfaces one has come, and the rest are where they were.
+func finder(interfaces []Interface) func(name string) *Interface {
+	next := 0
+	var index map[string]*Interface
+	return func(name string) *Interface {
+		for skip := 0; skip < 8 && next+skip < len(interfaces); skip++ {
+			if i := &interfaces[next+skip]; i.Name == name {
+				next += skip + 1
+				return i
+			}
+		}
+		if index == nil {
+			index = make(map[string]*Interface, len(interfaces))
+			for n := range interfaces {
+				index[interfaces[n].Name] = &interfaces[n]
+			}
+		}
+		return index[name]
+	}
+}
+
 func routesNarrow(before, after []Subnet) bool {
 	now := map[string]Subnet{}
 	for _, s := range after {
@@ -222,7 +241,13 @@ func routesNarrow(before, after []Subnet) bool {
 }
 
 func contains[T comparable](all, some []T) bool {
-	if slices.Equal(all, some) {
+	n := 0
+	for _, a := range all {
+		if n < len(some) && some[n] == a {
+			n++
+		}
+	}
+	if n == len(some) { // in the same order, as most are
 		return true
 	}
 	have := map[T]bool{}
@@ -233,6 +258,9 @@ func contains[T comparable](all, some []T) bool {
 }
 
 func same[T comparable](a, b []T) bool {
+	if slices.Equal(a, b) {
+		return true
+	}
 	count := map[T]int{}
 	for _, x := range a {
 		count[x]++
