@@ -42,9 +42,9 @@ func TestOptions(t *testing.T) {
 	option := func(code byte, v ...byte) dhcpv4.Modifier {
 		return dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.GenericOptionCode(code), v))
 	}
-	const offered = "53=02 54=ac1f1001 51=00000e10 1=fffff000"
+	const offered = "53=02 54=ac1f1001 51=00000e10 1=fffff000 26=05dc"
 	everything := offered + " 3=ac1f1001 121=00ac1f100120a9fea9fe00000000 6=ac1f000209090909 12=69702d3137322d33312d31362d3131" +
-		" 15=69636869726f2d312e636f6d707574652e696e7465726e616c 26=05dc 28=ac1f1fff 119=0161076578616d706c65000162076578616d706c6500" +
+		" 15=69636869726f2d312e636f6d707574652e696e7465726e616c 28=ac1f1fff 119=0161076578616d706c65000162076578616d706c6500" +
 		" 42=a9fea97b 44=0a000007 46=02"
 	cases := []struct {
 		name string
@@ -53,7 +53,7 @@ func TestOptions(t *testing.T) {
 		want string
 	}{
 		{"who lists nothing is told everything but what only some understand", rich(), nil, everything},
-		{"who lists is told what it lists, and what the protocol demands", rich(), []dhcpv4.Modifier{asks(3, 26)}, offered + " 3=ac1f1001 26=05dc"},
+		{"who lists is told what it lists, and what the protocol demands", rich(), []dhcpv4.Modifier{asks(3, 108)}, offered + " 3=ac1f1001"},
 		{"the times to renew are told to who asks", rich(), []dhcpv4.Modifier{asks(58, 59)}, offered + " 58=00000708 59=00000c4e"},
 		{"the old number of the routes is told to who asks", rich(), []dhcpv4.Modifier{asks(249)}, offered + " 249=00ac1f100120a9fea9fe00000000"},
 		{"nobody is asked to do without IPv4", rich(), []dhcpv4.Modifier{asks(108)}, offered},
@@ -97,10 +97,10 @@ func TestALongSearchListComesInParts(t *testing.T) {
 func TestARequestInPartsIsReadAsOne(t *testing.T) {
 	b := ask(t, dhcpv4.MessageTypeDiscover)[:offOptions]
 	b = append(b, optType, 1, typeDiscover, optClientID, 2, 1, 2, optOverload, 1, 3, optClientID, 1, 3, optEnd)
-	copy(b[offFile:], []byte{optClientID, 1, 4, optAsked, 1, optMTU, optEnd})
+	copy(b[offFile:], []byte{optClientID, 1, 4, optAsked, 1, optBroadcast, optEnd})
 	copy(b[offSname:], []byte{optClientID, 1, 5, optEnd})
 	got := strings.Join(told(t, respond(guest.Index, b, new(Counters), guest)), " ")
-	if want := "53=02 54=ac1f1001 51=00000e10 1=fffff000 26=05dc 61=0102030405"; got != want {
+	if want := "53=02 54=ac1f1001 51=00000e10 1=fffff000 26=05dc 28=ac1f1fff 61=0102030405"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }

@@ -61,10 +61,11 @@ type host struct {
 
 // option is one that a guest may be told, as it stands in the message.
 type option struct {
-	code  byte
-	hours bool   // about the lease: not for who only informs itself
-	shy   bool   // only for who asks for it by name
-	bytes []byte // with code and length, maybe in parts
+	code   byte
+	needed bool   // told to who lists others only, too: without it the link does not work, or not well
+	hours  bool   // about the lease: not for who only informs itself
+	shy    bool   // only for who asks for it by name
+	bytes  []byte // with code and length, maybe in parts
 }
 
 // selection is what was told last: guests ask for the same again and again.
@@ -127,7 +128,10 @@ func options(h Host) (told []option) {
 	network := as4(h.Subnet.Masked().Addr())
 	last := binary.BigEndian.Uint32(network[:]) | ^mask
 	routes := routes(h.Routes)
-	put(option{code: optMask}, binary.BigEndian.AppendUint32(nil, mask))
+	put(option{code: optMask, needed: true}, binary.BigEndian.AppendUint32(nil, mask))
+	if h.MTU > 0 {
+		put(option{code: optMTU, needed: true}, binary.BigEndian.AppendUint16(nil, uint16(h.MTU)))
+	}
 	if h.Gateway.IsValid() {
 		put(option{code: optRouter}, h.Gateway.AsSlice())
 	}
@@ -135,9 +139,6 @@ func options(h Host) (told []option) {
 	put(option{code: optResolvers}, addresses(h.Resolvers))
 	put(option{code: optHostname}, name(h.Hostname))
 	put(option{code: optDomain}, name(h.Domain))
-	if h.MTU > 0 {
-		put(option{code: optMTU}, binary.BigEndian.AppendUint16(nil, uint16(h.MTU)))
-	}
 	put(option{code: optBroadcast}, binary.BigEndian.AppendUint32(nil, last))
 	put(option{code: optSearch}, search(h.Search))
 	put(option{code: optTimeServers}, addresses(h.TimeServers))
@@ -208,7 +209,7 @@ func (h *host) tell(b []byte, r *request, lease bool, room int) []byte {
 		for _, o := range h.told {
 			switch {
 			case o.hours && !lease:
-			case o.shy && !r.asked.has(o.code), r.listed && o.code != optMask && !r.asked.has(o.code):
+			case o.shy && !r.asked.has(o.code), r.listed && !o.needed && !r.asked.has(o.code):
 			case len(s.options)+len(o.bytes) > room: // what follows may be shorter
 			default:
 				s.options = append(s.options, o.bytes...)

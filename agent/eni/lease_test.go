@@ -2,6 +2,7 @@ package eni
 
 import (
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -52,6 +53,56 @@ func TestLeases(t *testing.T) {
 						t.Errorf("\ngot  %s\nwant %s", got, c.want)
 					}
 				}
+			}
+		})
+	}
+}
+
+func TestOnlyInterfacesWithIPv6AreToldOfIt(t *testing.T) {
+	six := func(c *Config) {
+		c.VPCs[0].VPC.Blocks = []cloud.CIDRBlock{{CIDR: netip.MustParsePrefix("2001:db8::/56")}}
+		c.Interfaces[1].Network.Blocks = []cloud.CIDRBlock{{CIDR: netip.MustParsePrefix("2001:db8:0:1::/64")}}
+	}
+	addrs := func(list ...string) func(*Config) {
+		return func(c *Config) {
+			for _, a := range list {
+				c.Interfaces[1].IPv6 = append(c.Interfaces[1].IPv6, netip.MustParseAddr(a))
+			}
+		}
+	}
+	prefix := func(c *Config) {
+		c.Interfaces[1].Prefixes = []netip.Prefix{netip.MustParsePrefix("172.31.0.64/28"), netip.MustParsePrefix("2001:db8:0:1:5::/80")}
+	}
+	const block = "[2001:db8::/56] "
+	cases := []struct {
+		name   string
+		change []func(*Config)
+		want   string // the VPC's blocks, then of each interface its addresses, prefixes, own, subnet
+	}{
+		{"a host without IPv6", nil, "[] "},
+		{"a block alone is nothing to tell", []func(*Config){six}, block},
+		{"an address", []func(*Config){six, addrs("2001:db8:0:1::b")}, block + "[2001:db8:0:1::b] [] [2001:db8:0:1::b/128] 2001:db8:0:1::/64"},
+		{"a delegated prefix", []func(*Config){six, prefix}, block + "[] [2001:db8:0:1:5::/80] [2001:db8:0:1:5::/80] 2001:db8:0:1::/64"},
+		{"an address that is not the subnet's", []func(*Config){six, addrs("2001:db8:0:2::b")}, block},
+		{"an address where the subnet has no block", []func(*Config){addrs("2001:db8:0:1::b")}, "[] "},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			cfg := sample()
+			for _, change := range c.change {
+				change(&cfg)
+			}
+			plan, err := Compile(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := plan.DHCP[0].IPv6
+			got := fmt.Sprintf("%v ", l.Prefixes)
+			for i := range l.Taps {
+				got += fmt.Sprintf("%v %v %v %v", l.DHCP[i].Addresses, l.DHCP[i].Prefixes, l.Routers[i].Own, l.Routers[i].Subnet)
+			}
+			if got != c.want {
+				t.Errorf("\ngot  %s\nwant %s", got, c.want)
 			}
 		})
 	}
