@@ -33,11 +33,9 @@ type Manager struct {
 	host     *firewall.Rules
 	rules    map[*link.Space]*firewall.Rules // guarded by mu too
 
-	mu   sync.Mutex
-	taps map[cloud.InterfaceID]tapOf
+	mu      sync.Mutex
+	applied Config
 }
-
-type tapOf struct{ network, name string }
 
 // New returns the manager of the host with this prefix. It changes nothing yet.
 func New(prefix string, log *slog.Logger) (*Manager, error) {
@@ -46,7 +44,7 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 		return nil, err
 	}
 	return &Manager{
-		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), ipv6: newConfigurers(log), taps: map[cloud.InterfaceID]tapOf{}, cuts: map[string]firewall.Config{},
+		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), ipv6: newConfigurers(log), cuts: map[string]firewall.Config{},
 		compiler: newCompiler(), host: firewall.NewRules(nil), rules: map[*link.Space]*firewall.Rules{},
 		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}, nil
@@ -259,26 +257,25 @@ func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 func (m *Manager) remember(want Config) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	clear(m.taps)
-	for _, i := range want.Interfaces {
-		m.taps[i.ID] = tapOf{string(i.VPC), TapName(i.ID)}
-	}
+	m.applied = want
 }
 
 // Tap opens the queue of an interface's tap for QEMU (-netdev tap,fd=N,vhost=off; frames have a virtio-net header of
 // 10 bytes until QEMU asks for another size). The tap has one queue: while a QEMU holds it the answer wraps EBUSY.
 func (m *Manager) Tap(id cloud.InterfaceID) (*os.File, error) {
 	m.mu.Lock()
-	t, ok := m.taps[id]
-	m.mu.Unlock()
-	if !ok {
+	n := slices.IndexFunc(m.applied.Interfaces, func(i Interface) bool { return i.ID == id })
+	if n < 0 {
+		m.mu.Unlock()
 		return nil, fmt.Errorf("open tap of %s: it has not been applied", id)
 	}
-	s, err := m.links.Space(t.network)
+	network := string(m.applied.Interfaces[n].VPC)
+	m.mu.Unlock()
+	s, err := m.links.Space(network)
 	if err != nil {
 		return nil, err
 	}
-	return s.Tap(t.name)
+	return s.Tap(TapName(id))
 }
 
 // Listen opens the socket of a service inside a VPC's namespace: one that listens, or receives datagrams. The rules let
@@ -376,8 +373,8 @@ func (m *Manager) Counters() map[string]uint64 {
 	m.ipv6.counts(out)
 	m.mu.Lock()
 	var networks []string
-	for _, t := range m.taps {
-		networks = append(networks, t.network)
+	for _, v := range m.applied.VPCs {
+		networks = append(networks, string(v.VPC.ID))
 	}
 	m.mu.Unlock()
 	slices.Sort(networks)

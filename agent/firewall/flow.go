@@ -4,6 +4,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"github.com/ichiro-metal/ichiro/internal/delta"
 )
 
 // Flow is a tracked connection: as its first packet came, and as answers to it come.
@@ -198,13 +200,15 @@ func Narrows(before, after Config) bool {
 	if !contains(after.Prefixes, before.Prefixes) || !contains(after.Gateways, before.Gateways) || !contains(after.Services, before.Services) {
 		return true
 	}
-	now := map[string]Interface{}
-	for _, i := range after.Interfaces {
-		now[i.Name] = i
+	from, endWas, endIs := delta.Middle(before.Interfaces, after.Interfaces, equalInterfaces)
+	now := make(map[string]*Interface, endIs-from)
+	for k := from; k < endIs; k++ {
+		now[after.Interfaces[k].Name] = &after.Interfaces[k]
 	}
-	for _, was := range before.Interfaces {
-		is, ok := now[was.Name]
-		if !ok || is.MAC != was.MAC || !contains(is.Addresses, was.Addresses) || !contains(is.Prefixes, was.Prefixes) ||
+	for k := range before.Interfaces[from:endWas] {
+		was := &before.Interfaces[from+k]
+		is := now[was.Name]
+		if is == nil || is.MAC != was.MAC || !contains(is.Addresses, was.Addresses) || !contains(is.Prefixes, was.Prefixes) ||
 			!contains(is.Groups, was.Groups) || !same(is.Public, was.Public) || was.Unchecked && !is.Unchecked {
 			return true
 		}
@@ -233,8 +237,14 @@ func routesNarrow(before, after []Subnet) bool {
 	})
 }
 
+func equalInterfaces(a, b *Interface) bool {
+	return a.Name == b.Name && a.MAC == b.MAC && a.Subnet == b.Subnet && a.Instance == b.Instance && a.Mark == b.Mark && a.Unchecked == b.Unchecked &&
+		slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Public, b.Public) && slices.Equal(a.Groups, b.Groups)
+}
+
 func contains[T comparable](all, some []T) bool {
-	if slices.Equal(all, some) {
+	from, _, rest := delta.Middle(all, some, func(x, y *T) bool { return *x == *y })
+	if from == rest {
 		return true
 	}
 	have := map[T]bool{}

@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -14,6 +13,7 @@ import (
 type profiles struct {
 	groups      map[string]Group
 	done        map[string]string // direction and group or list of groups -> chain
+	asked       []byte
 	lists       map[string]string // direction and groups as they were asked for -> chain
 	members     map[string]bool
 	sets        []set
@@ -32,12 +32,16 @@ func newProfiles(groups []Group) *profiles {
 // profile returns the chain that accepts what any of the groups accepts and drops the rest.
 // The order of the groups has no meaning, so it makes no second chain.
 func (p *profiles) profile(direction string, groups []string) string {
-	asked := direction + "\x00" + strings.Join(groups, "\x00")
-	if name, ok := p.lists[asked]; ok {
+	asked := append(p.asked[:0], direction...)
+	for _, g := range groups {
+		asked = append(append(asked, 0), g...)
+	}
+	p.asked = asked
+	if name, ok := p.lists[string(asked)]; ok {
 		return name // thousands of interfaces have few lists between them
 	}
 	name := p.compile(direction, groups)
-	p.lists[asked] = name
+	p.lists[string(asked)] = name
 	return name
 }
 

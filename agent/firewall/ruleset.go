@@ -73,7 +73,8 @@ type base struct {
 
 // compile decides the three tables of a VPC.
 func compile(cfg Config) []table {
-	return []table{compileFilter(cfg), compileARP(cfg), compileNAT(cfg)}
+	who := identities(cfg)
+	return []table{compileFilter(cfg, who), compileARP(who), compileNAT(cfg)}
 }
 
 // reasons of drops in the filter table, each with the end of the packet's way that it is charged to. The counter of a
@@ -111,23 +112,25 @@ func dropChain(reason, counter string, charged expr.MetaKey) chain {
 	}}
 }
 
-func compileFilter(cfg Config) table {
+func compileFilter(cfg Config, who speakers) table {
 	t := table{family: nftables.TableFamilyINet, name: "eni"}
-	who := identities(cfg)
-	vIn := set{name: "v_in", key: ifnameKey, isMap: true, skeleton: true}
-	vOut := set{name: "v_out", key: speakerKey, isMap: true, skeleton: true}
+	n := len(cfg.Interfaces)
+	vIn := set{name: "v_in", key: ifnameKey, isMap: true, skeleton: true, elements: make([]element, 0, n)}
+	vOut := set{name: "v_out", key: speakerKey, isMap: true, skeleton: true, elements: make([]element, 0, n)}
 	vOutPrefix := set{name: "v_out_pfx", key: speakerKey, isMap: true, interval: true, skeleton: true}
 	vAny := set{name: "v_any", key: ifnameKey, isMap: true, skeleton: true}
 	nocheck := set{name: "nocheck", key: ifnameKey, skeleton: true}
-	speaksFor := siblings(cfg)
 	p, r := newProfiles(cfg.Groups), newRouting(cfg.Prefixes, family(nfprotoIPv4))
-	for _, i := range cfg.Interfaces {
-		name := ifname(i.Name)
+	keys := make(keys, 0, n*(16+20))
+	for k := range cfg.Interfaces {
+		i := &cfg.Interfaces[k]
+		name := keys.name(i.Name)
 		vIn.elements = append(vIn.elements, element{key: name, chain: p.profile("in", i.Groups)})
-		for _, o := range speaksFor(i) { // the groups are those of the address's owner
+		for _, s := range who.siblings.of(k) { // the groups are those of the address's owner
+			o := &cfg.Interfaces[s]
 			out := p.profile("out", o.Groups)
 			for _, a := range o.Addresses {
-				vOut.elements = append(vOut.elements, element{key: slices.Concat(name, a.AsSlice()), chain: out})
+				vOut.elements = append(vOut.elements, element{key: keys.speaker(i.Name, a), chain: out})
 			}
 			for _, d := range o.Prefixes {
 				b := bounds(d)
@@ -166,34 +169,51 @@ func compileFilter(cfg Config) table {
 	return t
 }
 
-// siblings returns for an interface those whose addresses it may use: of its instance, itself among them.
-func siblings(cfg Config) func(Interface) []Interface {
-	of := map[string][]Interface{}
-	for _, i := range cfg.Interfaces {
-		of[i.Instance] = append(of[i.Instance], i)
-	}
-	return func(i Interface) []Interface {
-		if i.Instance == "" {
-			return []Interface{i}
+// siblings are for each interface, by its place, the places of those whose addresses it may use: those of its instance,
+// itself among them.
+type siblings [][]int
+
+func newSiblings(list []Interface) siblings {
+	first := make([]int, len(list)) // itself; one array for all
+	of, by := make(siblings, len(list)), map[string][]int{}
+	for k := range list {
+		first[k] = k
+		if id := list[k].Instance; id != "" {
+			by[id] = append(by[id], k)
 		}
-		return of[i.Instance]
 	}
+	for k := range list {
+		of[k] = first[k : k+1 : k+1]
+		if id := list[k].Instance; id != "" {
+			of[k] = by[id]
+		}
+	}
+	return of
 }
 
-// speakers are who may say what: interface, MAC and address, or prefix.
-type speakers struct{ addresses, delegated []element }
+func (s siblings) of(k int) []int { return s[k] }
 
-func identities(cfg Config) (s speakers) {
-	speaksFor := siblings(cfg)
-	for _, i := range cfg.Interfaces {
-		for _, o := range speaksFor(i) {
+// speakers are who may say what: interface, MAC and address, or prefix.
+type speakers struct {
+	siblings             siblings
+	addresses, delegated []element
+}
+
+func identities(cfg Config) speakers {
+	n := len(cfg.Interfaces)
+	s := speakers{siblings: newSiblings(cfg.Interfaces), addresses: make([]element, 0, n)}
+	keys := make(keys, 0, n*identitySize)
+	for k := range cfg.Interfaces {
+		i := &cfg.Interfaces[k]
+		for _, n := range s.siblings.of(k) {
+			o := &cfg.Interfaces[n]
 			for _, a := range o.Addresses {
-				s.addresses = append(s.addresses, element{key: identityOf(i, a)})
+				s.addresses = append(s.addresses, element{key: keys.identity(i, a)})
 			}
 			for _, p := range o.Prefixes {
 				b := bounds(p)
 				lo, hi := netip.AddrFrom4([4]byte(bytes4(b.lo))), netip.AddrFrom4([4]byte(bytes4(b.hi)))
-				s.delegated = append(s.delegated, element{key: identityOf(i, lo), end: identityOf(i, hi)})
+				s.delegated = append(s.delegated, element{key: keys.identity(i, lo), end: keys.identity(i, hi)})
 			}
 		}
 	}
@@ -276,8 +296,7 @@ func filterChains() []chain {
 // arpInput is NF_ARP_IN: hooks of the ARP family are numbered apart from the others'.
 var arpInput = nftables.ChainHookRef(0)
 
-func compileARP(cfg Config) table {
-	who := identities(cfg)
+func compileARP(who speakers) table {
 	sender := rules(meta(expr.MetaKeyIIFNAME, reg1), payload(netHeader, 8, 6, reg2), payload(netHeader, 14, 4, word6))
 	return table{
 		family: nftables.TableFamilyARP, name: "eni", counters: []string{"rate", "spoof"},
@@ -393,10 +412,35 @@ var (
 	identityKey = []nftables.SetDatatype{nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr}
 )
 
-func identityOf(i Interface, a netip.Addr) []byte {
-	ip := a.As4()
-	return slices.Concat(ifname(i.Name), i.MAC[:], []byte{0, 0}, ip[:])
+// keys holds the keys of many elements one after the other: one piece of memory instead of thousands.
+type keys []byte
+
+// identitySize is the size of an identity: name, MAC filled up to four bytes, address.
+const identitySize = 16 + 8 + 4
+
+func (k *keys) cut(from int) []byte { return (*k)[from:len(*k):len(*k)] }
+
+func (k *keys) name(name string) []byte {
+	from := len(*k)
+	*k = append(append(*k, name...), zeros[:16-len(name)]...)
+	return k.cut(from)
 }
+
+func (k *keys) speaker(name string, a netip.Addr) []byte {
+	from, ip := len(*k), a.As4()
+	k.name(name)
+	*k = append(*k, ip[:]...)
+	return k.cut(from)
+}
+
+func (k *keys) identity(i *Interface, a netip.Addr) []byte {
+	from, ip := len(*k), a.As4()
+	k.name(i.Name)
+	*k = append(append(append(*k, i.MAC[:]...), 0, 0), ip[:]...)
+	return k.cut(from)
+}
+
+var zeros [16]byte
 
 func prefixSet(name string, prefixes []netip.Prefix) set {
 	s := set{name: name, key: addressKey, interval: true, skeleton: true}
@@ -407,9 +451,12 @@ func prefixSet(name string, prefixes []netip.Prefix) set {
 }
 
 func addressSet(name string, addrs []netip.Addr, skeleton bool) set {
-	s := set{name: name, key: addressKey, skeleton: skeleton}
+	s := set{name: name, key: addressKey, skeleton: skeleton, elements: make([]element, 0, len(addrs))}
+	keys := make(keys, 0, 4*len(addrs))
 	for _, a := range addrs {
-		s.elements = append(s.elements, element{key: a.AsSlice()})
+		from := len(keys)
+		keys = append(keys, a.AsSlice()...)
+		s.elements = append(s.elements, element{key: keys.cut(from)})
 	}
 	return s
 }
