@@ -54,8 +54,17 @@ func normal(out string, rules bool) string {
 			slices.Sort(list)
 			return strings.Join(list, "\n")
 		})
-		out = anyUplink.ReplaceAllString(out, "UPLINK")
-		return out
+		tables := strings.SplitAfter(anyUplink.ReplaceAllString(out, "UPLINK"), "\n}\n")
+		for i, t := range tables { // nor have sets and chains; the rules of a chain have
+			objects := strings.Split(t, "\n\t}\n")
+			for k, o := range objects {
+				objects[k] = strings.TrimSpace(strings.TrimPrefix(o, strings.SplitN(t, "\n", 2)[0]))
+			}
+			slices.Sort(objects)
+			tables[i] = strings.SplitN(t, "\n", 2)[0] + "\n" + strings.Join(objects, "\n")
+		}
+		slices.Sort(tables)
+		return strings.Join(tables, "\n")
 	}
 	out = volatile.ReplaceAllString(anyMAC.ReplaceAllString(anyUplink.ReplaceAllString(anyIndex.ReplaceAllString(out, ""), "UPLINK"), "$1 MAC"), "")
 	lines := strings.Split(out, "\n")
