@@ -34,7 +34,7 @@ func crowd(n int) []Interface {
 }
 
 // processorTime is what all threads of this process have used, in the kernel too: other processes do not count.
-func processorTime(b *testing.B) time.Duration {
+func processorTime(b testing.TB) time.Duration {
 	b.Helper()
 	var r unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {

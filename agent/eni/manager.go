@@ -28,6 +28,7 @@ type Manager struct {
 
 	one      sync.Mutex                 // one Apply at a time: it guards the kernel, and so is held over I/O
 	last     *Config                    // guarded by one
+	told     map[string]servedHosts     // guarded by one: by network, what the DHCP server answers
 	cuts     map[string]firewall.Config // guarded by one: by network, the rules that its connections have been judged by
 	compiler *compiler                  // guarded by one
 	host     *firewall.Rules
@@ -238,20 +239,52 @@ func (m *Manager) prune() {
 // lease gives the servers of DHCP and of IPv6 the taps that are there now.
 func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 	var networks []dhcp.Network
+	now := map[string]servedHosts{}
+	same := len(m.told) == len(plan.DHCP)
 	for _, l := range plan.DHCP {
 		s, err := m.links.Space(l.Network)
 		if err != nil {
 			return err
 		}
 		n := dhcp.Network{Name: fmt.Sprintf("%s@%d", l.Network, s.ID()), Enter: s.Do}
-		for i, h := range l.Hosts {
-			if h.Index = indexes[l.Network][l.Taps[i]]; h.Index > 0 {
-				n.Hosts = append(n.Hosts, h)
-			}
+		t := servedHosts{n.Name, l.Hosts, make([]int, len(l.Hosts))}
+		for i, name := range l.Taps {
+			t.indexes[i] = indexes[l.Network][name]
 		}
+		now[l.Network] = t
+		same = same && t.equal(m.told[l.Network])
 		networks = append(networks, n)
 	}
-	return errors.Join(m.dhcp.Apply(networks), m.ipv6.apply(plan.DHCP, networks, indexes))
+	if same {
+		return nil
+	}
+	for k, l := range plan.DHCP {
+		hosts := make([]dhcp.Host, 0, len(l.Hosts))
+		for i, h := range l.Hosts {
+			if h.Index = now[l.Network].indexes[i]; h.Index > 0 {
+				hosts = append(hosts, h)
+			}
+		}
+		networks[k].Hosts = hosts
+	}
+	m.told = nil
+	err := errors.Join(m.dhcp.Apply(networks), m.ipv6.apply(plan.DHCP, networks, indexes))
+	if err == nil {
+		m.told = now
+	}
+	return err
+}
+
+// servedHosts is what the servers of DHCP and IPv6 answer a network. The compiler gives the same list of hosts again if nothing in
+// it is different.
+type servedHosts struct {
+	name    string
+	hosts   []dhcp.Host
+	indexes []int
+}
+
+func (t servedHosts) equal(o servedHosts) bool {
+	return t.name == o.name && len(t.hosts) == len(o.hosts) && (len(t.hosts) == 0 || &t.hosts[0] == &o.hosts[0]) && slices.Equal(t.indexes, o.indexes)
 }
 
 func (m *Manager) remember(want Config) {

@@ -7,12 +7,31 @@ import (
 
 // parts remembers what compiling has found out, for the next time: the names of skeletons, which are hashes of
 // long texts. It compares what goes into a name and not the name.
-type parts struct{ last []table }
+type parts struct {
+	last   []table
+	config Config // that last was compiled from; the zero Config for a host's table
+}
 
 func newParts() *parts { return &parts{} }
 
 // compile is the package's compile, with a memory.
-func (p *parts) compile(cfg Config) []table { return p.name(compile(cfg)) }
+func (p *parts) compile(cfg Config) []table {
+	if p.last != nil && identical(p.config, cfg) {
+		return p.last
+	}
+	p.config = cfg
+	return p.name(compile(cfg))
+}
+
+// identical reports whether two configurations are one, without looking at thousands of interfaces: whoever compiles
+// a VPC that has not changed gives the same list again.
+func identical(a, b Config) bool {
+	if len(a.Interfaces) == 0 || len(a.Interfaces) != len(b.Interfaces) || &a.Interfaces[0] != &b.Interfaces[0] {
+		return false
+	}
+	a.Interfaces, b.Interfaces = nil, nil
+	return reflect.DeepEqual(a, b)
+}
 
 // name gives tables the names of their layouts.
 func (p *parts) name(tables []table) []table {

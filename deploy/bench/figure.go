@@ -135,3 +135,11 @@ func number(v float64) string {
 	}
 	return fmt.Sprintf("%.3f", v)
 }
+
+// quantile returns the run below which so large a part of them is.
+func quantile(v []float64, q float64) float64 {
+	if len(v) == 0 {
+		return 0
+	}
+	return slices.Sorted(slices.Values(v))[int(q*float64(len(v)-1))]
+}
