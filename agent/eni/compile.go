@@ -95,11 +95,12 @@ func (p *Plan) add(o Plan) {
 }
 
 // part compiles one interface, unless it cannot be beside those that are.
-func (n *compiled) part(i Interface) (p part, err error) {
+func (n *compiled) part(i Interface) (*part, error) {
 	mac, err := n.used.check(i)
 	if err != nil {
-		return p, err
+		return nil, err
 	}
+	p := &part{}
 	n.used.take(i)
 	name, prefixes, mtu := TapName(i.ID), delegated(i), cmp.Or(i.MTU, DefaultMTU)
 	p.tap = link.Tap{Name: name, Alias: string(i.ID), MTU: mtu, Owner: i.Owner, Guest: mac, Addresses: i.Addresses, Prefixes: prefixes}
@@ -122,7 +123,7 @@ func (n *compiled) assemble() {
 	}
 	leases := Leases{Network: name, Taps: make([]string, len(n.parts)), Hosts: make([]dhcp.Host, len(n.parts)), IPv6: Leases6{Prefixes: blocks6(v.VPC)}}
 	for k := range n.parts {
-		p := &n.parts[k]
+		p := n.parts[k]
 		network.Taps[k], rules.Interfaces[k], leases.Taps[k], leases.Hosts[k] = p.tap, p.rule, p.tap.Name, p.host
 		leases.IPv6.add(p.tap.Name, p.ipv6)
 		router := n.real[k].Network.Router()

@@ -24,7 +24,7 @@ type compiled struct {
 	asked    []*Interface // in the order of their attachment
 
 	real  []*Interface // those of them that can be
-	parts []part       // one for each of them
+	parts []*part      // one for each of them
 	used  claims
 	plan  Plan // of this VPC alone
 	errs  []error
@@ -80,7 +80,7 @@ func (c *compiler) vpc(settings Config, v cloud.HostNetwork, asked []*Interface)
 	for _, i := range was.asked[from:endWas] {
 		now.used.drop(*i)
 	}
-	var middle []part
+	var middle []*part
 	for _, i := range asked[from:endNow] {
 		p, err := now.part(*i)
 		if err != nil { // who may stay is decided by who came first: all over again

@@ -62,6 +62,7 @@ func (s *Space) doubt(why string) {
 	s.memory = nil
 	if why != "" {
 		s.blame = append(s.blame, why)
+		s.stale = true
 	}
 }
 
@@ -135,9 +136,8 @@ func (s *Space) listen(inside bool) {
 func (s *Space) Await(ctx context.Context) error {
 	for {
 		s.work.Lock()
-		had := s.memory != nil
 		s.listen(false)
-		doubtful, n := had && s.memory == nil || len(s.blame) > 0, s.notices
+		doubtful, n := s.stale, s.notices
 		s.work.Unlock()
 		if doubtful {
 			return nil
@@ -264,6 +264,6 @@ func (s *Space) recall(want Network, up Range, at map[string]int) {
 		m.expected[at[t.Name]] = t
 	}
 	clear(s.retune)
-	s.memory = m
-	s.listen(true)
+	s.memory, s.stale = m, false
+	s.listen(true) // may find that somebody came in between: stale again
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/agent/notice"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -25,11 +26,13 @@ const spaceDir = "/run/netns" // where ip(8) looks
 type Space struct {
 	name string
 	id   uint64
-	h    *netlink.Handle // guarded by work
+	h    *netlink.Handle          // guarded by work
+	raw  map[int]*nl.SocketHandle // for requests that the library cannot make; guarded by work
 
 	work    sync.Mutex // one change at a time: it guards the namespace, and so is held over I/O
 	notices *notice.Socket
 	memory  *memory             // nil: the kernel must be read
+	stale   bool                // somebody has changed what the last Attach left
 	blame   []string            // what made the memory doubtful
 	retune  map[int]bool        // links whose settings somebody has changed
 	owed    map[netip.Addr]bool // addresses taken away whose connections are not forgotten yet
@@ -103,6 +106,9 @@ func (s *Space) close() {
 	defer s.mu.Unlock()
 	s.closed = true
 	s.h.Close()
+	for _, r := range s.raw {
+		r.Close()
+	}
 	s.file.Close()
 }
 
@@ -156,19 +162,27 @@ func openSpace(name string) (*Space, error) {
 		f.Close()
 		return nil, fmt.Errorf("open netlink of namespace %s: %w", name, err)
 	}
+	raw, err := nl.GetNetlinkSocketAt(netns.NsHandle(f.Fd()), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		f.Close()
+		h.Close()
+		return nil, fmt.Errorf("open netlink of namespace %s: %w", name, err)
+	}
 	// A conntrack dump of a busy VPC does not fit into the default buffer.
 	if err := h.SetSocketReceiveBufferSize(4<<20, true); err != nil {
 		f.Close()
 		h.Close()
+		raw.Close()
 		return nil, fmt.Errorf("size netlink buffer of namespace %s: %w", name, err)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		f.Close()
 		h.Close()
+		raw.Close()
 		return nil, fmt.Errorf("identify namespace %s: %w", name, err)
 	}
-	return &Space{name: name, id: st.Ino, file: f, h: h, retune: map[int]bool{}, owed: map[netip.Addr]bool{}}, nil
+	return &Space{name: name, id: st.Ino, file: f, h: h, raw: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: raw}}, retune: map[int]bool{}, owed: map[netip.Addr]bool{}}, nil
 }
 
 func deleteSpace(name string) error {
@@ -215,6 +229,16 @@ func sysctl(key, value string) error {
 	}
 	if err := os.WriteFile(path, []byte(value), 0); err != nil {
 		return fmt.Errorf("set %s to %s: %w", path, value, err)
+	}
+	return nil
+}
+
+// write sets values that a new link does not have: to read them first would be half of the work.
+func write(values [][2]string) error {
+	for _, v := range values {
+		if err := os.WriteFile("/proc/sys/net/"+v[0], []byte(v[1]), 0); err != nil {
+			return fmt.Errorf("set %s to %s: %w", v[0], v[1], err)
+		}
 	}
 	return nil
 }

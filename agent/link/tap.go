@@ -247,15 +247,14 @@ type device struct {
 
 // deleteGroup is `ip link delete group N`, which the library lacks. It is not an error if the group is empty.
 func (s *Space) deleteGroup(group uint32) error {
-	return s.Do(func() error {
-		req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
-		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-		req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
-		if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, syscall.ENODEV) {
-			return fmt.Errorf("delete links of group %d: %w", group, err)
-		}
-		return nil
-	})
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, unix.NLM_F_ACK)
+	req.Sockets = s.raw
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(group)))
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil && !errors.Is(err, syscall.ENODEV) {
+		return fmt.Errorf("delete links of group %d: %w", group, err)
+	}
+	return nil
 }
 
 func hostRoute(index int, a netip.Addr) *netlink.Route {
@@ -318,50 +317,57 @@ func (s *Space) attachTap(t Tap, l netlink.Link, v view) (index int, err error) 
 	if err := s.tune(t, l); err != nil {
 		return 0, fmt.Errorf("set up tap %s: %w", t.Name, err)
 	}
+	if renamed(l) {
+		v.near = nil // they are gone
+	}
 	return l.Attrs().Index, s.address(t, l.Attrs().Index, v)
 }
 
-// tune gives a tap its settings; the group comes before the link is up, so that no packet is unfiltered.
+// renamed reports whether a tap had another address than the router's.
+func renamed(l netlink.Link) bool { return string(l.Attrs().HardwareAddr) != string(RouterMAC[:]) }
+
+// tune gives a tap its settings. That it is up is the last of them: a tap that is up has had the others, and to read five
+// files of each would be half of an Apply.
 func (s *Space) tune(t Tap, l netlink.Link) error {
 	a := l.Attrs()
-	if a.Group != GroupTap {
-		if err := s.h.LinkSetGroup(l, GroupTap); err != nil {
-			return fmt.Errorf("set group: %w", err)
-		}
-	}
-	if a.HardwareAddr.String() != net.HardwareAddr(RouterMAC[:]).String() {
-		if err := s.h.LinkSetHardwareAddr(l, RouterMAC[:]); err != nil {
-			return fmt.Errorf("set address: %w", err)
-		}
-	}
-	if a.MTU != t.MTU {
-		if err := s.h.LinkSetMTU(l, t.MTU); err != nil {
-			return fmt.Errorf("set MTU: %w", err)
-		}
-	}
-	if a.Alias != t.Alias {
-		if err := s.h.LinkSetAlias(l, t.Alias); err != nil {
-			return fmt.Errorf("set alias: %w", err)
-		}
-	}
-	if a.Flags&net.FlagUp != 0 && !s.retune[a.Index] {
-		return nil // then it has had its settings; reading five files of each tap would be half of an Apply
-	}
-	conf, neigh := "ipv4/conf/"+t.Name+"/", "ipv4/neigh/"+t.Name+"/"
-	err := s.Do(func() error {
-		return sysctls([][2]string{
-			{conf + "proxy_arp", "1"},
-			{conf + "rp_filter", "0"}, // the identity set is stricter than a reverse path check
-			{conf + "send_redirects", "0"},
-			{conf + "accept_redirects", "0"},
-			{neigh + "proxy_delay", "0"}, // else the first answer is up to 0.8 s late
+	up := a.Flags&net.FlagUp != 0
+	if !up || s.retune[a.Index] {
+		conf, neigh := "ipv4/conf/"+t.Name+"/", "ipv4/neigh/"+t.Name+"/"
+		err := s.Do(func() error {
+			return write([][2]string{
+				{conf + "proxy_arp", "1"},
+				{conf + "rp_filter", "0"}, // the identity set is stricter than a reverse path check
+				{conf + "send_redirects", "0"},
+				{conf + "accept_redirects", "0"},
+				{neigh + "proxy_delay", "0"}, // else the first answer is up to 0.8 s late
+			})
 		})
-	})
-	if err != nil {
-		return err
+		if err != nil {
+			return err
+		}
 	}
-	if err := s.h.LinkSetUp(l); err != nil {
-		return fmt.Errorf("set up: %w", err)
+	if up && a.Group == GroupTap && !renamed(l) && a.MTU == t.MTU && a.Alias == t.Alias {
+		return nil
+	}
+	return s.set(t, l)
+}
+
+// set makes all that a link has of its own in one request, which the kernel carries out in this order: address, MTU,
+// group, alias, up (do_setlink in net/core/rtnetlink.c). So no packet comes before the rules know the group.
+func (s *Space) set(t Tap, l netlink.Link) error {
+	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	req.Sockets = s.raw
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index, msg.Flags, msg.Change = int32(l.Attrs().Index), unix.IFF_UP, unix.IFF_UP
+	req.AddData(msg)
+	if renamed(l) { // never without need: the kernel forgets all neighbours of a link whose address is set
+		req.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, RouterMAC[:]))
+	}
+	req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(t.MTU))))
+	req.AddData(nl.NewRtAttr(unix.IFLA_GROUP, nl.Uint32Attr(GroupTap)))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(t.Alias)))
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return fmt.Errorf("set group, address, MTU and alias: %w", err)
 	}
 	return nil
 }
