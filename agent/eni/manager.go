@@ -28,7 +28,7 @@ type Manager struct {
 
 	one      sync.Mutex                 // one Apply at a time: it guards the kernel, and so is held over I/O
 	last     *Config                    // guarded by one
-	told     map[string]told            // guarded by one: by network, what the DHCP server answers
+	told     map[string]servedHosts     // guarded by one: by network, what the DHCP server answers
 	cuts     map[string]firewall.Config // guarded by one: by network, the rules that its connections have been judged by
 	compiler *compiler                  // guarded by one
 	host     *firewall.Rules
@@ -239,7 +239,7 @@ func (m *Manager) prune() {
 // lease gives the servers of DHCP and of IPv6 the taps that are there now.
 func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 	var networks []dhcp.Network
-	now := map[string]told{}
+	now := map[string]servedHosts{}
 	same := len(m.told) == len(plan.DHCP)
 	for _, l := range plan.DHCP {
 		s, err := m.links.Space(l.Network)
@@ -247,7 +247,7 @@ func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 			return err
 		}
 		n := dhcp.Network{Name: fmt.Sprintf("%s@%d", l.Network, s.ID()), Enter: s.Do}
-		t := told{n.Name, l.Hosts, make([]int, len(l.Hosts))}
+		t := servedHosts{n.Name, l.Hosts, make([]int, len(l.Hosts))}
 		for i, name := range l.Taps {
 			t.indexes[i] = indexes[l.Network][name]
 		}
@@ -275,15 +275,15 @@ func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 	return err
 }
 
-// told is what the DHCP server was told of a network. The compiler gives the same list of hosts again if nothing in
+// servedHosts is what the servers of DHCP and IPv6 answer a network. The compiler gives the same list of hosts again if nothing in
 // it is different.
-type told struct {
+type servedHosts struct {
 	name    string
 	hosts   []dhcp.Host
 	indexes []int
 }
 
-func (t told) equal(o told) bool {
+func (t servedHosts) equal(o servedHosts) bool {
 	return t.name == o.name && len(t.hosts) == len(o.hosts) && (len(t.hosts) == 0 || &t.hosts[0] == &o.hosts[0]) && slices.Equal(t.indexes, o.indexes)
 }
 

@@ -58,7 +58,6 @@ type way struct {
 
 	guest, sink *nstest.Namespace
 	frame       []byte
-	index       int
 	raw         []float64
 }
 
@@ -155,7 +154,7 @@ func (w *way) arrived(t *testing.T) (n int) {
 // mmsghdr is struct mmsghdr of sendmmsg(2).
 type mmsghdr struct {
 	hdr unix.Msghdr
-	n   uint32
+	_   uint32 // how much was sent
 	_   [4]byte
 }
 

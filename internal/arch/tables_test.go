@@ -16,6 +16,7 @@ const (
 var rooms = map[string]int{
 	"internal/cloud":     nouns,
 	"internal/bundle":    contracts,
+	"internal/delta":     deciders,
 	"internal/document":  deciders,
 	"internal/reconcile": contracts,
 	"internal/service":   contracts,
@@ -48,6 +49,7 @@ var rooms = map[string]int{
 	"agent":           mains,
 	"agent/metadata":  deciders,
 	"agent/wire":      contracts, // frames and sockets of all that configures guests
+	"agent/notice":    contracts, // what the kernel tells: for all that must know of strangers' changes
 	"agent/link":      engines,
 	"agent/firewall":  engines,
 	"agent/dhcp":      engines,
