@@ -12,8 +12,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ichiro-metal/ichiro/initramfs/fetch"
-	"github.com/ichiro-metal/ichiro/initramfs/network"
+	"github.com/ichiro-metal/ichiro/internal/fetch"
+	"github.com/ichiro-metal/ichiro/internal/network"
 )
 
 // ip shows what iproute2's shows: ip [addr | link | route]. It changes nothing.
