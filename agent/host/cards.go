@@ -94,7 +94,7 @@ func decideCards(a cloud.Assignment, m machineView, asked map[cloud.AttachmentID
 // ports returns how many PCI Express ports a machine gets: one for each interface that may come and go, which is all but
 // the first. One more for each volume is what hot plug of disks will add.
 func ports(a cloud.Assignment) int {
-	return min(max(a.Type.Interfaces, len(a.Interfaces))-1, 64)
+	return min(max(a.Type.Interfaces, len(a.Interfaces), 1)-1, 64)
 }
 
 // view reads what is known of a machine.
