@@ -40,7 +40,7 @@ func TestCardsComeAndGo(t *testing.T) {
 		}
 	}
 	check("plug", v.client.Plug(ctx, second, tap(t)))
-	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:05 02:00:00:00:00:02\.`)
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02 02:00:00:00:00:05\.`)
 	check("a card of the boot", v.client.LetGo(ctx, "eni-00000000000000005"))
 	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02\.`)
 	v.await("its end", cards("eni-00000000000000001", "eni-00000000000000002"))

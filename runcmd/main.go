@@ -6,7 +6,7 @@
 // it keeps the guest's network as the metadata says (package netconf); --network=false leaves that to others.
 //
 //	ichiro-runcmd            the agent
-//	ichiro-runcmd network    only the network, for guests that have another agent or none
+//	ichiro-runcmd network    only the network, for guests that have another agent or none; SIGHUP reads the metadata
 package main
 
 import (
@@ -49,6 +49,7 @@ func run(ctx context.Context, args []string) error {
 	grace := flags.Duration("grace", 5*time.Second, "`time` between SIGTERM and SIGKILL of a command that must end")
 	verbose := flags.Bool("verbose", false, "log every attempt to connect")
 	network := flags.Bool("network", true, "keep the guest's network as its metadata says")
+	lock := flags.String("network-lock", "/run/ichiro-netconf.lock", "`file` that lets one process keep the network")
 	only := len(args) > 0 && args[0] == "network"
 	if only {
 		args = args[1:]
@@ -60,9 +61,9 @@ func run(ctx context.Context, args []string) error {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	net := netconf.New(netconf.Config{Log: log})
+	net := netconf.New(netconf.Config{Lock: *lock, Log: log})
 	if only {
-		return net.Run(ctx)
+		return keepNetwork(ctx, net)
 	}
 	if !*network {
 		net = nil
@@ -72,6 +73,18 @@ func run(ctx context.Context, args []string) error {
 		return keeper.New(log).Run(ctx)
 	}
 	return work(ctx, kept, config{*gateway, *state, *grace, net}, log)
+}
+
+// keepNetwork is all that is done without the agent. Nobody tells of new metadata then: SIGHUP does.
+func keepNetwork(ctx context.Context, net *netconf.Manager) error {
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	go func() { // ends with the process
+		for range reload {
+			net.Changed()
+		}
+	}()
+	return net.Run(ctx)
 }
 
 type config struct {

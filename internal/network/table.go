@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -40,28 +40,30 @@ type Rule struct {
 	Protocol byte
 }
 
-// Hardware lists the Ethernet interfaces that have a device behind them: no bridges, no ends of containers.
+// Hardware lists the Ethernet interfaces that may be a machine's own: not what was built upon another and has its
+// hardware address, nor what such a one is built upon.
 func Hardware() ([]Interface, error) {
-	dirs, err := filepath.Glob("/sys/class/net/*")
-	if err != nil {
-		return nil, err
-	}
 	var list []Interface
-	for _, d := range dirs {
-		if _, err := os.Stat(filepath.Join(d, "device")); err != nil {
-			continue
+	err := dump(unix.AF_UNSPEC, syscall.RTM_GETLINK, syscall.RTM_NEWLINK, syscall.SizeofIfInfomsg, func(head []byte, values map[uint16][]byte) {
+		mac := values[syscall.IFLA_ADDRESS]
+		if binary.NativeEndian.Uint16(head[2:]) != unix.ARPHRD_ETHER || len(mac) != 6 || word(values[unix.IFLA_MASTER]) != 0 {
+			return
 		}
-		if i, err := read(d); err == nil { // else it is going, or no Ethernet
-			list = append(list, i)
+		kind := text(attributes(values[unix.IFLA_LINKINFO])[unix.IFLA_INFO_KIND])
+		if slices.Contains([]string{"bridge", "bond", "team", "vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "dummy"}, kind) {
+			return
 		}
-	}
-	return list, nil
+		list = append(list, Interface{Name: text(values[syscall.IFLA_IFNAME]), Index: int(binary.NativeEndian.Uint32(head[4:])), MAC: [6]byte(mac)})
+	})
+	return list, err
 }
+
+func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 
 // Addresses lists the IPv4 addresses of all interfaces.
 func Addresses() ([]Address, error) {
 	var list []Address
-	err := dump(syscall.RTM_GETADDR, syscall.RTM_NEWADDR, syscall.SizeofIfAddrmsg, func(head []byte, values map[uint16][]byte) {
+	err := dump(unix.AF_INET, syscall.RTM_GETADDR, syscall.RTM_NEWADDR, syscall.SizeofIfAddrmsg, func(head []byte, values map[uint16][]byte) {
 		v, ok := values[syscall.IFA_LOCAL]
 		if !ok || len(v) != 4 {
 			return
@@ -79,7 +81,7 @@ func Addresses() ([]Address, error) {
 // Routes lists the unicast routes of all tables but the kernel's own.
 func Routes() ([]Route, error) {
 	var list []Route
-	err := dump(syscall.RTM_GETROUTE, syscall.RTM_NEWROUTE, syscall.SizeofRtMsg, func(head []byte, values map[uint16][]byte) {
+	err := dump(unix.AF_INET, syscall.RTM_GETROUTE, syscall.RTM_NEWROUTE, syscall.SizeofRtMsg, func(head []byte, values map[uint16][]byte) {
 		r := Route{Table: int(head[4]), Protocol: head[5], Metric: int(word(values[syscall.RTA_PRIORITY])), Index: int(word(values[syscall.RTA_OIF]))}
 		if t := values[unix.RTA_TABLE]; len(t) == 4 {
 			r.Table = int(word(t))
@@ -102,7 +104,7 @@ func Routes() ([]Route, error) {
 // Rules lists the IPv4 policy rules.
 func Rules() ([]Rule, error) {
 	var list []Rule
-	err := dump(unix.RTM_GETRULE, unix.RTM_NEWRULE, ruleHeader, func(head []byte, values map[uint16][]byte) {
+	err := dump(unix.AF_INET, unix.RTM_GETRULE, unix.RTM_NEWRULE, ruleHeader, func(head []byte, values map[uint16][]byte) {
 		r := Rule{Table: int(head[4]), Priority: int(word(values[unix.FRA_PRIORITY]))}
 		if t := values[unix.FRA_TABLE]; len(t) == 4 {
 			r.Table = int(word(t))
@@ -131,8 +133,8 @@ func word(b []byte) uint32 {
 }
 
 // dump asks for all objects of a kind and calls each with the head and the attributes of every one.
-func dump(ask int, answer uint16, size int, each func(head []byte, values map[uint16][]byte)) error {
-	table, err := syscall.NetlinkRIB(ask, syscall.AF_INET)
+func dump(family, ask int, answer uint16, size int, each func(head []byte, values map[uint16][]byte)) error {
+	table, err := syscall.NetlinkRIB(ask, family)
 	if err != nil {
 		return fmt.Errorf("list by netlink request %d: %w", ask, err)
 	}
@@ -141,19 +143,23 @@ func dump(ask int, answer uint16, size int, each func(head []byte, values map[ui
 		return fmt.Errorf("read the list of netlink request %d: %w", ask, err)
 	}
 	for _, m := range messages {
-		if m.Header.Type != answer || len(m.Data) < size {
-			continue
+		if m.Header.Type == answer && len(m.Data) >= size {
+			each(m.Data[:size], attributes(m.Data[size:]))
 		}
-		values := map[uint16][]byte{}
-		for b := m.Data[size:]; len(b) >= 4; {
-			n, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
-			if n < 4 || n > len(b) {
-				break
-			}
-			values[kind&^uint16(unix.NLA_F_NESTED)] = b[4:n]
-			b = b[min((n+3)&^3, len(b)):]
-		}
-		each(m.Data[:size], values)
 	}
 	return nil
+}
+
+// attributes takes a list of netlink attributes apart.
+func attributes(b []byte) map[uint16][]byte {
+	values := map[uint16][]byte{}
+	for len(b) >= 4 {
+		n, kind := int(binary.NativeEndian.Uint16(b)), binary.NativeEndian.Uint16(b[2:])
+		if n < 4 || n > len(b) {
+			break
+		}
+		values[kind&^uint16(unix.NLA_F_NESTED)] = b[4:n]
+		b = b[min((n+3)&^3, len(b)):]
+	}
+	return values
 }
