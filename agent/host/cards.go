@@ -158,42 +158,40 @@ func (h *Host) announceCards(want map[cloud.InstanceID]cloud.Assignment) error {
 // askWait bounds one request to a shim about a card: other instances wait meanwhile.
 const askWait = 5 * time.Second
 
-// plug carries out what was decided about the cards of a machine that runs. What fails is said in the status and tried
-// again by the next round.
-func (h *Host) plug(ctx context.Context, id cloud.InstanceID, st shim.Status) {
+// plug carries out what was decided about the cards of a machine that runs. What fails is said in the status, too.
+func (h *Host) plug(ctx context.Context, id cloud.InstanceID, st shim.Status) error {
 	c := h.cards[id]
 	if len(c.plug)+len(c.letGo)+len(c.cut) == 0 {
-		return
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askWait)
 	defer cancel()
+	var errs []error
 	var sentences []string
-	tell := func(eni cloud.InterfaceID, verb string, err error) {
+	tell := func(verb string, eni cloud.InterfaceID, err error) {
 		if err != nil {
-			h.Log.Warn("interface not "+verb, "instance", id, "eni", eni, "err", err)
-			sentences = append(sentences, fmt.Sprintf("%s could not be %s: %v", eni, verb, err))
+			errs = append(errs, fmt.Errorf("%s %s of %s: %w", verb, eni, id, err))
+			sentences = append(sentences, fmt.Sprintf("%s %s: %v", verb, eni, err))
 		}
 	}
 	for _, n := range c.cut {
-		tell(n, "detached", h.Units.Cut(ctx, id, string(n)))
+		tell("cut off", n, h.Units.Cut(ctx, id, string(n)))
 	}
 	for _, n := range c.letGo {
-		if err := h.Units.LetGo(ctx, id, string(n)); err != nil || slices.Contains(st.Cut, string(n)) {
-			tell(n, "detached", err)
-			continue
-		}
-		if at, ok := h.leaving(id, n); ok {
-			sentences = append(sentences, at)
+		tell("detach", n, h.Units.LetGo(ctx, id, string(n)))
+		if sentence := h.leaving(id, n); sentence != "" {
+			sentences = append(sentences, sentence)
 		}
 	}
 	for _, n := range c.plug {
-		tell(n.ID, "attached", h.plugOne(ctx, id, n))
+		tell("attach", n.ID, h.plugOne(ctx, id, n))
 	}
 	h.trouble[id] = strings.Join(sentences, "; ")
+	return errors.Join(errs...)
 }
 
 // leaving notes that the guest has been asked for an interface; of one that takes long it returns a sentence.
-func (h *Host) leaving(id cloud.InstanceID, eni cloud.InterfaceID) (sentence string, late bool) {
+func (h *Host) leaving(id cloud.InstanceID, eni cloud.InterfaceID) string {
 	for _, n := range h.cards[id].keep {
 		if n.ID != eni {
 			continue
@@ -202,13 +200,13 @@ func (h *Host) leaving(id cloud.InstanceID, eni cloud.InterfaceID) (sentence str
 		if !ok {
 			h.asked[n.Attachment] = h.Now()
 			h.Log.Info("guest asked to let go of an interface", "instance", id, "eni", eni)
-			return "", false
+			return ""
 		}
 		if h.Now().Sub(since) > letGoGrace/3 {
-			return fmt.Sprintf("the guest does not let go of %s: detach it by force, or wait until it is cut off", eni), true
+			return fmt.Sprintf("the guest does not let go of %s: detach it by force, or wait until it is cut off", eni)
 		}
 	}
-	return "", false
+	return ""
 }
 
 // plugOne puts one card into a machine. The tap has one queue: when QEMU holds it without having the card, a shim was

@@ -377,8 +377,7 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	case err == nil && st.Boot == a.Instance.Boot && (st.State.Ended() || h.Units.Alive(id)):
-		h.plug(ctx, id, st)
-		return h.reboot(ctx, id, a, st)
+		return errors.Join(h.plug(ctx, id, st), h.reboot(ctx, id, a, st))
 	case err == nil && st.Boot < a.Instance.Boot && !st.State.Ended():
 		return h.Units.Stop(ctx, id, powerOffGrace) // the earlier boot must end first
 	case h.Units.Alive(id):

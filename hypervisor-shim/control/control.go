@@ -31,6 +31,8 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/shim"
 )
 
+var errNoMonitor = errors.New("QEMU's monitor is not there yet: try again")
+
 // ErrTaken says that another shim keeps this machine.
 var ErrTaken = errors.New("another shim keeps this machine")
 
@@ -294,7 +296,7 @@ func (s *Shim) consult(ctx context.Context, h happening) error {
 		return fmt.Errorf("not possible while the machine is %s", s.life.State)
 	}
 	if s.monitor == nil {
-		return errors.New("QEMU's monitor is not there yet: try again")
+		return errNoMonitor
 	}
 	ctx, cancel := context.WithTimeout(ctx, ask)
 	defer cancel()

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/ichiro-metal/ichiro/hypervisor-shim/qmp"
 	"github.com/ichiro-metal/ichiro/internal/shim"
@@ -149,14 +150,26 @@ func (s *Shim) recount(ctx context.Context, devices []string) (news bool) {
 	return news
 }
 
-// ask has the loop consult QEMU's monitor.
+// ask has the loop consult QEMU's monitor. A shim that has just taken over a machine finds it within moments.
 func (s *Shim) ask(ctx context.Context, h happening) error {
-	refused := make(chan error, 1)
-	h.refused = refused
-	if !s.tell(ctx, h) {
-		return errors.New("the machine's keeper is ending")
+	ctx, cancel := context.WithTimeout(ctx, ask)
+	defer cancel()
+	for {
+		refused := make(chan error, 1)
+		h.refused = refused
+		if !s.tell(ctx, h) {
+			return errors.New("the machine's keeper is ending")
+		}
+		err := <-refused
+		if !errors.Is(err, errNoMonitor) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(redial):
+		}
 	}
-	return <-refused
 }
 
 func (s *Shim) answer(w http.ResponseWriter, err error) {
