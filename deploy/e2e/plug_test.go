@@ -145,21 +145,29 @@ func (p plugs) detach(eni cloud.InterfaceID, how cloud.Detach) time.Duration {
 	return took
 }
 
-// answers waits until an address answers a guest: with a refusal, which only the one who has it can send.
+// asking has a guest ask an address for echoes from now on; wait returns how long after the start the first one came.
+func (h *host) asking(t *testing.T, from, addr string) (wait func(start time.Time) time.Duration) {
+	t.Helper()
+	command := h.send(t, from, "n=0; while test $n -lt 300; do n=$((n+1)); if ping -q -c 1 -W 0.1 "+addr+" >/dev/null 2>&1; then exit 0; fi; done; exit 1")
+	return func(start time.Time) time.Duration {
+		t.Helper()
+		if out := h.result(t, from, command); out.Status != "Success" {
+			t.Fatalf("%s does not answer", addr)
+		}
+		return time.Since(start).Round(10 * time.Millisecond)
+	}
+}
+
+// answers waits until an address answers a guest.
 func (h *host) answers(t *testing.T, from, addr string) time.Duration {
 	t.Helper()
-	script := fmt.Sprintf("n=0; while test $n -lt 100; do n=$((n+1)); if curl -sS --max-time 1 http://%s:9/ 2>&1 | grep -q refused; then exit 0; fi; sleep 0.1; done; exit 1", addr)
-	began := time.Now()
-	h.sh(t, from, script)
-	return time.Since(began).Round(10 * time.Millisecond)
+	return h.asking(t, from, addr)(time.Now())
 }
 
 // silent checks that an address does not answer a guest.
 func (h *host) silent(t *testing.T, from, addr string) {
 	t.Helper()
-	if out := h.sh(t, from, "curl -sS --max-time 1 http://"+addr+":9/ 2>&1 || true"); strings.Contains(out, "refused") {
-		t.Errorf("%s answers: %s", addr, out)
-	}
+	h.sh(t, from, "! ping -q -c 1 -W 0.5 "+addr+" >/dev/null 2>&1")
 }
 
 // network is all that a guest's kernel has been told of its network.
@@ -195,12 +203,13 @@ func TestInterfacesComeAndGo(t *testing.T) {
 			return nil
 		})
 	}
-	const one, two = cloud.InterfaceID("eni-0aaaaaaaaaaaaaaa1"), cloud.InterfaceID("eni-0aaaaaaaaaaaaaaa2")
+	const one, two, three = cloud.InterfaceID("eni-0aaaaaaaaaaaaaaa1"), cloud.InterfaceID("eni-0aaaaaaaaaaaaaaa2"), cloud.InterfaceID("eni-0aaaaaaaaaaaaaaa3")
 
 	t.Run("an interface is attached and answers", func(t *testing.T) {
 		p.t = t
+		answered, began := h.asking(t, peer, "172.31.9.1"), time.Now()
 		p.attach(one, 1, "172.31.9.1")
-		t.Logf("it answered after %v", h.answers(t, peer, "172.31.9.1"))
+		t.Logf("it answered %v after the wish", answered(began))
 		t.Logf("and was reported after another %v", p.attached(one, true))
 		if got := h.network(t, id); !strings.Contains(got, "from 172.31.9.1 lookup 10001") {
 			t.Errorf("the guest has no rule for it:\n%s", got)
@@ -208,11 +217,13 @@ func TestInterfacesComeAndGo(t *testing.T) {
 	})
 	t.Run("secondary addresses answer as soon as they are assigned", func(t *testing.T) {
 		p.t = t
+		answered, began := h.asking(t, peer, "172.31.9.11"), time.Now()
 		p.assign(one, "172.31.9.11", "172.31.9.12")
-		t.Logf("on the further interface after %v", h.answers(t, peer, "172.31.9.11"))
+		t.Logf("on the further interface %v after the wish", answered(began))
 		h.answers(t, peer, "172.31.9.12")
+		answered, began = h.asking(t, peer, "172.31.9.20"), time.Now()
 		p.assign(cloud.InterfaceID(*a.NetworkInterfaces[0].NetworkInterfaceId), "172.31.9.20")
-		t.Logf("on the first interface after %v", h.answers(t, peer, "172.31.9.20"))
+		t.Logf("on the first interface %v after the wish", answered(began))
 		p.assign(one)
 		p.assign(cloud.InterfaceID(*a.NetworkInterfaces[0].NetworkInterfaceId))
 		await(t, "the addresses gone from the guest", func() error {
@@ -255,6 +266,14 @@ func TestInterfacesComeAndGo(t *testing.T) {
 		p.attach(two, 2, "172.31.9.2")
 		h.answers(t, peer, "172.31.9.1")
 		h.answers(t, peer, "172.31.9.2")
+		p.attach(three, 3, "172.31.9.3") // one more than the type has
+		await(t, "a word about it", func() error {
+			if st, err := p.status(); err != nil || !strings.Contains(st.Trouble, "ports") {
+				return fmt.Errorf("trouble %q, %v", st.Trouble, err)
+			}
+			return nil
+		})
+		p.detach(three, cloud.DetachAsked)
 		t.Logf("gone after %v", p.detach(one, cloud.DetachForce))
 		h.answers(t, peer, "172.31.9.2")
 		p.detach(two, cloud.DetachForce)
