@@ -38,7 +38,8 @@ import (
 const (
 	// every is how long a change goes unseen in a guest that has no gateway to tell it: Amazon's tool looks as often.
 	every = time.Minute
-	// soon is when something is looked at again that did not succeed, or has not been decided by others yet.
+	// soon is when something is looked at again that has not been decided by others yet, or did not succeed, which
+	// doubles it each time.
 	soon = 500 * time.Millisecond
 	// leaseWait bounds one attempt at DHCP: the server is in the host, an answer takes a millisecond.
 	leaseWait = 3 * time.Second
@@ -120,6 +121,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	pause := soon
 	for {
 		read := true
 		select {
@@ -138,9 +140,14 @@ func (m *Manager) Run(ctx context.Context) error {
 			return nil
 		}
 		m.say(err)
-		if again || err != nil {
+		switch {
+		case err != nil: // a guest whose metadata is switched off must not ask for it twice a second
+			timer.Reset(pause)
+			pause = min(2*pause, every)
+		case again:
 			timer.Reset(soon)
-		} else {
+		default:
+			pause = soon
 			timer.Reset(every/2 + rand.N(every))
 		}
 	}

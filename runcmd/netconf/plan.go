@@ -198,6 +198,12 @@ func routes(w Wish, index int, a lease.Answer) []network.Route {
 	var out []network.Route
 	list := append([]lease.Route{{To: a.Address.Masked()}}, a.Routes...)
 	for _, table := range []int{unix.RT_TABLE_MAIN, w.Table()} {
+		all := func(r lease.Route) bool { return r.To.Bits() == 0 }
+		if table != unix.RT_TABLE_MAIN && !slices.ContainsFunc(list, all) {
+			// The answer may keep the interface from being a way out, but not from answering: the router is the
+			// subnet's first address, as everywhere in EC2.
+			list = append(list, lease.Route{To: netip.PrefixFrom(netip.IPv4Unspecified(), 0), Via: w.Subnet.Masked().Addr().Next()})
+		}
 		for _, r := range list {
 			out = append(out, network.Route{Index: index, Table: table, Protocol: Protocol, Metric: w.Metric(), To: r.To, Via: r.Via})
 		}

@@ -104,6 +104,13 @@ func TestDecide(t *testing.T) {
 + route 10.0.0.0/24 via invalid IP on 3 table 10001 metric 513
 + route 10.0.0.0/24 via invalid IP on 3 table 254 metric 513
 + rule 10001 from 10.0.0.20/32 to 10001`},
+		{"an answer without a default route leaves one in its own table only", change(up, func(v *View) {
+			v.Leases = map[int]lease.Answer{3: {Address: netip.MustParsePrefix("10.0.0.20/24")}}
+		}), `+ address 10.0.0.20/24 on 3
++ route 0.0.0.0/0 via 10.0.0.1 on 3 table 10001 metric 513
++ route 10.0.0.0/24 via invalid IP on 3 table 10001 metric 513
++ route 10.0.0.0/24 via invalid IP on 3 table 254 metric 513
++ rule 10001 from 10.0.0.20/32 to 10001`},
 		{"the second time there is nothing to do", done, ""},
 		{"another process finds what the last one did, and asks again", change(done, func(v *View) { v.Leases = nil }), "ask on eth1"},
 		{"secondary addresses appear where they were assigned",
