@@ -62,8 +62,7 @@ type Manager struct {
 
 	// What follows belongs to Run.
 	wishes  []Wish
-	known   bool // wishes are there
-	macs    [][6]byte
+	macs    map[[6]byte]bool // that were there when the wishes were read
 	leases  map[int]granted
 	added   map[network.Address]bool // by this process: old kernels do not keep who set an address
 	waiting map[int]time.Time        // since when others have not decided
@@ -192,16 +191,20 @@ func (m *Manager) look(ctx context.Context, read bool) (v View, err error) {
 	if v.Links, err = network.Hardware(); err != nil {
 		return v, err
 	}
-	var macs [][6]byte
+	macs := map[[6]byte]bool{}
 	for _, i := range v.Links {
-		macs = append(macs, i.MAC)
+		macs[i.MAC] = true
+		// The host announces an interface before it plugs it: most that are new here have been read of already.
+		read = read || !m.macs[i.MAC] && !slices.ContainsFunc(m.wishes, func(w Wish) bool { return w.MAC == i.MAC })
 	}
-	if read || !m.known || !slices.Equal(macs, m.macs) {
-		if m.wishes, err = learn(ctx, m.cfg.Metadata); err != nil {
-			return v, err
+	if read {
+		wishes, err := learn(ctx, m.cfg.Metadata)
+		if err != nil {
+			return v, err // and what was read before holds: an answer that is missing takes no address away
 		}
-		m.known, m.macs = true, macs
+		m.wishes = wishes
 	}
+	m.macs = macs
 	v.Wishes = m.wishes
 	if v.Addresses, err = network.Addresses(); err != nil {
 		return v, err

@@ -135,7 +135,7 @@ func (n *netTest) serve(dir string) {
 	running.Go(func() { agent.Run(ctx) })
 	<-agent.Ready()
 	n.t.Cleanup(func() { cancel(); running.Wait(); agent.Withdraw(netVPC) })
-	err := agent.Offer("imds", netVPC, func() (f *os.File, err error) {
+	err := agent.Offer("imds", netVPC, "", func() (f *os.File, err error) {
 		err = n.host.Do(func() error {
 			l, err := net.Listen("tcp4", "169.254.169.254:80")
 			if err != nil {
@@ -228,6 +228,14 @@ func TestTheGuestsNetworkFollowsItsMetadata(t *testing.T) {
 	n.announce(n.nic(0, "10.0.0.10"), n.nic(1, "10.0.0.20", "10.0.0.21"))
 	next.Process.Signal(syscall.SIGHUP)
 	n.await("addresses as before", func(s string) bool { return s == settled })
+
+	// A metadata service that is not there takes nothing away, whatever else happens.
+	nstest.IP(t, "-n nch addr del 169.254.169.254/32 dev lo")
+	next.Process.Signal(syscall.SIGHUP)
+	n.guest.IP("addr add 192.0.2.1/32 dev eth0")
+	n.guest.IP("addr del 192.0.2.1/32 dev eth0")
+	n.await("still the same", func(s string) bool { return s == settled })
+	nstest.IP(t, "-n nch addr add 169.254.169.254/32 dev lo")
 
 	// It goes: the device first, as in a machine.
 	nstest.IP(t, "-n nch link del tap1")
