@@ -112,7 +112,6 @@ var neighbours = map[string]string{
 	"hypervisor-shim/qemu -> hypervisor-shim/jail": "QEMU is started inside the jail",
 	"runcmd/link -> runcmd/runner":                 "what arrives on the link is handed to the runner",
 	"initramfs/bzimage -> initramfs/codec":         "a kernel image is compressed",
-	"internal/network -> internal/lease":           "the interface is configured from the lease",
 }
 
 // pure are the packages that must be deciders in fact: see TestDecidersArePure.
