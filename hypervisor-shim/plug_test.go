@@ -5,11 +5,11 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
-	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/shim"
 )
 
@@ -17,13 +17,18 @@ import (
 func TestCardsComeAndGo(t *testing.T) {
 	t.Parallel()
 	v := newVM(t, "cards", func(m *bundle.Machine) {
-		m.Interfaces = []bundle.MachineInterface{{ID: "eni-00000000000000001", MAC: "02:00:00:00:00:01"}}
-		m.HotPlug = 2
+		m.Interfaces = []bundle.MachineInterface{
+			{ID: "eni-00000000000000001", MAC: "02:00:00:00:00:01"}, {ID: "eni-00000000000000005", MAC: "02:00:00:00:00:05"},
+		}
+		m.HotPlug = 3
 	})
-	v.shim(tap(t))
+	v.shim(tap(t), tap(t))
 	console := v.follow(0)
-	console.expect(`CARDS 02:00:00:00:00:01\.`)
-	v.await("running", func(s shim.Status) bool { return s.State == shim.StateRunning })
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:05\.`)
+	cards := func(want ...string) func(shim.Status) bool {
+		return func(s shim.Status) bool { return s.State == shim.StateRunning && slices.Equal(s.Cards, want) }
+	}
+	v.await("running", cards("eni-00000000000000001", "eni-00000000000000005"))
 
 	second := shim.Card{ID: "eni-00000000000000002", MAC: "02:00:00:00:00:02", MTU: 1400}
 	third := shim.Card{ID: "eni-00000000000000003", MAC: "02:00:00:00:00:03"}
@@ -35,21 +40,35 @@ func TestCardsComeAndGo(t *testing.T) {
 		}
 	}
 	check("plug", v.client.Plug(ctx, second, tap(t)))
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02 02:00:00:00:00:05\.`)
+	check("a card of the boot", v.client.LetGo(ctx, "eni-00000000000000005"))
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02\.`)
+	v.await("its end", cards("eni-00000000000000001", "eni-00000000000000002"))
+	check("plug it again", v.client.Plug(ctx, shim.Card{ID: "eni-00000000000000005", MAC: "02:00:00:00:00:05"}, tap(t)))
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02 02:00:00:00:00:05\.`)
+	v.await("its return", cards("eni-00000000000000001", "eni-00000000000000002", "eni-00000000000000005"))
+	check("and out", v.client.Unplug(ctx, "eni-00000000000000005", false))
 	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02\.`)
 	check("plug again", v.client.Plug(ctx, second, tap(t)))
 	check("plug another", v.client.Plug(ctx, third, tap(t)))
+	check("and one more", v.client.Plug(ctx, shim.Card{ID: "eni-00000000000000005", MAC: "02:00:00:00:00:05"}, tap(t)))
+	check("which goes", v.client.Unplug(ctx, "eni-00000000000000005", false))
+	check("and comes", v.client.Plug(ctx, shim.Card{ID: "eni-00000000000000005", MAC: "02:00:00:00:00:05"}, tap(t)))
 	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02 02:00:00:00:00:03\.`)
 	if err := v.client.Plug(ctx, shim.Card{ID: "eni-00000000000000004", MAC: "02:00:00:00:00:04"}, tap(t)); !errors.Is(err, shim.ErrState) {
 		t.Errorf("plugged into a machine without a free port: got %v", err)
 	}
 
+	check("the last one out", v.client.Unplug(ctx, "eni-00000000000000005", false))
+
+	// A guest lets go while no shim watches: the next one sees that it has.
+	check("ask", v.client.LetGo(ctx, "eni-00000000000000002"))
 	v.killShim()
 	v.shim()
-	v.await("a new shim", func(shim.Status) bool { _, err := v.client.Status(ctx); return err == nil })
-	console = v.follow(0) // the other one ended with its shim
-	unplug := func(id cloud.InterfaceID, force bool) error {
+	v.await("a new shim", cards("eni-00000000000000001", "eni-00000000000000003"))
+	patiently := func(f func() error) error {
 		for {
-			err := v.client.Unplug(ctx, string(id), force)
+			err := f()
 			if !errors.Is(err, shim.ErrState) { // until the new shim has found QEMU's monitor
 				return err
 			}
@@ -60,11 +79,17 @@ func TestCardsComeAndGo(t *testing.T) {
 			}
 		}
 	}
+	check("plug it again", patiently(func() error { return v.client.Plug(ctx, second, tap(t)) }))
+	console = v.follow(0) // the other one ended with its shim
+	unplug := func(id string, force bool) error {
+		return patiently(func() error { return v.client.Unplug(ctx, id, force) })
+	}
 	check("unplug", unplug("eni-00000000000000002", false))
 	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:03\.`)
 	check("unplug what is gone", unplug("eni-00000000000000002", false))
 	check("unplug by force", unplug("eni-00000000000000003", true))
 	console.expect(`CARDS 02:00:00:00:00:01\.`)
+	v.await("nothing is left of it", func(s shim.Status) bool { return cards("eni-00000000000000001")(s) && len(s.Cut) == 0 })
 	check("plug into a port that is free again", v.client.Plug(ctx, second, tap(t)))
 	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02\.`)
 

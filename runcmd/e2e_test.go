@@ -166,7 +166,8 @@ func (h *host) startGateway(args ...string) {
 }
 
 func (h *host) startAgent() { // verbose: the log is only shown when a test fails
-	h.agent = h.start("agent", "--gateway", h.url, "--state", h.state, "--grace", "300ms", "--verbose")
+	h.agent = h.start("agent", "--gateway", h.url, "--state", h.state, "--grace", "300ms", "--verbose",
+		"--network=false") // this is no guest: its network is not to be touched
 }
 
 func kill(cmd *exec.Cmd) {

@@ -2,7 +2,11 @@
 //
 // It is one static program that needs nothing but a kernel and a network: it runs in a ramdisk. The
 // gateway knows the guest by its address, so there is nothing to configure and no secret to keep. Its
-// state (package journal) is in --state; kill it at any time: the next one goes on with what runs.
+// state (package journal) is in --state; kill it at any time: the next one goes on with what runs. Beside the commands
+// it keeps the guest's network as the metadata says (package netconf); --network=false leaves that to others.
+//
+//	ichiro-runcmd            the agent
+//	ichiro-runcmd network    only the network, for guests that have another agent or none; SIGHUP reads the metadata
 package main
 
 import (
@@ -22,6 +26,7 @@ import (
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
 	"github.com/ichiro-metal/ichiro/runcmd/keeper"
 	"github.com/ichiro-metal/ichiro/runcmd/link"
+	"github.com/ichiro-metal/ichiro/runcmd/netconf"
 	"github.com/ichiro-metal/ichiro/runcmd/runner"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -43,6 +48,12 @@ func run(ctx context.Context, args []string) error {
 	state := flags.String("state", "/var/lib/ichiro-runcmd", "`directory` of the journal")
 	grace := flags.Duration("grace", 5*time.Second, "`time` between SIGTERM and SIGKILL of a command that must end")
 	verbose := flags.Bool("verbose", false, "log every attempt to connect")
+	network := flags.Bool("network", true, "keep the guest's network as its metadata says")
+	lock := flags.String("network-lock", "/run/ichiro-netconf.lock", "`file` that lets one process keep the network")
+	only := len(args) > 0 && args[0] == "network"
+	if only {
+		args = args[1:]
+	}
 	flags.Parse(args)
 
 	level := slog.LevelInfo
@@ -50,16 +61,36 @@ func run(ctx context.Context, args []string) error {
 		level = slog.LevelDebug
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	net := netconf.New(netconf.Config{Lock: *lock, Log: log})
+	if only {
+		return keepNetwork(ctx, net)
+	}
+	if !*network {
+		net = nil
+	}
 	kept := keeper.Connect()
 	if kept == nil {
 		return keeper.New(log).Run(ctx)
 	}
-	return work(ctx, kept, config{*gateway, *state, *grace}, log)
+	return work(ctx, kept, config{*gateway, *state, *grace, net}, log)
+}
+
+// keepNetwork is all that is done without the agent. Nobody tells of new metadata then: SIGHUP does.
+func keepNetwork(ctx context.Context, net *netconf.Manager) error {
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	go func() { // ends with the process
+		for range reload {
+			net.Changed()
+		}
+	}()
+	return net.Run(ctx)
 }
 
 type config struct {
 	gateway, state string
 	grace          time.Duration
+	network        *netconf.Manager // nil: others keep it
 }
 
 // work is the agent proper. Its keeper starts it again when it dies.
@@ -80,6 +111,14 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 		Changed: l.Changed, Keep: kept.Keep, Release: kept.Release, Exit: kept.Exit, Log: log,
 	})
 	l.Attach(r)
+	if cfg.network != nil {
+		l.Listen(cfg.network.Changed)
+		go func() { // ends with the process
+			if err := cfg.network.Run(ctx); err != nil {
+				log.Error("the network is not kept", "err", err)
+			}
+		}()
+	}
 	if err := r.Adopt(ctx); err != nil {
 		return err
 	}

@@ -363,3 +363,32 @@ func TestTheLastHostPutsForwardingBack(t *testing.T) {
 		t.Error("the note of what was is still there")
 	}
 }
+
+// An interface that went to another instance has a tap that the first one's machine does not hold any more.
+func TestAnInterfaceOfAnotherMachineHasAnotherTap(t *testing.T) {
+	m := start(t, "etz")
+	mine, others := guestInterface(1, "sg-default"), guestInterface(1, "sg-default")
+	mine.Owner, others.Owner = 1001, 1002
+	apply(t, m, config("etz", mine))
+	held, err := m.Tap(mine.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held.Close()
+	apply(t, m, config("etz", mine))
+	if _, err := m.Tap(mine.ID); !errors.Is(err, syscall.EBUSY) {
+		t.Errorf("a tap that is held and still wished for: got %v, want %v", err, syscall.EBUSY)
+	}
+	apply(t, m, config("etz", others))
+	tap, err := m.Tap(others.ID)
+	if err != nil {
+		t.Fatalf("the tap of another machine: %v", err)
+	}
+	tap.Close()
+	if out := nstest.IP(t, "-n etz-vpc-1 -d link show %s", TapName(others.ID)); !strings.Contains(out, "user 1002") {
+		t.Errorf("QEMU's user does not own the tap:\n%s", out)
+	}
+	if out := nstest.IP(t, "-n etz-vpc-1 route"); !strings.Contains(out, "172.31.0.11 dev "+TapName(others.ID)) {
+		t.Errorf("no route leads there:\n%s", out)
+	}
+}

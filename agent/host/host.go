@@ -84,6 +84,9 @@ type Host struct {
 	reported   map[cloud.InstanceID]cloud.InstanceStatus // what the store is known to hold
 	remembered []byte                                    // what network.json holds
 	unsettled  bool                                      // the network could not be changed in this round
+	cards      map[cloud.InstanceID]cards                // what is to be done about interfaces in this round
+	asked      map[cloud.AttachmentID]time.Time          // since when guests are asked to let go of an interface
+	trouble    map[cloud.InstanceID]string               // why an interface could not be attached or detached
 
 	mu        sync.Mutex
 	failed    map[cloud.InstanceID]failure // boots whose shim cannot be kept running
@@ -124,7 +127,10 @@ func (h *Host) failure(id cloud.InstanceID, boot int) (string, bool) {
 // New returns a Host.
 func New(cfg Config) *Host {
 	cfg.Log = cfg.Log.With("component", "host", "host", cfg.ID)
-	return &Host{Config: cfg, reported: map[cloud.InstanceID]cloud.InstanceStatus{}, failed: map[cloud.InstanceID]failure{}}
+	return &Host{
+		Config: cfg, reported: map[cloud.InstanceID]cloud.InstanceStatus{}, failed: map[cloud.InstanceID]failure{},
+		asked: map[cloud.AttachmentID]time.Time{},
+	}
 }
 
 // Reconcile makes everything true once.
@@ -151,10 +157,12 @@ func (h *Host) Reconcile(ctx context.Context) error {
 	if err := h.removeStrangers(ctx, want); err != nil {
 		errs = append(errs, err)
 	}
+	h.consider(want)
 	config, err := h.interfaces(want)
 	if err != nil {
 		return errors.Join(append(errs, err)...)
 	}
+	errs = append(errs, h.announceCards(want))
 	err = h.connect(ctx, config)
 	h.unsettled = !onlyRefused(err)
 	errs = append(errs, err)
@@ -230,7 +238,7 @@ func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Confi
 		if a.Instance.Power == cloud.PowerTerminated && h.ended(id) {
 			continue
 		}
-		for _, n := range a.Interfaces {
+		for _, n := range h.cards[id].keep {
 			name, _, _ := strings.Cut(cloud.PrivateDNSName(n.Primary(), a.Region), ".")
 			c.Interfaces = append(c.Interfaces, eni.Interface{
 				NetworkInterface: n.NetworkInterface, Network: n.Network, Public: n.Public, MTU: h.MTU, Owner: uint32(h.user(id).UID),
@@ -359,6 +367,7 @@ func (h *Host) listen(c eni.Config) error {
 // run writes the bundle of an instance and sees that its boot has been started.
 func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment) error {
 	dir := h.Root.Instance(id)
+	a.Interfaces = h.cards[id].keep
 	if err := h.prepare(dir, a); err != nil {
 		return fmt.Errorf("prepare %s: %w", id, err)
 	}
@@ -370,7 +379,7 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	case err == nil && st.Boot == a.Instance.Boot && (st.State.Ended() || h.Units.Alive(id)):
-		return h.reboot(ctx, id, a, st)
+		return errors.Join(h.plug(ctx, id, st), h.reboot(ctx, id, a, st))
 	case err == nil && st.Boot < a.Instance.Boot && !st.State.Ended():
 		return h.Units.Stop(ctx, id, powerOffGrace) // the earlier boot must end first
 	case h.Units.Alive(id):
@@ -388,7 +397,7 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 		ID: id, Boot: a.Instance.Boot, Generation: a.Instance.Generation, Type: a.Type.Name,
 		VCPUs: a.Type.VCPUs, MemoryMiB: a.Type.MemoryMiB, Accel: h.Accel,
 		Kernel: filepath.Join(h.Images, a.Kernel), Ramdisk: filepath.Join(h.Images, a.Ramdisk), CommandLine: a.Command,
-		User: h.user(id),
+		User: h.user(id), HotPlug: ports(a),
 	}
 	var taps []*os.File
 	for _, n := range a.Interfaces {

@@ -42,6 +42,7 @@ func put(path string, v any, group int) error {
 func (h *Host) observe(id cloud.InstanceID, a cloud.Assignment) (cloud.InstanceStatus, error) {
 	i := a.Instance
 	out := cloud.InstanceStatus{ID: id, Host: h.ID, Generation: i.Generation, Boot: i.Boot, State: cloud.StatePending}
+	out.Attached, out.Trouble = h.attached(id, a), h.trouble[id]
 	st, err := shim.ReadStatus(string(h.Root.Instance(id)))
 	if errors.Is(err, fs.ErrNotExist) {
 		alive := h.Units.Alive(id) // its shim has not said anything yet, and may have started a machine

@@ -54,7 +54,14 @@ func (m *memory) simple(want Network) bool {
 			return false
 		}
 	}
-	return true
+	owners := make(map[string]uint32, endOld-from)
+	for _, t := range m.network.Taps[from:endOld] {
+		owners[t.Name] = t.Owner
+	}
+	return !slices.ContainsFunc(want.Taps[from:endNew], func(t Tap) bool { // its tap is made anew
+		o, ok := owners[t.Name]
+		return ok && o != t.Owner
+	})
 }
 
 // doubt drops the memory. The next call reads the kernel.

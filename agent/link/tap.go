@@ -190,6 +190,9 @@ func (s *Space) pruneFull(want Network) ([]netip.Addr, error) {
 		}
 		index := l.Attrs().Index
 		t, ok := wanted[l.Attrs().Name]
+		if ok && moved(l, t) {
+			t, ok = Tap{}, false
+		}
 		if !ok {
 			doomed = append(doomed, device{l.Attrs().Name, index})
 		}
@@ -222,6 +225,13 @@ func (s *Space) withdraw(index int, a netip.Addr) error {
 		return fmt.Errorf("delete route of %s: %w", a, err)
 	}
 	return nil
+}
+
+// moved reports whether a tap is another machine's than the wish says: a machine that holds it open must not have it
+// any more, so it is made anew. Kernels before 4.20 do not tell.
+func moved(l netlink.Link, t Tap) bool {
+	had, ok := l.(*netlink.Tuntap)
+	return ok && had.Owner != 0 && had.Owner != t.Owner
 }
 
 // deleteTaps deletes many taps in one request: one by one each costs an RCU grace period, measured 18 ms.

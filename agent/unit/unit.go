@@ -354,6 +354,21 @@ func (m *Manager) Reboot(ctx context.Context, id cloud.InstanceID) error {
 	return m.ask(ctx, id, func(c *shim.Client) error { return c.Reboot(ctx) })
 }
 
+// Plug puts a network card into the running machine, on the tap given, which stays the caller's.
+func (m *Manager) Plug(ctx context.Context, id cloud.InstanceID, c shim.Card, tap *os.File) error {
+	return m.ask(ctx, id, func(s *shim.Client) error { return s.Plug(ctx, c, tap) })
+}
+
+// LetGo asks the guest to let go of a network card. It does not wait: status.json tells.
+func (m *Manager) LetGo(ctx context.Context, id cloud.InstanceID, card string) error {
+	return m.ask(ctx, id, func(s *shim.Client) error { return s.LetGo(ctx, card) })
+}
+
+// Cut takes the tap away from a network card, whatever the guest says, and asks it to let go of the rest.
+func (m *Manager) Cut(ctx context.Context, id cloud.InstanceID, card string) error {
+	return m.ask(ctx, id, func(s *shim.Client) error { return s.Unplug(ctx, card, true) })
+}
+
 // ask puts a request to a shim; one that is being brought back is waited for.
 func (m *Manager) ask(ctx context.Context, id cloud.InstanceID, request func(*shim.Client) error) error {
 	dir := string(m.root.Instance(id))

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/deploy/process"
@@ -57,9 +58,20 @@ func (l Layout) remove(ctx context.Context, log *slog.Logger) error {
 // clean removes what a host keeps under its run directory, and the directory itself when nothing of
 // anybody else is in it.
 func (l Layout) clean() error {
-	for _, name := range []string{"instances", "networks", "admin", "control", "daemons", "netns", "exports", "network.json", "up.json", "handover.sock", "door.sock", "lock"} {
-		if err := os.RemoveAll(filepath.Join(l.Run, name)); err != nil {
-			return err
+	ours := []string{"instances", "networks", "admin", "control", "daemons", "netns", "exports", "network.json", "up.json", "handover.sock", "door.sock", "lock"}
+	all, err := os.ReadDir(l.Run)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		mine := slices.ContainsFunc(ours, func(name string) bool {
+			// A daemon that was killed while it wrote a file has left it under the name that it has before it is whole.
+			return e.Name() == name || strings.HasPrefix(e.Name(), "."+name+"-")
+		})
+		if mine {
+			if err := os.RemoveAll(filepath.Join(l.Run, e.Name())); err != nil {
+				return err
+			}
 		}
 	}
 	left, err := os.ReadDir(l.Run)

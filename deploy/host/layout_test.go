@@ -102,3 +102,32 @@ func TestFilesAreAddedToThePoolUnderTheirDigest(t *testing.T) {
 		t.Error("exists does not tell what is there")
 	}
 }
+
+func TestDownLeavesNothingOfOursAndAllOfOthers(t *testing.T) {
+	run := filepath.Join(t.TempDir(), "run")
+	fill := func(names ...string) {
+		t.Helper()
+		if err := os.MkdirAll(run, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			if err := os.WriteFile(filepath.Join(run, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	fill("network.json", ".network.json-2817224327", "up.json") // the second was being written when its daemon was killed
+	if err := (Layout{Run: run}).clean(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(run); !os.IsNotExist(err) {
+		t.Errorf("the run directory: got %v, want it gone", err)
+	}
+	fill("network.json", ".keep")
+	if err := (Layout{Run: run}).clean(); err == nil {
+		t.Error("a file of somebody else was not told of")
+	}
+	if _, err := os.Stat(filepath.Join(run, ".keep")); err != nil {
+		t.Errorf("a file of somebody else: %v", err)
+	}
+}

@@ -31,6 +31,8 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/shim"
 )
 
+var errNoMonitor = errors.New("QEMU's monitor is not there yet: try again")
+
 // ErrTaken says that another shim keeps this machine.
 var ErrTaken = errors.New("another shim keeps this machine")
 
@@ -82,6 +84,9 @@ type happening struct {
 	exit       shim.Exit
 	refused    chan<- error                                   // what Step says, for whoever asked
 	ask        func(ctx context.Context, m *qmp.Client) error // of a running machine's monitor; its error goes to refused
+	anyhow     bool                                           // of ask: a guest that has panicked is no hindrance
+	devices    []string                                       // of connected: those that QEMU has
+	deleted    string                                         // a device that the guest has let go of
 }
 
 // New returns the keeper of the machine described in dir. The taps are those of its interfaces, in
@@ -231,8 +236,10 @@ func (s *Shim) ended() bool { return s.status.get().State.Ended() }
 
 // step lets one thing happen. Its error is of the shim itself: it cannot go on.
 func (s *Shim) step(ctx context.Context, h happening) error {
+	news := false
 	if h.connected != nil {
 		s.monitor = h.connected
+		news = s.recount(ctx, h.devices)
 	}
 	if h.lost != nil && h.lost == s.monitor {
 		s.monitor.Close()
@@ -242,8 +249,11 @@ func (s *Shim) step(ctx context.Context, h happening) error {
 		s.attempt(ctx, machine.Continue, (*qmp.Client).Continue)
 	}
 	if h.ask != nil {
-		h.refused <- s.consult(ctx, h.ask)
+		h.refused <- s.consult(ctx, h)
 		return nil
+	}
+	if h.deleted != "" {
+		return s.letGone(ctx, h.deleted)
 	}
 	if h.event == "" {
 		return nil
@@ -255,12 +265,15 @@ func (s *Shim) step(ctx context.Context, h happening) error {
 			return nil
 		}
 		s.log.Warn("ignored what cannot be", "err", err)
+		if news {
+			return s.save()
+		}
 		return nil
 	}
 	before := s.life
 	s.life = next
 	s.note(before, h, actions)
-	if next != before || h.event == machine.Stop {
+	if next != before || h.event == machine.Stop || news {
 		err = s.save()
 	}
 	if h.refused != nil {
@@ -277,17 +290,17 @@ func (s *Shim) step(ctx context.Context, h happening) error {
 	return nil
 }
 
-// consult runs ask with the monitor of a machine whose guest can answer.
-func (s *Shim) consult(ctx context.Context, do func(context.Context, *qmp.Client) error) error {
-	if s.life.State != machine.Running {
+// consult runs what is to be asked with the monitor of a machine whose guest can answer.
+func (s *Shim) consult(ctx context.Context, h happening) error {
+	if s.life.State != machine.Running && !(h.anyhow && s.life.State == machine.Panicked) {
 		return fmt.Errorf("not possible while the machine is %s", s.life.State)
 	}
 	if s.monitor == nil {
-		return errors.New("QEMU's monitor is not there yet: try again")
+		return errNoMonitor
 	}
 	ctx, cancel := context.WithTimeout(ctx, ask)
 	defer cancel()
-	return do(ctx, s.monitor)
+	return h.ask(ctx, s.monitor)
 }
 
 // note brings the status up to what has happened.
@@ -323,7 +336,7 @@ func (s *Shim) note(before machine.Machine, h happening, actions []machine.Actio
 		s.mark(fmt.Sprintf("reset %d of boot %d", st.Resets, st.Boot))
 	case machine.Exit:
 		st.Ended, st.Exit = now, &h.exit
-		st.Deadline = time.Time{}
+		st.Deadline, st.Cards, st.Cut = time.Time{}, nil, nil
 	}
 	if st.State.Ended() {
 		st.Reason = reason(st)
@@ -479,7 +492,11 @@ func (s *Shim) listen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	h := happening{connected: c}
+	devices, err := c.Devices(ctx)
+	if err != nil {
+		return err
+	}
+	h := happening{connected: c, devices: devices}
 	switch now.Status {
 	case "guest-panicked":
 		h.event = machine.Panic
@@ -528,8 +545,8 @@ func (s *Shim) hear(e qmp.Event) (happening, bool) {
 		return happening{event: machine.Shutdown}, d.Guest
 	case "DEVICE_DELETED":
 		var d qmp.DeletedData
-		if err := e.Decode(&d); err == nil && d.Device != "" {
-			s.waiting.tell(d.Device)
+		if err := e.Decode(&d); err == nil && deviceForm.MatchString(d.Device) {
+			return happening{deleted: d.Device}, true
 		}
 	case "BLOCK_IO_ERROR", "WATCHDOG":
 		s.log.Warn("QEMU reports", "event", e.Name, "data", string(e.Data))

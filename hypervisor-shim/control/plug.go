@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/ichiro-metal/ichiro/hypervisor-shim/qmp"
 	"github.com/ichiro-metal/ichiro/internal/shim"
@@ -32,15 +35,32 @@ func (s *Shim) postPlug(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer tap.Close() // QEMU has its own by then
-	s.answer(w, s.ask(r.Context(), func(ctx context.Context, m *qmp.Client) error {
-		if there, err := m.HasDevice(ctx, n.ID); there || err != nil {
-			return err
-		}
-		if n.Port, err = m.FreePort(ctx, s.want.HotPlug); err != nil {
-			return err
-		}
-		return m.AddNetworkCard(ctx, n, tap)
-	}))
+	s.answer(w, s.ask(r.Context(), happening{ask: func(ctx context.Context, m *qmp.Client) error { return s.plug(ctx, m, n, tap) }}))
+}
+
+// plug is done in the loop: what it changes is on record before it is answered.
+func (s *Shim) plug(ctx context.Context, m *qmp.Client, n qmp.NetworkCard, tap *os.File) error {
+	st := s.status.get()
+	switch {
+	case slices.Contains(st.Cut, n.ID):
+		return fmt.Errorf("the guest has not yet let go of %s, which was taken away by force: wait, or restart the instance", n.ID)
+	case slices.Contains(st.Cards, n.ID):
+		return nil
+	}
+	var err error
+	if n.Port, err = m.FreePort(ctx, s.want.HotPlug); err != nil {
+		return err
+	}
+	if err := m.RemoveNetwork(ctx, n.ID); err != nil { // of a shim that was killed in the middle of this
+		return err
+	}
+	if err := m.AddNetworkCard(ctx, n, tap); err != nil {
+		return err
+	}
+	s.log.Info("card plugged", "eni", n.ID, "port", n.Port)
+	st.Cards = slices.Sorted(slices.Values(append(slices.Clone(st.Cards), n.ID)))
+	s.status.set(st)
+	return s.save()
 }
 
 func (s *Shim) postUnplug(w http.ResponseWriter, r *http.Request) {
@@ -49,48 +69,107 @@ func (s *Shim) postUnplug(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "unplug: give the id of a network interface", http.StatusBadRequest)
 		return
 	}
-	s.answer(w, s.unplug(r.Context(), id, r.FormValue("force") != ""))
+	s.answer(w, s.unplug(r.Context(), id, r.FormValue("force") != "", r.FormValue("wait") != "0"))
 }
 
-// unplug returns when the guest has let go of the device, or at once by force.
-func (s *Shim) unplug(ctx context.Context, id string, force bool) error {
+// unplug asks the guest to let go of a card, and takes the tap away from it by force. It returns when the guest has let
+// go if it is to wait for that.
+func (s *Shim) unplug(ctx context.Context, id string, force, wait bool) error {
 	gone := s.waiting.add(id)
 	defer s.waiting.remove(id, gone)
-	there := true
-	err := s.ask(ctx, func(ctx context.Context, m *qmp.Client) (err error) {
-		if there, err = m.HasDevice(ctx, id); err != nil || !there {
-			return err
+	there := false
+	err := s.ask(ctx, happening{anyhow: force, ask: func(ctx context.Context, m *qmp.Client) error {
+		st := s.status.get()
+		if there = slices.Contains(st.Cards, id); !there {
+			return m.RemoveNetwork(ctx, id)
 		}
-		err = m.RemoveDevice(ctx, id)
+		err := m.RemoveDevice(ctx, id)
 		var refused *qmp.Error
 		if errors.As(err, &refused) { // it has been asked before, and takes its time
 			s.log.Info("QEMU does not ask the guest again", "device", id, "err", err)
 			err = nil
 		}
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if there && !force {
-		select {
-		case <-gone:
-		case <-s.over: // the machine has ended, and the device with it
-			return nil
-		case <-ctx.Done():
-			return fmt.Errorf("the guest does not let go of %s", id)
+		if err != nil || !force || slices.Contains(st.Cut, id) {
+			return err
 		}
+		if err := m.RemoveNetwork(ctx, id); err != nil {
+			return err
+		}
+		st.Cut = slices.Sorted(slices.Values(append(slices.Clone(st.Cut), id)))
+		s.status.set(st)
+		return s.save()
+	}})
+	if err != nil || !there || force || !wait {
+		return err
 	}
-	return s.ask(ctx, func(ctx context.Context, m *qmp.Client) error { return m.RemoveNetwork(ctx, id) })
+	select {
+	case <-gone:
+	case <-s.over: // the machine has ended, and the device with it
+	case <-ctx.Done():
+		return fmt.Errorf("the guest does not let go of %s", id)
+	}
+	return nil
 }
 
-// ask has the loop consult QEMU's monitor.
-func (s *Shim) ask(ctx context.Context, do func(context.Context, *qmp.Client) error) error {
-	refused := make(chan error, 1)
-	if !s.tell(ctx, happening{ask: do, refused: refused}) {
-		return errors.New("the machine's keeper is ending")
+// letGone takes note that the guest has let go of a card: the tap goes with it.
+func (s *Shim) letGone(ctx context.Context, id string) error {
+	s.drop(ctx, id)
+	s.log.Info("card unplugged", "eni", id)
+	err := s.save()
+	s.waiting.tell(id)
+	return err
+}
+
+// drop forgets a card that is not in the machine any more.
+func (s *Shim) drop(ctx context.Context, id string) {
+	s.attempt(ctx, "drop tap", func(m *qmp.Client, ctx context.Context) error { return m.RemoveNetwork(ctx, id) })
+	st := s.status.get()
+	other := func(x string) bool { return x == id }
+	st.Cards = slices.DeleteFunc(slices.Clone(st.Cards), other)
+	st.Cut = slices.DeleteFunc(slices.Clone(st.Cut), other)
+	s.status.set(st)
+}
+
+// recount compares the cards that are on record with those that QEMU has: some may have come or gone while no shim
+// watched. It reports whether there is something to record.
+func (s *Shim) recount(ctx context.Context, devices []string) (news bool) {
+	cards := slices.DeleteFunc(slices.Clone(devices), func(d string) bool { return !deviceForm.MatchString(d) })
+	slices.Sort(cards)
+	for _, id := range s.status.get().Cards {
+		if !slices.Contains(cards, id) {
+			s.drop(ctx, id)
+			s.waiting.tell(id)
+			news = true
+		}
 	}
-	return <-refused
+	st := s.status.get()
+	if !slices.Equal(cards, st.Cards) {
+		st.Cards, news = cards, true
+		s.status.set(st)
+	}
+	return news
+}
+
+// ask has the loop consult QEMU's monitor. A shim that has just taken over a machine finds it within moments.
+func (s *Shim) ask(ctx context.Context, h happening) error {
+	ctx, cancel := context.WithTimeout(ctx, ask)
+	defer cancel()
+	for {
+		refused := make(chan error, 1)
+		h.refused = refused
+		if !s.tell(ctx, h) {
+			return errors.New("the machine's keeper is ending")
+		}
+		err := <-refused
+		if !errors.Is(err, errNoMonitor) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(redial):
+		}
+	}
 }
 
 func (s *Shim) answer(w http.ResponseWriter, err error) {

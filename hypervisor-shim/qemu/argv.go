@@ -102,9 +102,18 @@ func Args(m bundle.Machine, accel Accel) []string {
 	add("-object", "rng-builtin,id=entropy")
 	add("-device", "virtio-rng-pci,rng=entropy,id=rng"+modern(m))
 	add("-device", "pvpanic-pci,id=panic")
+	for i := range m.HotPlug {
+		// Eight functions in a slot: a slot of its own for each would be one more bus for the
+		// firmware to probe. Slots from 0x10 leave room for the devices above.
+		add("-device", fmt.Sprintf("pcie-root-port,id=port%d,bus=pcie.0,chassis=%d,addr=%#x.%d,multifunction=on,io-reserve=0",
+			i, i+1, 0x10+i/8, i%8))
+	}
 	for i, n := range m.Interfaces {
-		add("-netdev", fmt.Sprintf("tap,id=net%d,fd=%d", i, files.Taps[i]))
-		dev := fmt.Sprintf("virtio-net-pci,netdev=net%d,id=%s,mac=%s,romfile=%s", i, n.ID, n.MAC, modern(m))
+		add("-netdev", fmt.Sprintf("tap,id=%s,fd=%d", bundle.Netdev(string(n.ID)), files.Taps[i]))
+		dev := fmt.Sprintf("virtio-net-pci,netdev=%s,id=%s,mac=%s,romfile=%s", bundle.Netdev(string(n.ID)), n.ID, n.MAC, modern(m))
+		if i > 0 && i <= m.HotPlug {
+			dev += fmt.Sprintf(",bus=port%d", i-1) // what sits on the root bus can never be taken out; the first need not
+		}
 		if n.MTU != 0 {
 			dev += fmt.Sprintf(",host_mtu=%d", n.MTU)
 		}
@@ -112,12 +121,6 @@ func Args(m bundle.Machine, accel Accel) []string {
 	}
 	for i, d := range m.Disks {
 		a = append(a, disk(m, i, d, files.Disks[i])...)
-	}
-	for i := range m.HotPlug {
-		// Eight functions in a slot: a slot of its own for each would be one more bus for the
-		// firmware to probe. Slots from 0x10 leave room for the devices above.
-		add("-device", fmt.Sprintf("pcie-root-port,id=port%d,bus=pcie.0,chassis=%d,addr=%#x.%d,multifunction=on,io-reserve=0",
-			i, i+1, 0x10+i/8, i%8))
 	}
 	return a
 }

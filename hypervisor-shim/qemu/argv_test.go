@@ -31,6 +31,7 @@ func TestArgs(t *testing.T) {
 		"direct-kernel": {TCG, func(m *bundle.Machine) {
 			m.Kernel, m.Ramdisk, m.CommandLine, m.Interfaces = "/k", "/r", "console=ttyS0 root=a,b", net
 		}},
+		"ports":      {TCG, func(m *bundle.Machine) { m.Kernel, m.Interfaces, m.HotPlug = "/k", net, 2 }},
 		"boot-disk":  {KVM, func(m *bundle.Machine) { m.Disks, m.Interfaces, m.HotPlug = disks, net[:1], 9 }},
 		"old-board":  {TCG, func(m *bundle.Machine) { m.Board, m.Disks, m.Type = "pc", disks[:1], "m1.small,odd" }},
 		"no-ramdisk": {TCG, func(m *bundle.Machine) { m.Kernel, m.Disks = "/k", disks[:1] }},

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
 )
 
 // Status is the answer of query-status.
@@ -71,11 +73,8 @@ func (c *Client) list(ctx context.Context, path string) ([]string, error) {
 	return names, nil
 }
 
-// HasDevice reports whether there is a device with the ID.
-func (c *Client) HasDevice(ctx context.Context, id string) (bool, error) {
-	names, err := c.list(ctx, peripheral)
-	return slices.Contains(names, id), err
-}
+// Devices returns the IDs of all devices that were given one.
+func (c *Client) Devices(ctx context.Context) ([]string, error) { return c.list(ctx, peripheral) }
 
 // FreePort returns the first of n PCI Express ports (port0, port1 ...) that no device sits in.
 func (c *Client) FreePort(ctx context.Context, n int) (string, error) {
@@ -100,7 +99,7 @@ type NetworkCard struct {
 
 // AddNetworkCard puts a card on a tap into a port. All of it happens, or nothing.
 func (c *Client) AddNetworkCard(ctx context.Context, n NetworkCard, tap *os.File) error {
-	name := netdev(n.ID)
+	name := bundle.Netdev(n.ID)
 	if err := c.DoWithFile(ctx, "getfd", map[string]any{"fdname": name}, tap, nil); err != nil {
 		return err
 	}
@@ -119,16 +118,17 @@ func (c *Client) AddNetworkCard(ctx context.Context, n NetworkCard, tap *os.File
 	return nil
 }
 
-func netdev(id string) string { return "net-" + id }
-
 // RemoveDevice asks the guest to let go of a device. DEVICE_DELETED tells when it has.
 func (c *Client) RemoveDevice(ctx context.Context, id string) error {
 	return c.Do(ctx, "device_del", map[string]any{"id": id}, nil)
 }
 
-// RemoveNetwork takes the tap away from a card that AddNetworkCard added, if it still has it.
+// RemoveNetwork takes the tap away from a card, if it has one: also one that QEMU was given for it, and that never
+// got as far as a card.
 func (c *Client) RemoveNetwork(ctx context.Context, id string) error {
-	err := c.Do(ctx, "netdev_del", map[string]any{"id": netdev(id)}, nil)
+	// QEMU has no word for a descriptor that it does not know but GenericError, which it also says to all else.
+	_ = c.Do(ctx, "closefd", map[string]any{"fdname": bundle.Netdev(id)}, nil)
+	err := c.Do(ctx, "netdev_del", map[string]any{"id": bundle.Netdev(id)}, nil)
 	var refused *Error
 	if errors.As(err, &refused) && refused.Class == "DeviceNotFound" {
 		return nil

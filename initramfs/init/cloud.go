@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ichiro-metal/ichiro/initramfs/fetch"
+	"github.com/ichiro-metal/ichiro/internal/fetch"
 	"github.com/ichiro-metal/ichiro/internal/userdata"
 )
 

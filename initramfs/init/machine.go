@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ichiro-metal/ichiro/initramfs/lease"
-	"github.com/ichiro-metal/ichiro/initramfs/network"
+	"github.com/ichiro-metal/ichiro/internal/lease"
+	"github.com/ichiro-metal/ichiro/internal/network"
 )
 
 const (

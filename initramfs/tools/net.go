@@ -9,28 +9,34 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/ichiro-metal/ichiro/initramfs/fetch"
-	"github.com/ichiro-metal/ichiro/initramfs/network"
+	"github.com/ichiro-metal/ichiro/internal/fetch"
+	"github.com/ichiro-metal/ichiro/internal/network"
 )
 
-// ip shows what iproute2's shows: ip [addr | link | route]. It changes nothing.
+// ip shows what iproute2's shows: ip [addr | link | route [show table all] | rule]. It changes nothing.
 func ip(_ context.Context, c *Call) int {
-	object := "addr"
+	var words []string
 	for _, a := range c.Args {
 		if !strings.HasPrefix(a, "-") {
-			object = a
-			break
+			words = append(words, a)
 		}
+	}
+	object := "addr"
+	if len(words) > 0 {
+		object = words[0]
 	}
 	switch {
 	case strings.HasPrefix("route", object):
-		return routes(c)
+		return routes(c, slices.Contains(words, "all"))
+	case strings.HasPrefix("rule", object):
+		return rules(c)
 	case strings.HasPrefix("addr", object), strings.HasPrefix("address", object), strings.HasPrefix("link", object):
 	default:
-		return c.usage("[addr | link | route]")
+		return c.usage("[addr | link | route [show table all] | rule]")
 	}
 	addresses, err := network.Addresses()
 	if err != nil {
@@ -56,47 +62,66 @@ func ip(_ context.Context, c *Call) int {
 	return 0
 }
 
-// routes prints /proc/net/route as iproute2 would.
-func routes(c *Call) int {
-	text, err := os.ReadFile("/proc/net/route")
+// routes prints the main table, or all.
+func routes(c *Call, all bool) int {
+	list, err := network.Routes()
 	if err != nil {
 		return c.fail(err)
 	}
-	for line := range strings.Lines(string(text)) {
-		f := strings.Fields(line)
-		if len(f) < 8 {
-			continue
+	names := map[int]string{}
+	dirs, _ := filepath.Glob("/sys/class/net/*")
+	for _, d := range dirs {
+		text, _ := os.ReadFile(filepath.Join(d, "ifindex"))
+		if n, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil {
+			names[n] = path.Base(d)
 		}
-		to, err1 := littleEndian(f[1])
-		via, err2 := littleEndian(f[2])
-		mask, err3 := littleEndian(f[7])
-		if err1 != nil || err2 != nil || err3 != nil {
-			continue // the heading
+	}
+	for _, r := range list {
+		line := r.To.String()
+		if r.To.Bits() == 0 {
+			line = "default"
 		}
-		bits := 0
-		for _, b := range mask.As4() {
-			for ; b != 0; b <<= 1 {
-				bits++
+		if r.Via.IsValid() {
+			line += " via " + r.Via.String()
+		}
+		if name := names[r.Index]; name != "" {
+			line += " dev " + name
+		}
+		if r.Table != mainTable {
+			if !all {
+				continue
 			}
+			line += " table " + strconv.Itoa(r.Table)
 		}
-		out := netip.PrefixFrom(to, bits).String()
-		if bits == 0 {
-			out = "default"
+		if r.Metric != 0 {
+			line += " metric " + strconv.Itoa(r.Metric)
 		}
-		if !via.IsUnspecified() {
-			out += " via " + via.String()
-		}
-		fmt.Fprintln(c.Stdout, out+" dev "+f[0])
+		fmt.Fprintln(c.Stdout, line)
 	}
 	return 0
 }
 
-func littleEndian(hex string) (netip.Addr, error) {
-	v, err := strconv.ParseUint(hex, 16, 32)
+const mainTable = 254 // include/uapi/linux/rtnetlink.h
+
+// rules prints the policy rules.
+func rules(c *Call) int {
+	list, err := network.Rules()
 	if err != nil {
-		return netip.Addr{}, err
+		return c.fail(err)
 	}
-	return netip.AddrFrom4([4]byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)}), nil
+	names := map[int]string{253: "default", mainTable: "main", 255: "local"}
+	for _, r := range list {
+		from := "all"
+		if r.From.IsValid() {
+			from = strings.TrimSuffix(r.From.String(), "/32")
+		}
+		table := names[r.Table]
+		if table == "" {
+			table = strconv.Itoa(r.Table)
+		}
+		fmt.Fprintf(c.Stdout, "%d: from %s lookup %s\n", r.Priority, from, table)
+	}
+	return 0
 }
 
 // download is what curl and wget have in common.

@@ -26,6 +26,9 @@ var rooms = map[string]int{
 	"internal/store":     engines,
 	"internal/block":     engines,
 	"internal/userdata":  deciders,
+	"internal/lease":     deciders, // what a DHCP client says and hears
+	"internal/fetch":     engines,  // HTTP for guests
+	"internal/network":   engines,  // of a guest: by netlink and DHCP
 	"internal/provision": conductors,
 	"internal/arch":      mains,
 	"internal/nstest":    mains,
@@ -82,15 +85,13 @@ var rooms = map[string]int{
 	"runcmd/keeper":  engines,
 	"runcmd/runner":  conductors,
 	"runcmd/link":    conductors,
+	"runcmd/netconf": conductors, // the guest's network, kept as its metadata says
 	"runcmd/gateway": mains,
 
 	"initramfs":         mains,
 	"initramfs/init":    mains,
 	"initramfs/codec":   engines,
 	"initramfs/bzimage": engines,
-	"initramfs/lease":   engines,
-	"initramfs/network": engines,
-	"initramfs/fetch":   engines,
 	"initramfs/image":   conductors,
 	"initramfs/boot":    conductors,
 	"initramfs/tools":   conductors,
@@ -114,7 +115,6 @@ var neighbours = map[string]string{
 	"hypervisor-shim/qemu -> hypervisor-shim/jail": "QEMU is started inside the jail",
 	"runcmd/link -> runcmd/runner":                 "what arrives on the link is handed to the runner",
 	"initramfs/bzimage -> initramfs/codec":         "a kernel image is compressed",
-	"initramfs/network -> initramfs/lease":         "the interface is configured from the lease",
 }
 
 // pure are the packages that must be deciders in fact: see TestDecidersArePure.
@@ -161,7 +161,7 @@ var libraries = map[string]library{
 	"github.com/smallstep/pkcs7":                    {why: "the PKCS#7 signature of identity documents", doors: []string{"control/identity"}},
 	"github.com/u-root/u-root":                      {why: "the small image's commands, and cpio", doors: []string{"initramfs"}},
 	"github.com/versity/versitygw":                  {why: "IAM's engine; the S3 front", doors: []string{"control/iam", "deploy/s3"}},
-	"github.com/vishvananda/netlink":                {why: "links, routes, neighbours", doors: []string{"agent/link", "internal/vmtest", "initramfs/network"}},
+	"github.com/vishvananda/netlink":                {why: "links, routes, neighbours", doors: []string{"agent/link", "internal/vmtest", "internal/network"}},
 	"github.com/vishvananda/netns":                  {why: "network namespaces", doors: []string{"agent/link"}},
 	"go.etcd.io/etcd/api/v3":                        {why: "the store's wire types and errors", doors: []string{"internal/store", "control/etcd"}},
 	"go.etcd.io/etcd/client/v3":                     {why: "the store's client", doors: []string{"internal/store", "control/etcd"}},

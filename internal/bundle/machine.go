@@ -34,7 +34,7 @@ type Machine struct {
 	Accel       string             `json:",omitempty"` // auto (default), kvm or tcg
 	Interfaces  []MachineInterface `json:",omitempty"`
 	Disks       []MachineDisk      `json:",omitempty"`
-	HotPlug     int                `json:",omitempty"` // PCI Express ports kept free for devices attached later
+	HotPlug     int                `json:",omitempty"` // PCI Express ports for devices that come and go; the interfaces after the first sit in the first of them
 	User        MachineUser        // whom QEMU runs as
 	ConsoleSize int64              `json:",omitempty"` // bytes of console.log that are kept, default DefaultConsoleSize
 }
@@ -45,6 +45,9 @@ type MachineInterface struct {
 	MAC string
 	MTU int `json:",omitempty"` // told to the guest; 0 tells nothing
 }
+
+// Netdev names the host's end of the network card with the ID, in QEMU.
+func Netdev(id string) string { return "net-" + id }
 
 // MachineDisk is a virtio disk. Format is never probed: a guest may write any header it likes.
 type MachineDisk struct {

@@ -9,7 +9,7 @@
 //	POST /reboot                     reset the machine
 //	POST /kill                       end QEMU now
 //	POST /plug?id=ID&mac=MAC&mtu=N   a further network card on the tap that comes with the request
-//	POST /unplug?id=ID&force=1       take it out again; answers when the guest has let go, or at once by force
+//	POST /unplug?id=ID&force=1       take it out again; answers when the guest has let go, or at once by force or wait=0
 //	GET  /console?offset=N&follow=1  bytes of the console from N; X-Console-Offset tells from where
 //
 // A request that the machine's state does not allow is answered 409 with a sentence. When no shim
@@ -117,6 +117,11 @@ func (c *Client) Unplug(ctx context.Context, id string, force bool) error {
 		q.Set("force", "1")
 	}
 	return c.post(ctx, "/unplug", q)
+}
+
+// LetGo asks the guest to let go of a network card, and does not wait: Status.Cards tells when it has.
+func (c *Client) LetGo(ctx context.Context, id string) error {
+	return c.post(ctx, "/unplug", url.Values{"id": {id}, "wait": {"0"}})
 }
 
 // Console returns the console's bytes from offset on, and the offset of the first byte returned,

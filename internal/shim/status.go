@@ -55,6 +55,8 @@ type Status struct {
 	Panics     int       `json:",omitempty"` // how often the guest's kernel has panicked in this boot
 	Panic      string    `json:",omitempty"` // what QEMU said about the last one
 	Resets     int       `json:",omitempty"` // how often the machine was reset in this boot, by whomever
+	Cards      []string  `json:",omitempty"` // IDs of the network cards that are in the running machine, sorted
+	Cut        []string  `json:",omitempty"` // those of Cards that have lost their tap and wait for the guest to let go
 	Jail       string    `json:",omitempty"` // what holds QEMU, in words; weaker than usual if it says so
 }
 

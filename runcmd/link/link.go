@@ -36,6 +36,7 @@ type Link struct {
 	hello  wire.Hello
 	runner *runner.Runner
 	log    *slog.Logger
+	listen func() // to the metadata's changes
 
 	mu    sync.Mutex
 	dirty map[cloud.CommandID]bool
@@ -49,6 +50,16 @@ func New(url string, hello wire.Hello, log *slog.Logger) *Link {
 
 // Attach sets the runner whose jobs the link tells about.
 func (l *Link) Attach(r *runner.Runner) { l.runner = r }
+
+// Listen has changed called when the guest's metadata may have changed: it must not block. Before Run.
+func (l *Link) Listen(changed func()) { l.listen, l.hello.Listens = changed, true }
+
+// heard tells whoever listens to the metadata.
+func (l *Link) heard() {
+	if l.listen != nil {
+		l.listen()
+	}
+}
 
 // Changed marks a command as having more to tell. It never blocks.
 func (l *Link) Changed(id cloud.CommandID) {
@@ -117,6 +128,7 @@ func (l *Link) connect(ctx context.Context) (welcomed bool, err error) {
 		return false, errNoWelcome
 	}
 	l.log.Info("connected", "instance", w.Instance, "epoch", w.Epoch)
+	l.heard() // what changed meanwhile was told to nobody
 	s := &sender{link: l, conn: conn, told: map[cloud.CommandID]*told{}}
 	var wg sync.WaitGroup
 	defer wg.Wait()

@@ -80,6 +80,8 @@ func (s *sender) handle(ctx context.Context, f wire.Frame) {
 		}
 	case *wire.Cancel:
 		r.Cancel(f.ID)
+	case *wire.Metadata:
+		s.link.heard()
 	case *wire.Done:
 		s.mu.Lock()
 		delete(s.told, f.ID)

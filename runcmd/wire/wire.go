@@ -12,6 +12,7 @@
 //	Accepted, Output, Result ---->
 //	       <---------------------- Ack, Cancel
 //	       <---------------------- Done       the result is kept: forget the command
+//	       <---------------------- Metadata   the guest's metadata has changed: to those whose Hello says that they listen
 //
 // A Request for a command that the agent knows runs nothing: it says where to continue. So a lost
 // connection needs no state beyond what both sides keep on disk. Unknown JSON fields are ignored, which
@@ -76,6 +77,7 @@ type Hello struct {
 	PlatformVer  string
 	ComputerName string
 	Commands     []cloud.CommandID `json:",omitempty"` // those that it still keeps
+	Listens      bool              `json:",omitempty"` // it understands Metadata
 }
 
 // Welcome answers Hello.
@@ -160,6 +162,10 @@ type Cancel struct{ ID cloud.CommandID }
 // Done says that the gateway will not ask for the command again.
 type Done struct{ ID cloud.CommandID }
 
+// Metadata says that the guest's metadata has changed since the Welcome or the last Metadata. What it is now, the
+// metadata service tells.
+type Metadata struct{}
+
 const (
 	kindHello    = 'h'
 	kindWelcome  = 'w'
@@ -170,6 +176,7 @@ const (
 	kindResult   = 'e'
 	kindCancel   = 'c'
 	kindDone     = 'd'
+	kindMetadata = 'm'
 )
 
 func (*Hello) kind() byte    { return kindHello }
@@ -181,6 +188,7 @@ func (*Ack) kind() byte      { return kindAck }
 func (*Result) kind() byte   { return kindResult }
 func (*Cancel) kind() byte   { return kindCancel }
 func (*Done) kind() byte     { return kindDone }
+func (*Metadata) kind() byte { return kindMetadata }
 
 // Append appends the message for f to dst.
 func Append(dst []byte, f Frame) ([]byte, error) {
@@ -240,6 +248,8 @@ func Decode(msg []byte) (Frame, error) {
 		f = &Cancel{}
 	case kindDone:
 		f = &Done{}
+	case kindMetadata:
+		f = &Metadata{}
 	default:
 		return nil, fmt.Errorf("frame of unknown kind %d", kind)
 	}

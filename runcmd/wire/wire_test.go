@@ -21,6 +21,7 @@ var frames = []Frame{
 	&Result{ID: id, Now: 3, Steps: []StepResult{{Outcome: Failed, Code: 3, Started: 1, Ended: 2}}, Outputs: [Streams]int64{1, 2}},
 	&Cancel{ID: id},
 	&Done{ID: id},
+	&Metadata{},
 }
 
 func TestFramesSurviveTheWire(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,15 +86,17 @@ func main() {
 	}
 }
 
-// macs returns the hardware addresses of all network cards.
-func macs() (out string) {
+// macs returns the hardware addresses of all network cards, sorted: a card that comes takes the first free name.
+func macs() string {
+	var list []string
 	found, _ := filepath.Glob("/sys/class/net/e*/address")
 	for _, path := range found {
 		if b, err := os.ReadFile(path); err == nil { // else it is just going
-			out += " " + strings.TrimSpace(string(b))
+			list = append(list, " "+strings.TrimSpace(string(b)))
 		}
 	}
-	return out
+	slices.Sort(list)
+	return strings.Join(list, "")
 }
 
 // listen powers off at the button: struct input_event is a time, a type, a code and a value.

@@ -128,6 +128,10 @@ func (g *Gateway) changed(path string) {
 		if _, err := os.Lstat(path); err != nil {
 			g.retire(id)
 		}
+	case len(elem) == 2 && elem[1] == "metadata.json":
+		if i := g.instance(id); i != nil {
+			i.look(metadata)
+		}
 	case len(elem) == 3 && elem[1] == "commands":
 		cmd, kind := bundle.ParseCommandFile(elem[2])
 		if kind != bundle.CommandAsked && kind != bundle.CommandCancel {

@@ -318,6 +318,39 @@ func TestACommandIsNotSentToAnAgentThatGivesNoSignOfLife(t *testing.T) {
 	until[*wire.Done](t, live)
 }
 
+// A guest's agent is told that its metadata has changed, if it has said that it listens, and no other.
+func TestWhoListensIsToldOfNewMetadata(t *testing.T) {
+	s := newSite(t)
+	deaf := s.guest()
+	listens, err := wire.Dial(t.Context(), s.url) // fences the other
+	check(t, err)
+	defer listens.Close()
+	check(t, listens.Send(&wire.Hello{Version: wire.Version, Boot: "boot", Listens: true}))
+	until[*wire.Welcome](t, listens)
+	rewrite := func(id cloud.InstanceID) {
+		path := s.root.Instance(id).Path("metadata.json")
+		m, err := bundle.Read[bundle.Metadata](path)
+		check(t, err)
+		m.KeyName += "x"
+		check(t, bundle.Write(path, m, 0o644))
+	}
+	rewrite(neighbor)
+	rewrite(mine)
+	until[*wire.Metadata](t, listens)
+	if f, err := deaf.Receive(); err == nil {
+		t.Errorf("an agent that does not listen was told %+v", f)
+	}
+
+	// One that does not listen is sent what it understands: the next frame is its command.
+	deaf = s.guest()
+	rewrite(mine)
+	s.put(mine)
+	f, err := deaf.Receive()
+	if _, ok := f.(*wire.Request); !ok {
+		t.Errorf("got %+v, %v, want a request", f, err)
+	}
+}
+
 func TestStrangerIsTurnedAway(t *testing.T) {
 	s := newSite(t)
 	check(t, os.RemoveAll(string(s.root.Instance(mine))))

@@ -25,6 +25,9 @@ const (
 	quiet = 100 * time.Millisecond
 )
 
+// metadata stands among the commands to be looked at for the guest's metadata: no ID of a command has this form.
+const metadata cloud.CommandID = "metadata.json"
+
 // instance is the one who owns what is known of an instance's commands.
 type instance struct {
 	dir    bundle.Dir
@@ -148,7 +151,11 @@ func (i *instance) run(ctx context.Context) {
 			return
 		case <-i.wake:
 			for id := range i.takeDirty() {
-				i.read(id)
+				if id == metadata {
+					i.tellMetadata()
+				} else {
+					i.read(id)
+				}
 			}
 		case l := <-i.joins:
 			i.join(l)
@@ -179,7 +186,16 @@ func (i *instance) welcomeBack() {
 		}
 	}
 	for id := range i.takeDirty() {
-		i.read(id)
+		if id != metadata { // nobody is there to be told
+			i.read(id)
+		}
+	}
+}
+
+// tellMetadata wakes the agent, if it listens. One that connects later reads the metadata by itself.
+func (i *instance) tellMetadata() {
+	if i.now != nil && i.now.hello.Listens {
+		i.send(&wire.Metadata{})
 	}
 }
 

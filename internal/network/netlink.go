@@ -4,11 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ichiro-metal/ichiro/initramfs/lease"
+	"github.com/ichiro-metal/ichiro/internal/lease"
 )
 
 // Up sets an interface up, and its MTU when mtu is not 0.
@@ -27,52 +26,29 @@ func Up(index, mtu int) error {
 	return nil
 }
 
+// MTU returns the size of packets that an answer asks for; 0 if it asks for none that can be.
+func MTU(a lease.Answer) int {
+	if a.MTU < 576 || a.MTU > 9216 { // RFC 791's least; the largest that our hosts carry
+		return 0
+	}
+	return a.MTU
+}
+
 // Configure gives the interface the address and the routes of an answer.
 func Configure(i Interface, a lease.Answer) error {
-	mtu := a.MTU
-	if mtu < 576 || mtu > 9216 { // RFC 791's least; the largest that our hosts carry
-		mtu = 0
-	}
-	if err := Up(i.Index, mtu); err != nil {
+	if err := Up(i.Index, MTU(a)); err != nil {
 		return err
 	}
-	if err := address(i.Index, a.Address); err != nil {
-		return fmt.Errorf("give %s the address %s: %v", i.Name, a.Address, err)
+	if err := (Address{Index: i.Index, Prefix: a.Address}).Add(); err != nil {
+		return err
 	}
 	for _, r := range a.Routes {
-		if err := route(i.Index, r); err != nil {
-			return fmt.Errorf("route %s of %s: %v", r.To, i.Name, err)
+		err := Route{Index: i.Index, Table: unix.RT_TABLE_MAIN, Protocol: unix.RTPROT_DHCP, To: r.To, Via: r.Via}.Add()
+		if err != nil {
+			return err
 		}
 	}
 	return nil
-}
-
-func address(index int, p netip.Prefix) error {
-	b := header(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
-	b = append(b, unix.AF_INET, byte(p.Bits()), 0, unix.RT_SCOPE_UNIVERSE)
-	b = binary.NativeEndian.AppendUint32(b, uint32(index))
-	b = attribute(b, unix.IFA_LOCAL, p.Addr().AsSlice())
-	b = attribute(b, unix.IFA_ADDRESS, p.Addr().AsSlice())
-	return ask(b)
-}
-
-// route declares every router on-link, because with a /32 address none would be.
-func route(index int, r lease.Route) error {
-	scope, flags := byte(unix.RT_SCOPE_LINK), uint32(0)
-	if r.Via.IsValid() {
-		scope, flags = unix.RT_SCOPE_UNIVERSE, unix.RTNH_F_ONLINK
-	}
-	b := header(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
-	b = append(b, unix.AF_INET, byte(r.To.Bits()), 0, 0, unix.RT_TABLE_MAIN, unix.RTPROT_DHCP, scope, unix.RTN_UNICAST)
-	b = binary.NativeEndian.AppendUint32(b, flags)
-	if r.To.Bits() > 0 {
-		b = attribute(b, unix.RTA_DST, r.To.Addr().AsSlice())
-	}
-	if r.Via.IsValid() {
-		b = attribute(b, unix.RTA_GATEWAY, r.Via.AsSlice())
-	}
-	b = attribute(b, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(index)))
-	return ask(b)
 }
 
 func header(kind, flags uint16) []byte {

@@ -1,9 +1,11 @@
-// Package network brings the guest's interface up: the hands to package lease's head.
+// Package network is what programs in a guest do to its network: the hands to package lease's head.
 //
 // It speaks to the kernel in route netlink messages that it writes itself, and to the DHCP
 // server through a packet socket. A general netlink library would be four times the size of
 // everything else here, and every byte of init is unpacked at every boot.
-// Configure applies a whole answer and may be called again with the same or another one.
+// Configure applies a whole answer, as init does for the first interface; Addresses, Routes and Rules are for
+// whoever compares what there is with what there should be, each with its Add and Delete.
+// All of it may be called again with the same or another wish.
 package network
 
 import (
@@ -20,7 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ichiro-metal/ichiro/initramfs/lease"
+	"github.com/ichiro-metal/ichiro/internal/lease"
 )
 
 // Interface is one network interface of this machine.
