@@ -110,6 +110,7 @@ var rooms = map[string]int{
 // neighbours may use each other although they are on the same floor.
 var neighbours = map[string]string{
 	"control/api -> control/cluster":               "an action that changes what is wished wakes the planner",
+	"control/ledger -> internal/store":             "an address and its owner change in one transaction of the store",
 	"control/api -> control/iam":                   "IAM's and STS's actions are answered by its engine",
 	"agent/host -> agent/eni":                      "the host applies all interfaces before it starts a unit",
 	"hypervisor-shim/qemu -> hypervisor-shim/jail": "QEMU is started inside the jail",

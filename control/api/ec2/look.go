@@ -148,13 +148,13 @@ func (w *look) attached(n cloud.NetworkInterface) shape.InstanceNetworkInterface
 		})
 	}
 	for _, a := range whole.Ipv6Addresses {
-		out.Ipv6Addresses = append(out.Ipv6Addresses, shape.InstanceIpv6Address{Ipv6Address: a.Ipv6Address, IsPrimaryIpv6: a.IsPrimaryIpv6})
+		out.Ipv6Addresses = append(out.Ipv6Addresses, shape.InstanceIpv6Address(a))
 	}
 	for _, p := range whole.Ipv4Prefixes {
-		out.Ipv4Prefixes = append(out.Ipv4Prefixes, shape.InstanceIpv4Prefix{Ipv4Prefix: p.Ipv4Prefix})
+		out.Ipv4Prefixes = append(out.Ipv4Prefixes, shape.InstanceIpv4Prefix(p))
 	}
 	for _, p := range whole.Ipv6Prefixes {
-		out.Ipv6Prefixes = append(out.Ipv6Prefixes, shape.InstanceIpv6Prefix{Ipv6Prefix: p.Ipv6Prefix})
+		out.Ipv6Prefixes = append(out.Ipv6Prefixes, shape.InstanceIpv6Prefix(p))
 	}
 	return out
 }
