@@ -17,8 +17,8 @@
 // What only some VPCs need costs nothing in the others: the chains for routes to instances (steer) and for network
 // ACLs (ao, ai) are there when a subnet has such routes or rules. Where a packet leaves, and under which address, is
 // chosen by the subnet that owns its source: identity is proven by then. The exception are interfaces that forward for
-// others; what they send in another's name is tracked in a zone of its own, so that it is judged again although the
-// same connection has passed before, on its way to them.
+// others; what they send in another's name is marked, and judged each time although the same connection has passed
+// before, on its way to them.
 //
 // Every drop has a reason, counted in a named counter and for each interface (see Drops). Compile-time decisions are
 // in ruleset.go, routes.go, acl.go, group.go and intervals.go (pure), flow.go judges tracked connections by the same

@@ -13,7 +13,6 @@ type Flow struct {
 	Protocol                      uint8
 	Source, Destination           netip.AddrPort
 	ReplySource, ReplyDestination netip.AddrPort
-	Zone                          uint16
 }
 
 // Judge says whether tracked connections would be let in by a configuration.
@@ -58,13 +57,10 @@ func NewJudge(cfg Config, uplink netip.Addr) *Judge {
 }
 
 // Allows reports whether the flow's first packet would be let through now, from and to the same ends under the same
-// addresses. ICMP is taken for an echo, the one kind that lasts. Network ACLs and routes see every packet, and so
-// have no part in this.
+// addresses. ICMP is taken for an echo, the one kind that lasts. What sees every packet has no part in this: network
+// ACLs, and the rules for what is forwarded in another's name.
 func (j *Judge) Allows(f Flow) bool {
 	peer := f.ReplySource // the destination, once translated
-	if f.Zone == zoneForeign {
-		return j.forwarded(f) && j.admits(f, peer)
-	}
 	if from := j.owner(f.Source.Addr()); from != nil {
 		if !j.local(peer.Addr()) && j.owner(peer.Addr()) == nil && !j.vpc(peer.Addr()) && !j.leaves(f) {
 			return false
@@ -86,20 +82,12 @@ func (j *Judge) admits(f Flow, peer netip.AddrPort) bool {
 	to := j.owner(peer.Addr())
 	if to == nil {
 		t := j.target(f.Source.Addr(), peer.Addr())
-		if t.mark != 0 && f.Zone != zoneForeign {
+		if t.mark != 0 {
 			return j.through(t.mark, f)
 		}
 		return !j.vpc(peer.Addr()) || j.local(peer.Addr())
 	}
 	return j.some(to.Groups, true, f.Protocol, f.Source.Addr(), peer.Port())
-}
-
-// forwarded reports whether some interface that forwards for others may send such a packet: which one it was,
-// the connection table does not say.
-func (j *Judge) forwarded(f Flow) bool {
-	return slices.ContainsFunc(j.cfg.Interfaces, func(i Interface) bool {
-		return i.Unchecked && j.some(i.Groups, false, f.Protocol, f.ReplySource.Addr(), f.ReplySource.Port())
-	})
 }
 
 // through reports whether the instance that the flow goes to on its way lets it in.

@@ -12,8 +12,11 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// zoneForeign is the connection tracking zone of what an interface sends in another's name.
-const zoneForeign = 1
+// Marks of packets: the low bits lead to an interface of an instance (Interface.Mark, and a rule of agent/link's), one
+// bit says that the interface which sent the packet did so in another's name.
+const (
+	markForeign = 0x20000000
+)
 
 // target is where a route leads; the zero target is nowhere.
 type target struct {
@@ -145,13 +148,14 @@ func everything(ranges []addresses) bool {
 	return next == 1<<32
 }
 
-// steer returns the chain that marks the subnet's packets which go to an interface of an instance; "" if none do.
-func (r *routing) steer(s Subnet) string {
+// steer returns the chain that marks the subnet's packets which go to an interface of an instance, beside what else
+// their marks say; "" if none do.
+func (r *routing) steer(s Subnet, also uint32) string {
 	divided := divide(r.local, s.Routes)
 	var rs []rule
 	for _, t := range sortedTargets(divided) {
 		if t.mark != 0 {
-			rs = append(rs, rules(r.ip4, daddr(reg1), in(r.ranges(divided[t])), setMark(t.mark), accept()))
+			rs = append(rs, rules(r.ip4, daddr(reg1), in(r.ranges(divided[t])), setMark(t.mark|also), accept()))
 		}
 	}
 	if len(rs) == 0 {
@@ -215,11 +219,13 @@ func byForeign(name string, cfg Config, otherwise string, chainOf func(Subnet) s
 
 // steering adds to the table what routes to interfaces of instances need, if there are any.
 func (t *table) steering(cfg Config, r *routing) {
-	if !slices.ContainsFunc(cfg.Subnets, func(s Subnet) bool { return r.steer(s) != "" }) {
+	own := func(s Subnet) string { return r.steer(s, 0) }
+	others := func(s Subnet) string { return r.steer(s, markForeign) }
+	if !slices.ContainsFunc(cfg.Subnets, func(s Subnet) bool { return own(s) != "" }) {
 		return
 	}
 	straight := r.chain("st_", []rule{accept()})
-	t.sets = append(t.sets, bySubnet("v_via", true, cfg.Subnets, r.steer), byForeign("v_via_any", cfg, straight, r.steer))
+	t.sets = append(t.sets, bySubnet("v_via", true, cfg.Subnets, own), byForeign("v_via_any", cfg, straight, others))
 	t.chains = append(t.chains, chain{"steer", &base{nftables.ChainTypeFilter, nftables.ChainHookPrerouting, -150, false}, []rule{
 		rules(iifgroup(groupUplink), accept()),
 		rules(foreign(), meta(expr.MetaKeyIIFNAME, reg1), vmap("v_via_any")),
@@ -228,20 +234,20 @@ func (t *table) steering(cfg Config, r *routing) {
 }
 
 // foreign matches what an interface sends in another's name.
-func foreign() rule {
-	return rules(rule{&expr.Ct{Key: expr.CtKeyZONE, Register: reg1}}, equal(binaryutil.NativeEndian.PutUint16(zoneForeign)))
+func foreign() rule { return marked(markForeign) }
+
+// honest matches the rest.
+func honest() rule { return marked(0) }
+
+func marked(want uint32) rule {
+	return rules(meta(expr.MetaKeyMARK, reg1), rule{&expr.Bitwise{
+		SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(markForeign), Xor: make([]byte, 4),
+	}}, equal(binaryutil.NativeEndian.PutUint32(want)))
 }
 
-// honest matches what nobody sends in another's name.
-func honest() rule {
-	return rules(rule{&expr.Ct{Key: expr.CtKeyZONE, Register: reg1}}, equal(binaryutil.NativeEndian.PutUint16(0)))
-}
-
-func setZone(zone uint16) rule {
-	return rule{
-		&expr.Immediate{Register: reg1, Data: binaryutil.NativeEndian.PutUint16(zone)},
-		&expr.Ct{Key: expr.CtKeyZONE, Register: reg1, SourceRegister: true},
-	}
+// asks matches the direction of a connection's first packet.
+func asks() rule {
+	return rules(rule{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}}, equal([]byte{0}))
 }
 
 func setMark(mark uint32) rule {

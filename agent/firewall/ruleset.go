@@ -252,20 +252,24 @@ func filterChains() []chain {
 			rules(identity(), in("src4pfx"), accept()),
 			rules(ip4, saddr(reg1), equal([]byte{0, 0, 0, 0}), daddr(reg1), equal([]byte{255, 255, 255, 255}),
 				l4proto(protoUDP), payload(thHeader, 0, 4, reg1), equal([]byte{0, 68, 0, 67}), accept()),
-			rules(meta(expr.MetaKeyIIFNAME, reg1), in("nocheck"), setZone(zoneForeign), accept()),
+			rules(meta(expr.MetaKeyIIFNAME, reg1), in("nocheck"), setMark(markForeign), accept()),
 			drop("spoof"),
 		}, true},
 		{"fo", filter(nftables.ChainHookForward, 0, true), []rule{
 			rules(ctState(stateInvalid), drop("invalid")),
 			rules(ip4, toLinkLocal(), drop("linklocal")),
+			rules(foreign(), asks(), verdict(expr.VerdictGoto, "passing")),
 			rules(ctState(stateEstablished), accept()),
 			rules(iifgroup(groupUplink), ip4, daddr(reg1), in("vpc4"), ctStatus(), noBit(ctStatusDNAT), drop("uplink")),
 			rules(iifgroup(groupUplink), accept()),
 			rules(ip4, meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out")),
 			rules(ip4, meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out_pfx")),
-			rules(meta(expr.MetaKeyIIFNAME, reg1), vmap("v_any")),
 			drop("isolated"),
 		}, true},
+		// What is forwarded in another's name has been here before, on its way to who forwards it: that its connection is
+		// established says nothing. Only answers need no rule.
+		{"passing", nil, []rule{rules(meta(expr.MetaKeyIIFNAME, reg1), vmap("v_any")), drop("isolated")}, true},
+		{"coming", nil, []rule{rules(meta(expr.MetaKeyOIFNAME, reg1), vmap("v_in")), drop("isolated")}, true},
 		{"leave", nil, []rule{ // by the uplink: a route has no memory of connections
 			rules(foreign(), drop("foreign")), // it would leave under the public address of another
 			rules(ip4, saddr(reg1), vmap("v_route")),
@@ -273,9 +277,9 @@ func filterChains() []chain {
 		}, true},
 		{"fi", filter(nftables.ChainHookForward, 10, true), []rule{ // of its own: accept in fo does not skip it
 			rules(oifgroup(groupUplink), verdict(expr.VerdictGoto, "leave")),
+			rules(foreign(), asks(), verdict(expr.VerdictGoto, "coming")),
 			rules(ctState(stateEstablished), accept()),
-			rules(meta(expr.MetaKeyOIFNAME, reg1), vmap("v_in")),
-			drop("isolated"),
+			verdict(expr.VerdictGoto, "coming"),
 		}, true},
 		{"inp", filter(nftables.ChainHookInput, 0, true), []rule{
 			rules(iifname("lo"), accept()),

@@ -15,7 +15,6 @@ type Flow struct {
 	Protocol                      uint8
 	Source, Destination           netip.AddrPort
 	ReplySource, ReplyDestination netip.AddrPort
-	Zone                          uint16
 }
 
 // stale matches the entries of the connection table that a function says to be.
@@ -23,8 +22,8 @@ type stale func(Flow) bool
 
 func (s stale) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	return s(Flow{
-		Protocol: f.Forward.Protocol, Zone: f.Zone,
-		Source: end(f.Forward.SrcIP, f.Forward.SrcPort), Destination: end(f.Forward.DstIP, f.Forward.DstPort),
+		Protocol: f.Forward.Protocol,
+		Source:   end(f.Forward.SrcIP, f.Forward.SrcPort), Destination: end(f.Forward.DstIP, f.Forward.DstPort),
 		ReplySource: end(f.Reverse.SrcIP, f.Reverse.SrcPort), ReplyDestination: end(f.Reverse.DstIP, f.Reverse.DstPort),
 	})
 }

@@ -59,7 +59,7 @@ type Network struct {
 
 // Via leads packets that bear a mark to a guest, whatever their destination.
 type Via struct {
-	Mark uint32
+	Mark uint32 // within 29 bits
 	Tap  string
 	To   netip.Addr // an address of that tap
 }

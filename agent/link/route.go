@@ -16,6 +16,7 @@ import (
 const (
 	unmarkedPriority = 100
 	markedPriority   = 101
+	markBits         = 0x1fffffff // the firewall has a use for the others
 )
 
 // behind is a prefix that a guest's address is the way to.
@@ -180,7 +181,7 @@ func (s *Space) rule(have map[uint32]netlink.Rule, mark uint32) error {
 	if _, ok := have[mark]; ok {
 		return nil
 	}
-	all := ^uint32(0)
+	all := uint32(markBits)
 	r := netlink.NewRule()
 	r.Family, r.Priority, r.Mark, r.Mask, r.Table = netlink.FAMILY_V4, markedPriority, mark, &all, int(mark)
 	if mark == 0 {
