@@ -18,6 +18,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/ichiro-metal/ichiro/agent/door"
 	"github.com/ichiro-metal/ichiro/agent/eni"
 	"github.com/ichiro-metal/ichiro/agent/host"
@@ -41,6 +43,8 @@ type options struct {
 	tls     store.Config // its files
 	accel   string
 	pool    netip.Prefix
+	mtu     int
+	strict  bool
 	program string
 	control account
 	imds    account
@@ -75,6 +79,8 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.tls.CA, "etcd-ca", "", "`file` of the CA that signed the servers' certificates")
 	flags.StringVar(&o.accel, "accel", "auto", "auto, kvm or tcg")
 	flags.TextVar(&o.pool, "uplink-range", netip.Prefix{}, "`addresses` for the links between VPCs and this machine")
+	flags.IntVar(&o.mtu, "mtu", eni.DefaultMTU, "MTU of the guests' interfaces")
+	check := flags.String("source-check", "instance", "instance: an interface may use all addresses of its instance; eni: only its own")
 	flags.StringVar(&o.program, "shim", filepath.Join(filepath.Dir(self), "ichiro-shim"), "the shim's `program`")
 	flags.Var(&o.control, "control-user", "`UID:GID` of ichiro-control, who may open the door")
 	flags.Var(&o.imds, "imds-user", "`UID:GID` of ichiro-imds")
@@ -83,6 +89,13 @@ func parse(args []string) (options, error) {
 	if err := service.Parse(flags, args); err != nil {
 		return o, err
 	}
+	if *check != "instance" && *check != "eni" {
+		return o, service.Usagef("--source-check %q: want instance or eni", *check)
+	}
+	if o.mtu < 576 || o.mtu > 65535 {
+		return o, service.Usagef("--mtu %d: want 576 to 65535", o.mtu)
+	}
+	o.strict = *check == "eni"
 	o.root = bundle.Root(*dir)
 	if o.etcd == "" {
 		o.etcd = "unix://" + o.root.Etcd()
@@ -119,6 +132,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		return err
 	}
 	defer network.Close()
+	prometheus.MustRegister(network)
 	watcher, err := bundle.NewWatcher(o.root.Instances(), 3)
 	if err != nil {
 		return err
@@ -136,7 +150,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	cfg := host.Config{
 		ID: id, Zone: o.zone, Region: o.region, Root: o.root, Images: filepath.Join(o.state, "images"), Keys: filepath.Join(o.state, "keys"),
-		Prefix: eni.Prefix(string(o.root)), Pool: o.pool, Accel: o.accel,
+		Prefix: eni.Prefix(string(o.root)), Pool: o.pool, MTU: o.mtu, Strict: o.strict, Accel: o.accel,
 		IMDSGroup: o.imds.gid, GatewayGID: o.gateway.gid, Group: o.group,
 		Store: client, Mirror: mirror, Member: member, Network: network, Units: units, Sockets: sockets, Now: time.Now, Log: log,
 	}

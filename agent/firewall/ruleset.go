@@ -100,6 +100,9 @@ var reasons = []struct {
 	{"uplink", "uplink", expr.MetaKeyIIFNAME},
 }
 
+// arpReasons are those of the ARP table.
+var arpReasons = []string{"rate", "spoof"}
+
 // dropped is the set that counts for interfaces what was dropped for the reason.
 func dropped(reason string) set {
 	return set{name: "n_" + reason, key: ifnameKey, dynamic: true, skeleton: true}
@@ -303,7 +306,7 @@ var arpInput = nftables.ChainHookRef(0)
 func compileARP(who speakers) table {
 	sender := rules(meta(expr.MetaKeyIIFNAME, reg1), payload(netHeader, 8, 6, reg2), payload(netHeader, 14, 4, word6))
 	return table{
-		family: nftables.TableFamilyARP, name: "eni", counters: []string{"rate", "spoof"},
+		family: nftables.TableFamilyARP, name: "eni", counters: arpReasons,
 		sets: []set{
 			who.set("asrc"), who.prefixes("asrcpfx"), dropped("rate"), dropped("spoof"),
 			{name: "arp_rate", key: ifnameKey, dynamic: true, skeleton: true},

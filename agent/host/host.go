@@ -61,6 +61,8 @@ type Config struct {
 	Keys       string // STATE/keys
 	Prefix     string // of names in the root network namespace
 	Pool       netip.Prefix
+	MTU        int  // of guests' interfaces
+	Strict     bool // see eni.Config
 	Accel      string
 	IMDSGroup  int
 	GatewayGID int
@@ -223,7 +225,7 @@ func (h *Host) removeStrangers(ctx context.Context, want map[cloud.InstanceID]cl
 // interfaces returns what this host's network should be: the interfaces of all instances but those that
 // are terminated and have no machine left. A stopped instance keeps its addresses, and nothing answers there.
 func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Config, error) {
-	c := eni.Config{Prefix: h.Prefix, Pool: h.Pool, Domain: h.Region + ".compute.internal"}
+	c := eni.Config{Prefix: h.Prefix, Pool: h.Pool, Strict: h.Strict, Domain: h.Region + ".compute.internal"}
 	for id, a := range want {
 		if a.Instance.Power == cloud.PowerTerminated && h.ended(id) {
 			continue
@@ -231,7 +233,7 @@ func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Confi
 		for _, n := range a.Interfaces {
 			name, _, _ := strings.Cut(cloud.PrivateDNSName(n.Primary(), a.Region), ".")
 			c.Interfaces = append(c.Interfaces, eni.Interface{
-				NetworkInterface: n.NetworkInterface, Network: n.Network, Public: n.Public, Owner: uint32(h.user(id).UID),
+				NetworkInterface: n.NetworkInterface, Network: n.Network, Public: n.Public, MTU: h.MTU, Owner: uint32(h.user(id).UID),
 				Hostname: name,
 			})
 		}
@@ -390,7 +392,7 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 	}
 	var taps []*os.File
 	for _, n := range a.Interfaces {
-		m.Interfaces = append(m.Interfaces, bundle.MachineInterface{ID: n.ID, MAC: n.MAC, MTU: eni.DefaultMTU})
+		m.Interfaces = append(m.Interfaces, bundle.MachineInterface{ID: n.ID, MAC: n.MAC, MTU: cmp.Or(h.MTU, eni.DefaultMTU)})
 		tap, err := h.Network.Tap(n.ID)
 		if err != nil {
 			for _, t := range taps {

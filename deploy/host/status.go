@@ -53,23 +53,13 @@ func Status(ctx context.Context, l Layout, out io.Writer) error {
 			fmt.Fprintf(w, "%s\t%d\t%s\t%d\t%s\n", id, s.QEMU.PID, s.State, s.Boot, time.Since(s.Since).Round(time.Second))
 		}
 	}
+	l.network(ctx, w)
 	return w.Flush()
 }
 
 // ask returns what a daemon says of itself at its admin socket, in one line.
 func (l Layout) ask(ctx context.Context, daemon, path string) string {
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", l.root().Admin(daemon))
-		},
-	}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://admin"+path, nil)
-	if err != nil {
-		return err.Error()
-	}
-	resp, err := client.Do(req)
+	resp, err := l.get(ctx, daemon, path)
 	if err != nil {
 		return "does not answer"
 	}
@@ -80,6 +70,22 @@ func (l Layout) ask(ctx context.Context, daemon, path string) string {
 		return "ready"
 	}
 	return line
+}
+
+// get asks a daemon at its admin socket.
+func (l Layout) get(ctx context.Context, daemon, path string) (*http.Response, error) {
+	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", l.root().Admin(daemon))
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://admin"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	return client.Do(req)
 }
 
 // Console returns what the instance has written to its console, and with follow what it will write.

@@ -22,21 +22,23 @@ import (
 // Options are the choices of `ichiro up`.
 type Options struct {
 	Layout
-	Listen     string
-	Ready      string // the file that is written when all is ready; "" for none
-	Region     string
-	Zone       string
-	Account    string
-	Config     string    // ichiro.toml
-	Etcd       string    // endpoints of an external cluster; "" for the embedded one
-	EtcdTLS    [3]string // files for it: certificate, key, CA
-	Accel      string
-	Uplink     string
-	Elastic    string // public addresses to give out: CIDRs with commas between them
-	Kernel     string // the kernel of the small image; "" for the newest installed cloud kernel
-	WithGuests bool   // end the guests too when told to stop
-	Print      bool   // print the exports, secret included: for people, not for logs
-	Out        *os.File
+	Listen      string
+	Ready       string // the file that is written when all is ready; "" for none
+	Region      string
+	Zone        string
+	Account     string
+	Config      string    // ichiro.toml
+	Etcd        string    // endpoints of an external cluster; "" for the embedded one
+	EtcdTLS     [3]string // files for it: certificate, key, CA
+	Accel       string
+	Uplink      string
+	Elastic     string // public addresses to give out: CIDRs with commas between them
+	MTU         int
+	SourceCheck string
+	Kernel      string // the kernel of the small image; "" for the newest installed cloud kernel
+	WithGuests  bool   // end the guests too when told to stop
+	Print       bool   // print the exports, secret included: for people, not for logs
+	Out         *os.File
 }
 
 // Up runs the host until ctx ends. It writes opt.Ready when every daemon is ready.
@@ -157,6 +159,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 	}
 	agent := []string{
 		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink-range", opt.Uplink,
+		"--mtu", fmt.Sprint(opt.MTU), "--source-check", opt.SourceCheck,
 		"--control-user", ids(u.Control), "--imds-user", ids(u.IMDS), "--gateway-user", ids(u.Gateway),
 		"--group", fmt.Sprint(u.Group),
 	}
