@@ -4,6 +4,7 @@ package eni
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net"
 	"net/netip"
 	"strconv"
@@ -67,6 +68,30 @@ func TestAHostileGuestLeaksNoFrame(t *testing.T) {
 		{"the host's DHCP server as a client of another network", datagram(evil, own, gateway, "attack"), "vpc-1/isolated"},
 		{"IPv6", frame(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, evil.MAC, 0x86dd, routerAdvertisement()), ""},
 		{"multicast", frame(net.HardwareAddr{1, 0, 0x5e, 0, 0, 1}, evil.MAC, 0x0800, udp(own, netip.MustParseAddr("224.0.0.1"))), "vpc-1/isolated"},
+		{"the first fragment of a spoofed datagram", frame(router, evil.MAC, 0x0800, nstest.Fragment(udp(third, its), 0, true)), "vpc-1/spoof"},
+		{"a later fragment of a spoofed datagram", frame(router, evil.MAC, 0x0800, nstest.Fragment(udp(third, its), 185, false)), "vpc-1/spoof"},
+		{"a fragment too small for a header", frame(router, evil.MAC, 0x0800, nstest.Fragment(nstest.IPv4(third, its, 6, []byte("attack!!")), 0, true)), "vpc-1/spoof"},
+		{"a fragment that would overwrite the header", frame(router, evil.MAC, 0x0800, nstest.Fragment(nstest.IPv4(third, its, 6, []byte("attack")), 1, false)), "vpc-1/spoof"},
+		{"a source route through another guest", frame(router, evil.MAC, 0x0800, sourceRoute(third, its)), "vpc-1/spoof"},
+		{"IPv4 in IPv6", frame(router, evil.MAC, 0x86dd, ipv6(4, udp(third, its))), ""},
+		{"IPv6 with extension headers", frame(router, evil.MAC, 0x86dd, ipv6(0, append([]byte{60, 0, 1, 4, 0, 0, 0, 0, 17, 0, 1, 4, 0, 0, 0, 0}, nstest.UDP(1000, 9, []byte("attack"))...))), ""},
+		{"an IPv6 router advertisement with a prefix", frame(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, evil.MAC, 0x86dd, ipv6(58, append([]byte{134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0}, []byte("attack")...))), ""},
+		{"an IPv6 packet in an IPv4 frame", frame(router, evil.MAC, 0x0800, ipv6(17, nstest.UDP(1000, 9, []byte("attack")))), ""},
+		{"two VLAN tags", nstest.VLAN(nstest.VLAN(datagram(evil, own, its, "attack"), 100), 200), ""},
+		{"two VLAN tags, the outer one 0", nstest.VLAN(nstest.VLAN(datagram(evil, third, its, "attack"), 100), 0), ""},
+		{"link-local addresses of another guest", datagram(evil, netip.MustParseAddr("169.254.7.7"), its, "attack"), "vpc-1/spoof"},
+		{"to another guest's link-local address", datagram(evil, own, netip.MustParseAddr("169.254.12.12"), "attack"), "vpc-1/linklocal"},
+		{"the public address of another guest as source", datagram(evil, publicAddr(2), its, "attack"), "vpc-1/spoof"},
+		{"the broadcast address as source", datagram(evil, everyone, its, "attack"), "vpc-1/spoof"},
+		{"loopback as source", datagram(evil, netip.MustParseAddr("127.0.0.1"), its, "attack"), "vpc-1/spoof"},
+		{"no address as source", datagram(evil, netip.MustParseAddr("0.0.0.0"), its, "attack"), "vpc-1/spoof"},
+		{"an ARP claim as a question", frame(nstest.Broadcast, evil.MAC, 0x0806, nstest.ARP(1, evil.MAC, its, make([]byte, 6), its)), "vpc-1/arp_spoof"},
+		{"an ARP answer without an address", frame(nstest.Broadcast, evil.MAC, 0x0806, nstest.ARP(2, evil.MAC, netip.MustParseAddr("0.0.0.0"), router, its)), "vpc-1/arp_spoof"},
+		{"DHCP answer to a neighbour by unicast", frame(router, evil.MAC, 0x0800, nstest.IPv4(gateway, its, 17, offer)), "vpc-1/spoof"},
+		{"DHCP server's port to the host", frame(router, evil.MAC, 0x0800, nstest.IPv4(own, gateway, 17, offer)), "vpc-1/isolated"},
+		{"the host's own port 22", frame(router, evil.MAC, 0x0800, nstest.IPv4(own, gateway, 6, syn(22))), "vpc-1/isolated"},
+		{"an ICMP redirect to the other guest", frame(router, evil.MAC, 0x0800, nstest.IPv4(gateway, its, 1, append([]byte{5, 1, 0, 0, 172, 31, 0, 11}, udp(its, third)...))), "vpc-1/spoof"},
+		{"an answer to no connection", frame(router, evil.MAC, 0x0800, nstest.IPv4(own, its, 1, append([]byte{11, 0, 0xf4, 0xff, 0, 0, 0, 0}, udp(its, netip.MustParseAddr("192.0.2.1"))...))), "vpc-1/invalid"},
 		{"an unknown EtherType", frame(nstest.Broadcast, evil.MAC, 0x88b5, []byte("attack")), ""},
 	}
 	neighbours := nstest.IP(t, "-n eha-vpc-1 neigh")
@@ -91,6 +116,91 @@ func TestAHostileGuestLeaksNoFrame(t *testing.T) {
 	}
 	if now := nstest.IP(t, "-n eha-vpc-1 neigh"); now != neighbours {
 		t.Errorf("neighbours of the router:\n%s\nbefore:\n%s", now, neighbours)
+	}
+}
+
+// ipv6 is a packet from fe80::1 to all nodes.
+func ipv6(next byte, payload []byte) []byte {
+	b := append([]byte{0x60, 0, 0, 0, 0, byte(len(payload)), next, 255}, net.ParseIP("fe80::1")...)
+	return append(append(b, net.ParseIP("ff02::1")...), payload...)
+}
+
+// syn is the first segment of a TCP connection.
+func syn(port uint16) []byte {
+	return []byte{4, 0, byte(port >> 8), byte(port), 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0x20, 0, 0, 0, 0, 0}
+}
+
+// sourceRoute is a datagram whose options ask routers to pass it through its destination and on.
+func sourceRoute(src, dst netip.Addr) []byte {
+	p := nstest.IPv4(src, dst, 17, append(append([]byte{131, 7, 4}, dst.AsSlice()...), append([]byte{0}, nstest.UDP(1000, 9, []byte("attack"))...)...))
+	p[0] = 0x47
+	p[10], p[11] = 0, 0
+	binary.BigEndian.PutUint16(p[10:], ^nstest.Sum(0, p[:28]))
+	return p
+}
+
+// What a flood may cost is bounded, and the guest beside it has its network meanwhile.
+func TestFloodsOfQuestionsAreLimited(t *testing.T) {
+	m := start(t, "ehd")
+	apply(t, m, config("ehd", guestInterface(1, "sg-default"), guestInterface(2, "sg-default")))
+	evil, other := configured(t, m, 1), configured(t, m, 2)
+	probe := nstest.Ethernet(nstest.Broadcast, evil.MAC, 0x0806, nstest.ARP(1, evil.MAC, netip.MustParseAddr("0.0.0.0"), make([]byte, 6), guestAddr(2)))
+	for m.Counters()["vpc-1/arp_rate"] == 0 { // ends when the limit bites
+		for range 1000 {
+			evil.Inject(probe)
+		}
+	}
+	settled(t, other)
+	if n := measured(t, m)["ichiro_network_dropped_packets_total "+string(guestInterface(2).ID)+" arp_rate"]; n != 0 {
+		t.Errorf("%v packets of the other guest were dropped", n)
+	}
+}
+
+// Two VPCs have the same addresses. Whatever a guest sends, in its own name or in another's, stays in its own.
+func TestAVPCIsAloneWithItsAddresses(t *testing.T) {
+	outside(t)
+	m := start(t, "ehe")
+	c := open(config("ehe", publicly(1, "sg-open"), publicly(2, "sg-open")))
+	other := open(config("ehe", publicly(3, "sg-open"), guestInterface(4, "sg-open")))
+	v := other.VPCs[0]
+	v.VPC.ID = "vpc-2"
+	for i := range v.Groups {
+		v.Groups[i].VPC = "vpc-2"
+	}
+	for i := range v.Subnets {
+		v.Subnets[i].VPC = "vpc-2"
+	}
+	nat, stranger := other.Interfaces[0], other.Interfaces[1]
+	nat.VPC, stranger.VPC = "vpc-2", "vpc-2"
+	nat.SourceDestCheck = false
+	c.VPCs, c.Interfaces = append(c.VPCs, v), append(c.Interfaces, nat, stranger)
+	apply(t, m, c)
+	metadata(t, m)
+	evil, a, b := configured(t, m, 3), configured(t, m, 1), configured(t, m, 2)
+	listen(t, b.Namespace, "172.31.0.12:8080")
+	if !reaches(t, a.Namespace, "172.31.0.12:8080") || !reaches(t, a.Namespace, publicAddr(2).String()+":8080") {
+		t.Fatal("the guests of the first VPC do not reach each other: the test proves nothing")
+	}
+	if reaches(t, evil.Namespace, "172.31.0.12:8080") {
+		t.Error("a guest reaches the private address of another VPC")
+	}
+	b.Forget()
+	for name, frame := range map[string][]byte{
+		"vpc-2/foreign": datagram(evil, publicAddr(1), publicAddr(2), "forged"),  // another's public address
+		"vpc-2/spoof":   datagram(evil, guestAddr(4), Metadata.Addr(), "forged"), // metadata in another's name
+	} {
+		before := m.Counters()[name]
+		evil.Inject(frame)
+		settled(t, evil)
+		if after := m.Counters()[name]; after != before+1 {
+			t.Errorf("%s: got %d more, want 1", name, after-before)
+		}
+	}
+	settled(t, b)
+	for _, f := range b.Received() {
+		if contains("forged")(f) {
+			t.Errorf("a forged packet reached another VPC: % x", f)
+		}
 	}
 }
 

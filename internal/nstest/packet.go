@@ -47,6 +47,18 @@ func IPv4(src, dst netip.Addr, proto byte, payload []byte) []byte {
 	return append(b, payload...)
 }
 
+// Fragment makes an IPv4 packet without options one fragment of a larger one: offset counts in eight bytes.
+func Fragment(packet []byte, offset uint16, more bool) []byte {
+	b := append([]byte{}, packet...)
+	if more {
+		offset |= 0x2000
+	}
+	binary.BigEndian.PutUint16(b[6:], offset)
+	b[10], b[11] = 0, 0
+	binary.BigEndian.PutUint16(b[10:], ^Sum(0, b[:20]))
+	return b
+}
+
 // UDP makes a datagram without a checksum, which IPv4 allows.
 func UDP(src, dst uint16, payload []byte) []byte {
 	b := binary.BigEndian.AppendUint16(nil, src)
