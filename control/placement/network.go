@@ -101,12 +101,25 @@ func addresses(n cloud.NetworkInterface) []netip.Addr {
 // subnet resolves the routes and rules of a subnet.
 func (w World) subnet(v cloud.VPC, s cloud.Subnet) cloud.HostSubnet {
 	s.Tags = nil
-	out := cloud.HostSubnet{Subnet: s, ACL: w.ACLs[cmp.Or(s.NetworkACL, v.NetworkACL)].Entries}
-	if slices.Equal(out.ACL, cloud.OpenACL()) {
+	acl, known := w.ACLs[cmp.Or(s.NetworkACL, v.NetworkACL)]
+	out := cloud.HostSubnet{Subnet: s, ACL: acl.Entries}
+	switch {
+	case slices.Equal(out.ACL, cloud.OpenACL()):
 		out.ACL = nil
+	case known && len(out.ACL) == 0: // a list without entries lets nothing pass, and no list everything
+		out.ACL = closedACL()
 	}
 	for _, r := range w.Tables[cmp.Or(s.RouteTable, v.MainTable)].Routes {
 		out.Routes = append(out.Routes, w.route(v, r))
+	}
+	return out
+}
+
+// closedACL says what the end of every network ACL says.
+func closedACL() []cloud.ACLEntry {
+	out := cloud.OpenACL()
+	for i := range out {
+		out[i].Number, out[i].Allow = 32767, false
 	}
 	return out
 }
