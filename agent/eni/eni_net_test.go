@@ -21,7 +21,7 @@ func TestAGuestGetsItsAddressAndReachesTheMetadataService(t *testing.T) {
 	apply(t, m, config("eta", guestInterface(1, "sg-default")))
 	metadata(t, m)
 	g := boot(t, m, 1)
-	out, err := g.Run("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-s", script(t))
+	out, err := g.Run("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-O", "mtu", "-s", script(t))
 	if err != nil {
 		t.Fatalf("udhcpc: %v\n%s\n%v", err, out, m.Counters())
 	}

@@ -151,7 +151,7 @@ func TestFloodsOfQuestionsAreLimited(t *testing.T) {
 		}
 	}
 	settled(t, other)
-	if n := accounted(t, m)["ichiro_network_dropped_packets_total "+string(guestInterface(2).ID)+" arp_rate"]; n != 0 {
+	if n := metered(t, m)["ichiro_network_dropped_packets_total "+string(guestInterface(2).ID)+" arp_rate"]; n != 0 {
 		t.Errorf("%v packets of the other guest were dropped", n)
 	}
 }

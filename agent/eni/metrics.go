@@ -23,15 +23,16 @@ type Account struct {
 // is left out.
 func (m *Manager) Accounts() []Account {
 	m.mu.Lock()
-	interfaces := m.applied.Interfaces
+	applied := m.applied
 	m.mu.Unlock()
 	byNetwork := map[string]map[string]*Account{}
-	for _, i := range interfaces {
-		network := string(i.VPC)
-		if byNetwork[network] == nil {
-			byNetwork[network] = map[string]*Account{}
+	for _, v := range applied.VPCs { // of a VPC whose interfaces are all gone, counters may be left to delete
+		byNetwork[string(v.VPC.ID)] = map[string]*Account{}
+	}
+	for _, i := range applied.Interfaces {
+		if accounts := byNetwork[string(i.VPC)]; accounts != nil {
+			accounts[TapName(i.ID)] = &Account{Network: string(i.VPC), Interface: i.ID}
 		}
-		byNetwork[network][TapName(i.ID)] = &Account{Network: network, Interface: i.ID}
 	}
 	var out []Account
 	for network, accounts := range byNetwork {

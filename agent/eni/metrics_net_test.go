@@ -11,8 +11,8 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/nstest"
 )
 
-// accounted gathers the metrics of a manager: name{label=value ...} to value.
-func accounted(t *testing.T, m *Manager) map[string]float64 {
+// metered gathers the metrics of a manager: name{label=value ...} to value.
+func metered(t *testing.T, m *Manager) map[string]float64 {
 	t.Helper()
 	r := prometheus.NewPedanticRegistry()
 	if err := r.Register(m); err != nil {
@@ -42,7 +42,7 @@ func TestPacketsAreCountedForTheirInterface(t *testing.T) {
 	c := open(config("ema", guestInterface(1, "sg-open"), guestInterface(2, "sg-other")))
 	apply(t, m, c)
 	a, b := configured(t, m, 1), configured(t, m, 2)
-	before := accounted(t, m)
+	before := metered(t, m)
 	for range 3 {
 		a.Inject(datagram(a, guestAddr(9), guestAddr(2), "spoofed"))
 	}
@@ -52,7 +52,7 @@ func TestPacketsAreCountedForTheirInterface(t *testing.T) {
 	b.Inject(nstest.Ethernet(nstest.Broadcast, b.MAC, 0x0806, nstest.ARP(2, b.MAC, guestAddr(1), nstest.Broadcast, guestAddr(1))))
 	settled(t, a)
 	settled(t, b)
-	after := accounted(t, m)
+	after := metered(t, m)
 	one, two := guestInterface(1).ID, guestInterface(2).ID
 	for name, want := range map[string]float64{
 		fmt.Sprintf("ichiro_network_dropped_packets_total %s spoof", one):     3,
@@ -71,7 +71,7 @@ func TestPacketsAreCountedForTheirInterface(t *testing.T) {
 	}
 	// An interface that goes takes its counters along: nothing fills up.
 	apply(t, m, open(config("ema", guestInterface(2, "sg-other"))))
-	accounted(t, m)
+	metered(t, m)
 	if got := nstest.IP(t, "netns exec ema-vpc-1 nft list set inet eni n_spoof"); contains(TapName(one))([]byte(got)) {
 		t.Errorf("the set still has the interface that is gone:\n%s", got)
 	}
