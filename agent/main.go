@@ -42,6 +42,7 @@ type options struct {
 	etcd    string
 	tls     store.Config // its files
 	accel   string
+	uplink  string
 	pool    netip.Prefix
 	mtu     int
 	strict  bool
@@ -78,6 +79,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.tls.Key, "etcd-key", "", "its key `file`")
 	flags.StringVar(&o.tls.CA, "etcd-ca", "", "`file` of the CA that signed the servers' certificates")
 	flags.StringVar(&o.accel, "accel", "auto", "auto, kvm or tcg")
+	flags.StringVar(&o.uplink, "uplink", "", "`link` that leads out of this machine (default: that of the default route)")
 	flags.TextVar(&o.pool, "uplink-range", netip.Prefix{}, "`addresses` for the links between VPCs and this machine")
 	flags.IntVar(&o.mtu, "mtu", eni.DefaultMTU, "MTU of the guests' interfaces")
 	check := flags.String("source-check", "instance", "instance: an interface may use all addresses of its instance; eni: only its own")
@@ -150,7 +152,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	cfg := host.Config{
 		ID: id, Zone: o.zone, Region: o.region, Root: o.root, Images: filepath.Join(o.state, "images"), Keys: filepath.Join(o.state, "keys"),
-		Prefix: eni.Prefix(string(o.root)), Pool: o.pool, MTU: o.mtu, Strict: o.strict, Accel: o.accel,
+		Prefix: eni.Prefix(string(o.root)), Uplink: o.uplink, Pool: o.pool, MTU: o.mtu, Strict: o.strict, Accel: o.accel,
 		IMDSGroup: o.imds.gid, GatewayGID: o.gateway.gid, Group: o.group,
 		Store: client, Mirror: mirror, Member: member, Network: network, Units: units, Sockets: sockets, Now: time.Now, Log: log,
 	}

@@ -83,6 +83,7 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		fs.StringVar(&opt.EtcdTLS[1], "etcd-key", "", "its key file")
 		fs.StringVar(&opt.EtcdTLS[2], "etcd-ca", "", "file of the CA that signed the etcd servers' certificates")
 		fs.StringVar(&opt.Accel, "accel", "auto", "auto, kvm or tcg")
+		fs.StringVar(&opt.Outside, "uplink", "", "link that leads out of this machine (default: that of the default route)")
 		fs.StringVar(&opt.Uplink, "uplink-range", "100.64.0.0/16", "addresses for the links between VPCs and this machine")
 		fs.StringVar(&opt.Elastic, "elastic", "", "public addresses to give out: CIDRs, comma separated; every address of them is used")
 		fs.IntVar(&opt.MTU, "mtu", 9001, "MTU of the instances' network interfaces")

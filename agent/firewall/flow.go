@@ -214,28 +214,6 @@ func Narrows(before, after Config) bool {
 	return routesNarrow(before.Subnets, after.Subnets)
 }
 
-// finder returns a function that finds interfaces by name. Asked in their order it takes no search: of thousands
-// of interfaces one has come, and the rest are where they were.
-func finder(interfaces []Interface) func(name string) *Interface {
-	next := 0
-	var index map[string]*Interface
-	return func(name string) *Interface {
-		for skip := 0; skip < 8 && next+skip < len(interfaces); skip++ {
-			if i := &interfaces[next+skip]; i.Name == name {
-				next += skip + 1
-				return i
-			}
-		}
-		if index == nil {
-			index = make(map[string]*Interface, len(interfaces))
-			for n := range interfaces {
-				index[interfaces[n].Name] = &interfaces[n]
-			}
-		}
-		return index[name]
-	}
-}
-
 func routesNarrow(before, after []Subnet) bool {
 	now := map[string]Subnet{}
 	for _, s := range after {

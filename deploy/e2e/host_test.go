@@ -171,7 +171,7 @@ func newHost() (*host, error) {
 }
 
 // up starts `ichiro up` and returns when it says that all is ready.
-func (h *host) up(flags ...string) error {
+func (h *host) up(flags ...string) error { // its public addresses are told to nobody beyond this machine
 	out, err := os.OpenFile(filepath.Join(h.dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
@@ -182,7 +182,7 @@ func (h *host) up(flags ...string) error {
 		return err
 	}
 	h.cmd = exec.Command(filepath.Join(bin, "ichiro"), append([]string{"up", "--state", h.state(), "--run", h.run(),
-		"--listen", "127.0.0.1:0", "--ready", ready}, flags...)...)
+		"--listen", "127.0.0.1:0", "--ready", ready, "--elastic", "198.51.100.0/28", "--uplink", "lo"}, flags...)...)
 	h.cmd.Stdout, h.cmd.Stderr = out, out
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := h.cmd.Start(); err != nil {

@@ -31,6 +31,7 @@ type Options struct {
 	Etcd        string    // endpoints of an external cluster; "" for the embedded one
 	EtcdTLS     [3]string // files for it: certificate, key, CA
 	Accel       string
+	Outside     string // link that leads out; "" for the default route's
 	Uplink      string
 	Elastic     string // public addresses to give out: CIDRs with commas between them
 	MTU         int
@@ -158,7 +159,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config, "--elastic", opt.Elastic,
 	}
 	agent := []string{
-		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink-range", opt.Uplink,
+		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink", opt.Outside, "--uplink-range", opt.Uplink,
 		"--mtu", fmt.Sprint(opt.MTU), "--source-check", opt.SourceCheck,
 		"--control-user", ids(u.Control), "--imds-user", ids(u.IMDS), "--gateway-user", ids(u.Gateway),
 		"--group", fmt.Sprint(u.Group),
