@@ -109,6 +109,29 @@ func TestWhatIsToldOfAClock(t *testing.T) {
 	}
 }
 
+// stamping returns when the kernel notes the arrival of packets: the first socket that asks for it switches it on for
+// all, some time later, and until then packets are stamped when they are read.
+func stamping(t *testing.T, p *net.UDPConn, c net.Conn) {
+	t.Helper()
+	var buf, oob [256]byte
+	for {
+		if _, err := c.Write([]byte("x")); err != nil {
+			t.Fatal(err)
+		}
+		for sent := time.Now(); time.Since(sent) < 5*time.Millisecond; {
+			runtime.Gosched()
+		}
+		read := time.Now()
+		_, n, _, _, err := p.ReadMsgUDP(buf[:], oob[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if arrival(oob[:n], time.Now()).Before(read) {
+			return
+		}
+	}
+}
+
 func TestTheServerAnswersWithTheTimeOfArrival(t *testing.T) {
 	p, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
@@ -126,6 +149,7 @@ func TestTheServerAnswersWithTheTimeOfArrival(t *testing.T) {
 	if err := timestamps(p.(*net.UDPConn)); err != nil {
 		t.Fatal(err)
 	}
+	stamping(t, p.(*net.UDPConn), c)
 	before := time.Now()
 	for _, packet := range [][]byte{monlist, question} { // before anybody serves
 		if _, err := c.Write(packet); err != nil {
