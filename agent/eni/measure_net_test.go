@@ -19,7 +19,6 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/nstest"
-	"golang.org/x/sys/unix"
 )
 
 // measured prints a line that the bench reads: milliseconds of the clock, and of processor time of all threads.
@@ -127,25 +126,36 @@ func TestMeasureApply(t *testing.T) {
 	}
 }
 
-// pings sends a thousand packets a second from one guest to another until it is stopped, and says how many were lost.
-func pings(t *testing.T, from *nstest.Guest, to string) (stop func() (sent, lost int)) {
+// pings sends count packets, up to a thousand a second, from one guest to another, and waits for the last answer. over
+// is closed then, and result says how many were lost.
+func pings(t *testing.T, from *nstest.Guest, to string, count int) (over <-chan struct{}, result func() (sent, lost int)) {
 	t.Helper()
-	cmd := exec.Command("ip", "netns", "exec", from.Name, "ping", "-q", "-i", "0.001", "-W", "2", to)
+	cmd := exec.Command("ip", "netns", "exec", from.Name, "ping", "-q", "-c", strconv.Itoa(count), "-i", "0.001", "-W", "2", to)
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return func() (sent, lost int) {
-		_ = cmd.Process.Signal(unix.SIGINT)
-		_ = cmd.Wait()
+	done := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(done) }()
+	return done, func() (sent, lost int) {
+		<-done
 		f := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received`).FindStringSubmatch(out.String())
 		if f == nil {
 			t.Fatalf("ping says nothing of its packets: %s", out.String())
 		}
 		sent, _ = strconv.Atoi(f[1])
 		got, _ := strconv.Atoi(f[2])
-		return sent, max(0, sent-got-1) // the one that is on its way when it is stopped
+		return sent, sent - got
+	}
+}
+
+func ended(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -163,10 +173,10 @@ func TestNoPacketIsLostWhileAgentsComeAndGo(t *testing.T) {
 	if out, err := a.Run("ping", "-c", "3", "-i", "0.1", "-W", "2", "172.31.0.12"); err != nil {
 		t.Fatalf("guests do not reach each other: %s", out)
 	}
-	stop := pings(t, a, "172.31.0.12")
+	over, result := pings(t, a, "172.31.0.12", 500)
 	end()
-	const restarts, kills = 40, 12
-	for range restarts {
+	restarts, kills := 0, 0
+	for ; !ended(over); restarts++ {
 		next, err := New("emr", discard)
 		if err != nil {
 			t.Fatal(err)
@@ -174,13 +184,14 @@ func TestNoPacketIsLostWhileAgentsComeAndGo(t *testing.T) {
 		apply(t, next, base)
 		next.Close()
 	}
-	sent, lost := stop()
+	sent, lost := result()
 	fmt.Printf("MEASURED {\"name\":\"lost by restarts\",\"raw\":[%d],\"of\":%d}\n", lost, sent)
 	if lost > 0 {
 		t.Errorf("%d of %d packets lost by %d restarts", lost, sent, restarts)
 	}
-	stop = pings(t, a, "172.31.0.12")
-	for n := range kills {
+	over, result = pings(t, a, "172.31.0.12", 700)
+	for n := 0; !ended(over); n++ {
+		kills++
 		victim := exec.Command("/proc/self/exe", "-test.run", "^TestAgentThatIsKilled$")
 		victim.Env = append(os.Environ(), "ICHIRO_VICTIM=1")
 		out, err := victim.StdoutPipe()
@@ -197,7 +208,7 @@ func TestNoPacketIsLostWhileAgentsComeAndGo(t *testing.T) {
 		_ = victim.Process.Kill()
 		_ = victim.Wait()
 	}
-	sent, lost = stop()
+	sent, lost = result()
 	fmt.Printf("MEASURED {\"name\":\"lost by kills\",\"raw\":[%d],\"of\":%d}\n", lost, sent)
 	if lost > 0 {
 		t.Errorf("%d of %d packets lost by %d kills", lost, sent, kills)

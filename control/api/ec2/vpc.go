@@ -104,6 +104,9 @@ func (s *Service) defaultOptions(snap *store.Snapshot, t *store.Txn, who cloud.A
 
 // giveIPv6 gives the VPC a block of IPv6 that no other has.
 func (s *Service) giveIPv6(t *store.Txn, v cloud.VPC, tables []cloud.RouteTable) (cloud.VPC, error) {
+	if !s.IPv6 {
+		return v, cloud.Errorf("UnsupportedOperation", "AmazonProvidedIpv6CidrBlock: IPv6 does not reach guests yet: leave the parameter out")
+	}
 	var random [6]byte
 	if _, err := io.ReadFull(s.Rand, random[:]); err != nil {
 		return v, fmt.Errorf("read random bytes: %w", err)

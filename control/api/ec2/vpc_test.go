@@ -251,3 +251,15 @@ func TestAVPCWithoutDHCPOptionsSaysDefault(t *testing.T) {
 		t.Errorf("got %+v, want %s", got, v.VpcId)
 	}
 }
+
+func TestIPv6IsRefusedWhereHostsDoNotCarryIt(t *testing.T) {
+	r := newRig(t)
+	r.IPv6 = false
+	if _, code := try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.9.0.0/16", AmazonProvidedIpv6CidrBlock: ptr(true)}); code != "UnsupportedOperation" {
+		t.Errorf("got %q", code)
+	}
+	v := do(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.9.0.0/16"}).Vpc
+	if _, code := try(r, r.AssociateVpcCidrBlock, shape.AssociateVpcCidrBlockInput{VpcId: v.VpcId, AmazonProvidedIpv6CidrBlock: ptr(true)}); code != "UnsupportedOperation" {
+		t.Errorf("got %q", code)
+	}
+}
