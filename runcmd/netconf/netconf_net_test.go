@@ -165,7 +165,7 @@ func (n *netTest) serve(dir string) {
 // state is what the guest's kernel has been told.
 func (n *netTest) state() string {
 	n.t.Helper()
-	return nstest.IP(n.t, "-n ncg -4 addr show scope global") + nstest.IP(n.t, "-n ncg rule") + nstest.IP(n.t, "-n ncg route show table all")
+	return nstest.IP(n.t, "-n ncg -4 addr show scope global") + nstest.IP(n.t, "-n ncg rule") + nstest.IP(n.t, "-n ncg -4 route show table all")
 }
 
 // await waits until the guest's network satisfies ok.
