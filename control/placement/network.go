@@ -18,16 +18,15 @@ func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.Ho
 	groups := map[cloud.GroupID]bool{}
 	members := map[cloud.GroupID][]netip.Addr{}
 	for _, i := range instances {
-		if i.Power == cloud.PowerTerminated {
-			continue
-		}
 		for _, id := range i.Interfaces {
 			n, ok := w.Interfaces[id]
 			if !ok {
 				continue
 			}
-			for _, g := range n.Groups {
-				members[g] = append(members[g], addresses(n)...)
+			if i.Power != cloud.PowerTerminated { // its addresses may soon be somebody else's
+				for _, g := range n.Groups {
+					members[g] = append(members[g], addresses(n)...)
+				}
 			}
 			if i.Host != host {
 				continue
