@@ -258,6 +258,9 @@ func (s *Shim) step(ctx context.Context, h happening) error {
 	if h.event == "" {
 		return nil
 	}
+	if h.connected != nil && h.event == machine.Panic && s.life.State == machine.Rebooting {
+		h.event = machine.Ready // the panic that the reset is to end, told again: it counts once
+	}
 	next, actions, err := s.life.Step(h.event)
 	if err != nil {
 		if h.refused != nil {
