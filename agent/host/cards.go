@@ -73,7 +73,7 @@ func decideCards(a cloud.Assignment, m machineView, asked map[cloud.AttachmentID
 			}
 		case in || !m.counted:
 			c.keep, c.has = append(c.keep, n), append(c.has, n.Attachment)
-			if m.running && in {
+			if m.running { // also where nobody has counted its cards: the guest's time to let go begins
 				c.letGo = append(c.letGo, n.ID)
 			}
 		}
@@ -224,7 +224,7 @@ func (h *Host) plugOne(ctx context.Context, id cloud.InstanceID, n cloud.Assigne
 	}
 	defer tap.Close()
 	h.Log.Info("plugging interface", "instance", id, "eni", n.ID)
-	return h.Units.Plug(ctx, id, shim.Card{ID: string(n.ID), MAC: n.MAC, MTU: eni.DefaultMTU}, tap)
+	return h.Units.Plug(ctx, id, shim.Card{ID: string(n.ID), MAC: n.MAC, MTU: cmp.Or(h.MTU, eni.DefaultMTU)}, tap)
 }
 
 // attached returns the attachments that the machine has now. One that is on its way out is among them while this round

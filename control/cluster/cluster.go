@@ -379,8 +379,12 @@ func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*vie
 		return nil, err
 	}
 	v.addresses = map[cloud.InterfaceID][]store.Object[cloud.Address]{}
+	v.world.Standing = map[cloud.InterfaceID][]cloud.Address{}
 	for _, a := range addresses {
 		v.world.Addresses[cloud.AllocationID(a.ID)] = a.Value
+		if on := a.Value.Interface; on != "" {
+			v.world.Standing[on] = append(v.world.Standing[on], a.Value)
+		}
 		v.addresses[a.Value.Interface] = append(v.addresses[a.Value.Interface], a)
 	}
 	for id, n := range v.interfaces {

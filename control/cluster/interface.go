@@ -42,6 +42,9 @@ func (c *Cluster) interfaces(ctx context.Context, v *view, o store.Object[cloud.
 		i.Interfaces = kept
 		i.Generation++
 		store.Update(t, store.Instances, o, i)
+		if err := forgo(t, v, i); err != nil {
+			return false, err
+		}
 	} else if err := c.public(t, v, i, st, now); err != nil {
 		return false, err
 	}
@@ -50,6 +53,27 @@ func (c *Cluster) interfaces(ctx context.Context, v *view, o store.Object[cloud.
 	}
 	_, err := c.Store.Commit(ctx, t)
 	return true, err
+}
+
+// forgo takes the interfaces that an instance does not have any more out of what its host is told, in the transaction
+// that frees them: when somebody else may get one, nobody may be told any more to have it.
+func forgo(t *store.Txn, v *view, i cloud.Instance) error {
+	if i.Host == "" {
+		return nil
+	}
+	kind := store.Assignments(i.Host)
+	had, err := store.MirroredGet(v.snap, kind, i.ID)
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	next := had.Value
+	next.Instance = i
+	next.Interfaces = slices.DeleteFunc(slices.Clone(next.Interfaces), func(n cloud.AssignedInterface) bool { return !slices.Contains(i.Interfaces, n.ID) })
+	store.Update(t, kind, had, next)
+	return nil
 }
 
 // public adds to t the change of an instance's public address of the launch, if there is one to make.

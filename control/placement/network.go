@@ -147,10 +147,8 @@ func (w World) route(v cloud.VPC, r cloud.Route) cloud.HostRoute {
 // public returns the public addresses of an interface, in the order of its private ones.
 func (w World) public(n cloud.NetworkInterface) []cloud.PublicAddress {
 	var out []cloud.PublicAddress
-	for _, a := range w.Addresses {
-		if a.Interface == n.ID && n.ID != "" {
-			out = append(out, cloud.PublicAddress{Public: a.Public, Private: a.Private})
-		}
+	for _, a := range w.Standing[n.ID] {
+		out = append(out, cloud.PublicAddress{Public: a.Public, Private: a.Private})
 	}
 	slices.SortFunc(out, func(a, b cloud.PublicAddress) int {
 		return cmp.Compare(slices.Index(n.Addresses, a.Private), slices.Index(n.Addresses, b.Private))

@@ -59,7 +59,8 @@ type World struct {
 	Options    map[cloud.DHCPOptionsID]cloud.DHCPOptions
 	NATs       map[cloud.NATGatewayID]cloud.NATGateway
 	Addresses  map[cloud.AllocationID]cloud.Address
-	Keys       map[string]cloud.KeyPair // by account "/" name
+	Standing   map[cloud.InterfaceID][]cloud.Address // the same, by the interface that they stand for
+	Keys       map[string]cloud.KeyPair              // by account "/" name
 	UserData   func(cloud.InstanceID) []byte
 }
 

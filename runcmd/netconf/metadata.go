@@ -95,6 +95,9 @@ func collect(macs []net.HardwareAddr, paths []string, answers []fetch.Response) 
 		if texts[0] == "" {
 			continue
 		}
+		if n, err := strconv.ParseUint(strings.TrimSpace(texts[0]), 10, 16); err == nil && n > 99 {
+			continue // no table is left for it: it is others' to configure, and the rest is kept
+		}
 		w := Wish{MAC: [6]byte(mac)}
 		if err := w.read(texts[0], cmp.Or(texts[1], "0"), texts[2], texts[3]); err != nil {
 			return nil, err

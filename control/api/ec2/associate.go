@@ -34,7 +34,7 @@ func (s *Service) AssociateAddress(ctx context.Context, in *shape.AssociateAddre
 		if err := ofNoGateway(snap, o.Value); err != nil {
 			return err
 		}
-		n, err := associable(snap, caller(ctx), in)
+		n, err := associable(snap, t, caller(ctx), in)
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func (s *Service) AssociateAddress(ctx context.Context, in *shape.AssociateAddre
 }
 
 // associable returns the interface that a request names by itself or by its instance.
-func associable(snap *store.Snapshot, who cloud.AccountID, in *shape.AssociateAddressInput) (store.Object[cloud.NetworkInterface], error) {
+func associable(snap *store.Snapshot, t *store.Txn, who cloud.AccountID, in *shape.AssociateAddressInput) (store.Object[cloud.NetworkInterface], error) {
 	var none store.Object[cloud.NetworkInterface]
 	id := cloud.InterfaceID(in.NetworkInterfaceId)
 	switch {
@@ -93,6 +93,7 @@ func associable(snap *store.Snapshot, who cloud.AccountID, in *shape.AssociateAd
 	if err != nil {
 		return none, err
 	}
+	store.Require(t, store.VPCs, v.Value.ID, v.Rev) // its gateway stays until this is done
 	if v.Value.Gateway == "" {
 		return none, cloud.Errorf("Gateway.NotAttached", "Network %s is not attached to any internet gateway: attach one first", n.Value.VPC)
 	}

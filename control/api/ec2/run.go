@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
@@ -291,7 +292,11 @@ func (s *Service) subnet(snap *store.Snapshot, who cloud.AccountID, id string, p
 	if p != nil {
 		zone = p.AvailabilityZone
 	}
-	if zone != "" && zone != s.Zone {
+	zones, err := s.zones(snap)
+	if err != nil {
+		return store.Object[cloud.Subnet]{}, err
+	}
+	if zone != "" && !slices.Contains(zones, zone) {
 		return store.Object[cloud.Subnet]{}, cloud.Errorf("InvalidParameterValue", "Invalid availability zone: [%.40s]: see describe-availability-zones", zone)
 	}
 	if id != "" {
@@ -301,10 +306,18 @@ func (s *Service) subnet(snap *store.Snapshot, who cloud.AccountID, id string, p
 	if err != nil {
 		return store.Object[cloud.Subnet]{}, err
 	}
-	for _, o := range all {
-		if o.Value.Default && o.Value.Account == who && (zone == "" || o.Value.Zone == zone) {
+	var other *store.Object[cloud.Subnet]
+	for k, o := range all {
+		if !o.Value.Default || o.Value.Account != who || zone != "" && o.Value.Zone != zone {
+			continue
+		}
+		if zone != "" || o.Value.Zone == s.Zone { // who leaves it to us gets the zone of this region's first host
 			return o, nil
 		}
+		other = &all[k]
+	}
+	if other != nil {
+		return *other, nil
 	}
 	return store.Object[cloud.Subnet]{}, cloud.Errorf("MissingInput", "No subnets found for the default VPC. Please specify a subnet.")
 }
