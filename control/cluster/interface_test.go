@@ -158,6 +158,34 @@ func TestADetachOfAStoppedInstanceNeedsNoHost(t *testing.T) {
 	}
 }
 
+// Whoever sees a freed interface may attach it elsewhere at once: by then no host may be told any more to have it.
+func TestAnInterfaceIsFreeOnlyWhenNoHostIsToldOfIt(t *testing.T) {
+	w := newWorld(t)
+	w.host("h-1", 4096)
+	w.launch("i-1", "t")
+	eni := w.second("i-1", 1)
+	w.settle()
+	w.edit("i-1", func(i *cloud.Instance) { i.Power = cloud.PowerStopped })
+	w.says("i-1", func(st *cloud.InstanceStatus) { st.State = cloud.StateStopped })
+	w.settle()
+	w.detach(eni)
+	if err := w.m.WaitRev(t.Context(), w.head()); err != nil {
+		t.Fatal(err)
+	}
+	for n, _ := w.eni(eni); n.Value.Instance != ""; n, _ = w.eni(eni) { // run by run
+		if err := w.planner(w.m).Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.m.WaitRev(t.Context(), w.head()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, err := store.Get(t.Context(), w.c, store.Assignments("h-1"), "i-1")
+	if err != nil || len(a.Value.Interfaces) != 1 {
+		t.Errorf("got %+v, %v: want one interface", a.Value.Interfaces, err)
+	}
+}
+
 func TestReleaseGivesBackAllKindsOfAddresses(t *testing.T) {
 	w := newWorld(t)
 	w.host("h-1", 4096)
