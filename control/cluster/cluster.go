@@ -75,7 +75,7 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, c.members(ctx, v), c.networks(ctx, v), c.gateways(ctx, v, now), c.rested(ctx, v, now))
+	errs = append(errs, c.tell(ctx, v), c.members(ctx, v), c.networks(ctx, v), c.gateways(ctx, v, now), c.rested(ctx, v, now))
 	return errors.Join(errs...)
 }
 
@@ -154,18 +154,32 @@ func (c *Cluster) place(ctx context.Context, v *view, o store.Object[cloud.Insta
 		return err
 	}
 	c.Log.Info("instance placed", "instance", i.ID, "host", i.Host)
-	// Go on at once with what was just written: the launch is waiting.
+	// This run goes on with what was just written: the launch is waiting.
 	v.used[i.Host] += typ.MemoryMiB
 	v.plans[i.Host] = store.Object[plan]{Key: plans.Key(string(i.Host)), ID: string(i.Host), Rev: rev, Value: counted}
 	o.Value, o.Rev = i, rev
 	if n := slices.IndexFunc(v.specs, func(s cloud.Instance) bool { return s.ID == i.ID }); n >= 0 {
 		v.specs[n] = i
 	}
-	// What the host must know of the instance's networks is there before the instance is.
-	if err := c.networksOf(ctx, v, i.Host); err != nil && !errors.Is(err, store.ErrConflict) {
-		return err
+	v.placed = append(v.placed, o)
+	return nil
+}
+
+// tell lets the hosts know of the instances that this run has placed, and before it of their networks: once for each
+// host, because a group of thousands is written anew for every change.
+func (c *Cluster) tell(ctx context.Context, v *view) error {
+	var errs []error
+	told := map[cloud.HostID]bool{}
+	for _, o := range v.placed {
+		if host := o.Value.Host; !told[host] {
+			told[host] = true
+			errs = append(errs, c.networksOf(ctx, v, host))
+		}
 	}
-	return c.assign(ctx, v, o)
+	for _, o := range v.placed {
+		errs = append(errs, c.assign(ctx, v, o))
+	}
+	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, store.ErrConflict) })...)
 }
 
 // assign writes what the host must know of the instance, when that is not what it already says.
@@ -339,6 +353,7 @@ type view struct {
 	plans      map[cloud.HostID]store.Object[plan]
 	used       map[cloud.HostID]int                                             // MiB
 	networks   map[cloud.HostID]map[cloud.VPCID]store.Object[cloud.HostNetwork] // as they are now, of hosts that were looked at
+	placed     []store.Object[cloud.Instance]                                   // in this run
 }
 
 func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*view, error) {
