@@ -94,8 +94,8 @@ func parse(args []string) (options, error) {
 	if *check != "instance" && *check != "eni" {
 		return o, service.Usagef("--source-check %q: want instance or eni", *check)
 	}
-	if o.mtu < 576 || o.mtu > 65535 {
-		return o, service.Usagef("--mtu %d: want 576 to 65535", o.mtu)
+	if o.mtu < 576 || o.mtu > 65521 {
+		return o, service.Usagef("--mtu %d: want 576 to 65521", o.mtu)
 	}
 	o.strict = *check == "eni"
 	o.root = bundle.Root(*dir)

@@ -105,8 +105,8 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		return service.Usagef("--accel %q: want auto, kvm or tcg", opt.Accel)
 	case opt.SourceCheck != "instance" && opt.SourceCheck != "eni":
 		return service.Usagef("--source-check %q: want instance or eni", opt.SourceCheck)
-	case opt.MTU < 576 || opt.MTU > 65535:
-		return service.Usagef("--mtu %d: want 576 to 65535", opt.MTU)
+	case opt.MTU < 576 || opt.MTU > 65521:
+		return service.Usagef("--mtu %d: want 576 to 65521", opt.MTU)
 	case len(opt.Account) != 12 || strings.Trim(opt.Account, "0123456789") != "":
 		return service.Usagef("--account %q: want 12 digits", opt.Account)
 	}

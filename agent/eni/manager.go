@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -105,9 +106,9 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	if err := m.drop(plan); err != nil {
 		return err
 	}
-	ranges, err := m.links.Ensure(plan.Link)
-	if err != nil {
-		return err
+	ranges, late := m.links.Ensure(plan.Link)
+	if len(ranges) < len(plan.Link.Networks) { // what is taken away must be, whatever cannot be made
+		return errors.Join(late, m.filterSpaces(plan))
 	}
 	if err := m.filter(plan, ranges); err != nil {
 		return err
@@ -124,7 +125,7 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	indexes, err := m.links.Attach(plan.Link)
 	m.remember(want)
 	m.tell(plan)
-	return errors.Join(err, m.lease(plan, indexes))
+	return errors.Join(late, err, m.lease(plan, indexes))
 }
 
 // tell logs what strangers have changed and we have changed back.
@@ -191,8 +192,19 @@ func (m *Manager) filter(plan Plan, ranges []link.Range) error {
 	} else {
 		errs = append(errs, firewall.RemoveHost(m.prefix))
 	}
+	errs = append(errs, m.filterSpaces(plan))
+	m.prune()
+	return errors.Join(errs...)
+}
+
+// filterSpaces sets the rules of the namespaces that are there.
+func (m *Manager) filterSpaces(plan Plan) error {
+	var errs []error
 	for network, cfg := range plan.Firewall {
 		s, err := m.links.Space(network)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // Ensure could not make it: nobody is there to be filtered
+		}
 		if err == nil {
 			var did firewall.Change
 			did, err = m.rulesOf(s).Apply(cfg)
@@ -202,7 +214,6 @@ func (m *Manager) filter(plan Plan, ranges []link.Range) error {
 			errs = append(errs, fmt.Errorf("filter %s: %w", network, err))
 		}
 	}
-	m.prune()
 	return errors.Join(errs...)
 }
 

@@ -20,6 +20,7 @@ type Judge struct {
 	cfg     Config
 	uplink  netip.Addr
 	owners  map[netip.Addr]*Interface
+	behind  []*Interface // those with prefixes
 	groups  map[string]judged
 	public  map[netip.Addr]netip.Addr // private of public
 	sources map[netip.Addr]netip.Addr // public of private
@@ -41,6 +42,9 @@ func NewJudge(cfg Config, uplink netip.Addr) *Judge {
 		i := &cfg.Interfaces[n]
 		for _, a := range i.Addresses {
 			j.owners[a] = i
+		}
+		if len(i.Prefixes) > 0 {
+			j.behind = append(j.behind, i)
 		}
 		for _, p := range i.Public {
 			j.public[p.Public], j.sources[p.Private] = p.Private, p.Public
@@ -135,8 +139,7 @@ func (j *Judge) owner(a netip.Addr) *Interface {
 	if i := j.owners[a]; i != nil {
 		return i
 	}
-	for n := range j.cfg.Interfaces {
-		i := &j.cfg.Interfaces[n]
+	for _, i := range j.behind {
 		if slices.ContainsFunc(i.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			return i
 		}

@@ -35,6 +35,8 @@ func end(ip net.IP, port uint16) netip.AddrPort {
 
 // Cut deletes the tracked connections that are over, and no other; it returns how many those were.
 func (s *Space) Cut(over func(Flow) bool) (int, error) {
+	s.work.Lock()
+	defer s.work.Unlock()
 	var all uint
 	_, err := dump(func() ([]struct{}, error) {
 		n, err := s.h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, stale(over))

@@ -116,19 +116,20 @@ func New(prefix string, log *slog.Logger) (*Links, error) {
 
 // Close lets go of the namespaces; what is in them stays.
 func (l *Links) Close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for name, s := range l.spaces {
-		s.close()
-		delete(l.spaces, name)
-	}
-	l.root.Close()
-	l.ear.Lock()
-	defer l.ear.Unlock()
+	l.ear.Lock() // before mu, as everywhere
 	if l.notices != nil {
 		l.notices.Close()
 		l.notices = nil
 	}
+	l.ear.Unlock()
+	l.mu.Lock()
+	spaces := l.spaces
+	l.spaces = map[string]*Space{}
+	l.mu.Unlock()
+	for _, s := range spaces {
+		s.close()
+	}
+	l.root.Close()
 }
 
 // ValidPrefix reports whether names made of the prefix fit into the kernel's 15 bytes: 2 to 8 lower case
@@ -287,7 +288,15 @@ func (l *Links) Drop(network string) error {
 	if s != nil {
 		s.close()
 	}
-	return dropNetwork(l.root, l.prefix, network)
+	err := dropNetwork(l.root, l.prefix, network)
+	l.mu.Lock()
+	again := l.spaces[network] // who read counters meanwhile has opened it once more
+	delete(l.spaces, network)
+	l.mu.Unlock()
+	if again != nil {
+		again.close()
+	}
+	return err
 }
 
 func dropNetwork(root *netlink.Handle, prefix, network string) error {

@@ -167,7 +167,7 @@ func (s *Server) ask(ctx context.Context, q *question) []byte {
 		return q.refuse(dns.RcodeServerFailure)
 	}
 	if !shared {
-		s.cache.put(k, a, s.now())
+		s.cache.put(k, a.Copy(), s.now()) // packing writes into a message, and others read this one
 		s.metrics.count(q, forwarded)
 	} else {
 		s.metrics.count(q, joined)

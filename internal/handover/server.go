@@ -254,6 +254,19 @@ func (s *Server) known(uid uint32) bool {
 	return false
 }
 
+// maxNames bounds the sockets of a service in a VPC, which daemons that are not trusted give back: dns has four.
+const maxNames = 8
+
+// names counts the sockets of a service in a VPC; s.mu is held.
+func (s *Server) names(k key) (n int) {
+	for o := range s.sockets {
+		if o.service == k.service && o.vpc == k.vpc {
+			n++
+		}
+	}
+	return n
+}
+
 // take keeps a socket that a daemon had, unless there is a better one.
 func (s *Server) take(p *peer, k key, fd int) {
 	cookie, err := identify(fd)
@@ -266,6 +279,9 @@ func (s *Server) take(p *peer, k key, fd int) {
 	case s.withdrawn[k.vpc]:
 		unix.Close(fd)
 		p.send(message{Op: "withdraw", Service: k.service, VPC: string(k.vpc)}, -1)
+	case s.sockets[k] == nil && s.names(k) >= maxNames:
+		s.log.Warn("refused what a daemon gave back: it has too many", "service", k.service, "vpc", k.vpc, "socket", k.name)
+		unix.Close(fd)
 	case s.sockets[k] != nil:
 		unix.Close(fd) // join sends ours, which the daemon compares with its own
 	default:

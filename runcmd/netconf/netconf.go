@@ -177,10 +177,12 @@ func (m *Manager) sync(ctx context.Context, read bool) (again bool, err error) {
 		if len(plan.Ask) == 0 {
 			return again, nil
 		}
-		for _, i := range plan.Ask {
-			if err := m.ask(ctx, i); err != nil {
-				return false, err
-			}
+		var errs []error
+		for _, i := range plan.Ask { // one that nobody answers keeps no other down
+			errs = append(errs, m.ask(ctx, i))
+		}
+		if err := errors.Join(errs...); err != nil {
+			return false, err
 		}
 	}
 	return true, nil
