@@ -246,6 +246,7 @@ func (s set) nft(t *nftables.Table) *nftables.Set {
 	}
 	if s.dynamic {
 		n.Size = 16384 // without a size the kernel stops at 65,535 and the rule silently stops matching
+		n.HasTimeout, n.Timeout = s.forget > 0, s.forget
 	}
 	return n
 }

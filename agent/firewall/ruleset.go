@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -45,7 +46,8 @@ type set struct {
 	isMap    bool
 	interval bool
 	counter  bool
-	dynamic  bool // filled by rules: never compared
+	dynamic  bool          // filled by rules: never compared
+	forget   time.Duration // of a dynamic set: how long an element stays that nobody uses. A full set takes no more
 	skeleton bool
 	elements []element
 }
@@ -153,8 +155,8 @@ func compileFilter(cfg Config, who speakers) table {
 		prefixSet("vpc4", cfg.Prefixes),
 		addressSet("gateways", cfg.Gateways, true),
 		serviceSet(cfg.Services),
-		{name: "ll_rate", key: ifnameKey, dynamic: true, skeleton: true},
-		{name: "dhcp_rate", key: ifnameKey, dynamic: true, skeleton: true},
+		{name: "ll_rate", key: ifnameKey, dynamic: true, skeleton: true, forget: time.Minute},
+		{name: "dhcp_rate", key: ifnameKey, dynamic: true, skeleton: true, forget: time.Minute},
 	}
 	t.sets[0].counter = true
 	for _, reason := range reasons {
@@ -309,7 +311,7 @@ func compileARP(who speakers) table {
 		family: nftables.TableFamilyARP, name: "eni", counters: arpReasons,
 		sets: []set{
 			who.set("asrc"), who.prefixes("asrcpfx"), dropped("rate"), dropped("spoof"),
-			{name: "arp_rate", key: ifnameKey, dynamic: true, skeleton: true},
+			{name: "arp_rate", key: ifnameKey, dynamic: true, skeleton: true, forget: time.Minute},
 		},
 		chains: []chain{
 			dropChain("rate", "rate", expr.MetaKeyIIFNAME),
@@ -496,7 +498,7 @@ func (t table) layout() string {
 	}
 	for _, s := range t.sets {
 		if s.skeleton {
-			parts = append(parts, s.name, s.key, s.interval, s.isMap, s.counter, s.dynamic)
+			parts = append(parts, s.name, s.key, s.interval, s.isMap, s.counter, s.dynamic, s.forget)
 		}
 	}
 	return "layout_" + digest(parts, t.counters)
