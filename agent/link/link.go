@@ -224,14 +224,12 @@ func (l *Links) ensure(want Config, n Network) (Range, error) {
 	if err != nil {
 		return Range{}, err
 	}
-	if fresh { // somebody may have deleted the one we hold
-		l.mu.Lock()
-		if s := l.spaces[n.Name]; s != nil {
-			s.close()
-			delete(l.spaces, n.Name)
-		}
-		l.mu.Unlock()
+	l.mu.Lock()
+	if s := l.spaces[n.Name]; s != nil && (fresh || !s.there()) { // somebody has deleted or replaced the one we hold
+		s.close()
+		delete(l.spaces, n.Name)
 	}
+	l.mu.Unlock()
 	s, err := l.Space(n.Name)
 	if err != nil {
 		return Range{}, err

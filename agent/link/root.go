@@ -99,6 +99,8 @@ func (l *Links) concerns(c change) bool {
 			return true
 		case c.kind == ofLink && c.index == m.up.index && (c.gone || !c.up || c.name != m.up.Veth || c.group != GroupUplink):
 			return true
+		case c.kind == ofLink && c.index == m.up.outside && (c.gone || !c.up): // its proxy entries went with that, unannounced
+			return true
 		case c.kind == ofAddress && c.index == m.up.index:
 			return true
 		case c.kind == ofSettings && (c.index == m.up.index || c.index == m.up.outside):
