@@ -50,16 +50,21 @@ func TestCardsComeAndGo(t *testing.T) {
 	check("and out", v.client.Unplug(ctx, "eni-00000000000000005", false))
 	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02\.`)
 	check("plug again", v.client.Plug(ctx, second, tap(t)))
+	// One at a time: of a card that goes while the guest switches it on, QEMU 7.2 may leave the guest the husk.
 	check("plug another", v.client.Plug(ctx, third, tap(t)))
-	check("and one more", v.client.Plug(ctx, shim.Card{ID: "eni-00000000000000005", MAC: "02:00:00:00:00:05"}, tap(t)))
-	check("which goes", v.client.Unplug(ctx, "eni-00000000000000005", false))
-	check("and comes", v.client.Plug(ctx, shim.Card{ID: "eni-00000000000000005", MAC: "02:00:00:00:00:05"}, tap(t)))
 	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02 02:00:00:00:00:03\.`)
+	check("and one more", v.client.Plug(ctx, shim.Card{ID: "eni-00000000000000005", MAC: "02:00:00:00:00:05"}, tap(t)))
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02 02:00:00:00:00:03 02:00:00:00:00:05\.`)
+	check("which goes", v.client.Unplug(ctx, "eni-00000000000000005", false))
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02 02:00:00:00:00:03\.`)
+	check("and comes", v.client.Plug(ctx, shim.Card{ID: "eni-00000000000000005", MAC: "02:00:00:00:00:05"}, tap(t)))
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02 02:00:00:00:00:03 02:00:00:00:00:05\.`)
 	if err := v.client.Plug(ctx, shim.Card{ID: "eni-00000000000000004", MAC: "02:00:00:00:00:04"}, tap(t)); !errors.Is(err, shim.ErrState) {
 		t.Errorf("plugged into a machine without a free port: got %v", err)
 	}
 
 	check("the last one out", v.client.Unplug(ctx, "eni-00000000000000005", false))
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02 02:00:00:00:00:03\.`)
 
 	// A guest lets go while no shim watches: the next one sees that it has.
 	check("ask", v.client.LetGo(ctx, "eni-00000000000000002"))
@@ -79,8 +84,10 @@ func TestCardsComeAndGo(t *testing.T) {
 			}
 		}
 	}
-	check("plug it again", patiently(func() error { return v.client.Plug(ctx, second, tap(t)) }))
 	console = v.follow(0) // the other one ended with its shim
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:03\.`)
+	check("plug it again", patiently(func() error { return v.client.Plug(ctx, second, tap(t)) }))
+	console.expect(`CARDS 02:00:00:00:00:01 02:00:00:00:00:02 02:00:00:00:00:03\.`)
 	unplug := func(id string, force bool) error {
 		return patiently(func() error { return v.client.Unplug(ctx, id, force) })
 	}
