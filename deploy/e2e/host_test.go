@@ -170,8 +170,9 @@ func newHost() (*host, error) {
 	return &host{dir: dir}, os.Chmod(dir, 0o755)
 }
 
-// up starts `ichiro up` and returns when it says that all is ready.
-func (h *host) up(flags ...string) error { // its public addresses are told to nobody beyond this machine
+// up starts `ichiro up` and returns when it says that all is ready. Its uplink is lo, so that its public addresses are
+// announced to nobody beyond this machine.
+func (h *host) up(flags ...string) error {
 	out, err := os.OpenFile(filepath.Join(h.dir, "log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
