@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/ichiro-metal/ichiro/agent/wire"
 )
@@ -140,7 +139,7 @@ func options(h Host) (told []option) {
 	put(option{code: optHostname}, name(h.Hostname))
 	put(option{code: optDomain}, name(h.Domain))
 	put(option{code: optBroadcast}, binary.BigEndian.AppendUint32(nil, last))
-	put(option{code: optSearch}, search(h.Search))
+	put(option{code: optSearch}, wire.Names(h.Search))
 	put(option{code: optTimeServers}, addresses(h.TimeServers))
 	put(option{code: optNetBIOS}, addresses(h.NetBIOS))
 	if h.NetBIOSNode > 0 {
@@ -179,24 +178,6 @@ func routes(list []Route) (b []byte) {
 		b = append(b, byte(r.To.Bits()))
 		b = append(b, to[:(r.To.Bits()+7)/8]...)
 		b = append(b, via[:]...)
-	}
-	return b
-}
-
-// search writes option 119: DNS names, uncompressed. A name that is none is left out.
-func search(domains []string) (b []byte) {
-next:
-	for _, d := range domains {
-		var n []byte
-		for label := range strings.SplitSeq(strings.TrimSuffix(d, "."), ".") {
-			if len(label) == 0 || len(label) > 63 {
-				continue next
-			}
-			n = append(append(n, byte(len(label))), label...)
-		}
-		if len(n) < 255 {
-			b = append(append(b, n...), 0)
-		}
 	}
 	return b
 }

@@ -7,7 +7,6 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/agent/wire"
@@ -36,31 +35,13 @@ type host struct {
 func compile(n Network) *responder {
 	r := &responder{hosts: make(map[int]*host, len(n.Hosts))}
 	for _, h := range n.Hosts {
-		c := &host{Host: h, router: wire.LinkLocal(h.Source), names: search(h.Search)}
+		c := &host{Host: h, router: wire.LinkLocal(h.Source), names: wire.Names(h.Search)}
 		c.duid = append([]byte{0, 3, 0, 1}, h.Source[:]...) // DUID-LL, of Ethernet
 		c.preferred = uint32(min(cmp.Or(h.Preferred, DefaultPreferred), math.MaxInt32))
 		c.valid = c.preferred + 310 // EC2: 140 and 450
 		r.hosts[h.Index] = c
 	}
 	return r
-}
-
-// search is a list of names in DNS's form; what is no name is left out.
-func search(domains []string) (b []byte) {
-next:
-	for _, d := range domains {
-		var n []byte
-		for label := range strings.SplitSeq(strings.TrimSuffix(d, "."), ".") {
-			if len(label) == 0 || len(label) > 63 {
-				continue next
-			}
-			n = append(append(n, byte(len(label))), label...)
-		}
-		if len(n) < 255 {
-			b = append(append(b, n...), 0)
-		}
-	}
-	return b
 }
 
 // answer writes the frame that answers a packet.

@@ -108,7 +108,7 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	}
 	ranges, late := m.links.Ensure(plan.Link)
 	if len(ranges) < len(plan.Link.Networks) { // what is taken away must be, whatever cannot be made
-		return errors.Join(late, m.filterSpaces(plan))
+		return errors.Join(late, m.filterSpaces(plan), m.forget(plan, released))
 	}
 	if err := m.filter(plan, ranges); err != nil {
 		return err
