@@ -42,14 +42,21 @@ var victims = map[string]func(h *host){
 	"all":                func(h *host) { kill(h.agent); kill(h.gateway); h.startGateway(); h.startAgent() },
 }
 
+// bothShells runs a test with the system's shell, started when it is needed, and with one that waits for its script.
+func bothShells(t *testing.T, name string, f func(*testing.T, bool)) {
+	t.Run(name, func(t *testing.T) { f(t, false) })
+	t.Run(name+", a shell that waits", func(t *testing.T) { f(t, true) })
+}
+
 // A command waits at a point that the test chooses; whoever is killed there, it runs once, and its end and its
 // output are told. Without the keeper nobody can know the exit code: that is Interrupted.
 func TestKilledWhileACommandRuns(t *testing.T) {
 	t.Parallel()
 	for name, strike := range victims {
-		t.Run(name, func(t *testing.T) {
+		bothShells(t, name, func(t *testing.T, early bool) {
 			t.Parallel()
 			h := newHost(t)
+			h.early = early
 			h.startGateway()
 			h.startAgent()
 			side := filepath.Join(t.TempDir(), "side")
@@ -99,9 +106,10 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		rounds = 3
 	}
 	for name, strike := range victims {
-		t.Run(name, func(t *testing.T) {
+		bothShells(t, name, func(t *testing.T, early bool) {
 			t.Parallel()
 			h := newHost(t)
+			h.early = early
 			h.startGateway()
 			h.startAgent()
 			interrupted := 0

@@ -36,7 +36,7 @@ var programs = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for name, pkg := range map[string]string{"agent": ".", "gateway": "./gateway"} {
+	for name, pkg := range map[string]string{"agent": ".", "gateway": "./gateway", "sh": "../initramfs/init"} {
 		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -61,6 +61,7 @@ type host struct {
 	root  bundle.Root
 	dir   bundle.Dir
 	state string // of the agent
+	early bool   // a shell of the small guest is started in advance
 	url   string
 	log   *logs
 
@@ -166,8 +167,12 @@ func (h *host) startGateway(args ...string) {
 }
 
 func (h *host) startAgent() { // verbose: the log is only shown when a test fails
-	h.agent = h.start("agent", "--gateway", h.url, "--state", h.state, "--grace", "300ms", "--verbose",
-		"--network=false") // this is no guest: its network is not to be touched
+	args := []string{"--gateway", h.url, "--state", h.state, "--grace", "300ms", "--verbose",
+		"--network=false"} // this is no guest: its network is not to be touched
+	if h.early {
+		args = append(args, "--await-shell", filepath.Join(h.bin, "sh"))
+	}
+	h.agent = h.start("agent", args...)
 }
 
 func kill(cmd *exec.Cmd) {

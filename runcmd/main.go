@@ -50,6 +50,7 @@ func run(ctx context.Context, args []string) error {
 	verbose := flags.Bool("verbose", false, "log every attempt to connect")
 	network := flags.Bool("network", true, "keep the guest's network as its metadata says")
 	lock := flags.String("network-lock", "/run/ichiro-netconf.lock", "`file` that lets one process keep the network")
+	shell := flags.String("await-shell", "", "`file` of a shell that knows --await: one is always started in advance, for the next command")
 	only := len(args) > 0 && args[0] == "network"
 	if only {
 		args = args[1:]
@@ -72,7 +73,7 @@ func run(ctx context.Context, args []string) error {
 	if kept == nil {
 		return keeper.New(log).Run(ctx)
 	}
-	return work(ctx, kept, config{*gateway, *state, *grace, net}, log)
+	return work(ctx, kept, config{*gateway, *state, *shell, *grace, net}, log)
 }
 
 // keepNetwork is all that is done without the agent. Nobody tells of new metadata then: SIGHUP does.
@@ -88,9 +89,9 @@ func keepNetwork(ctx context.Context, net *netconf.Manager) error {
 }
 
 type config struct {
-	gateway, state string
-	grace          time.Duration
-	network        *netconf.Manager // nil: others keep it
+	gateway, state, shell string
+	grace                 time.Duration
+	network               *netconf.Manager // nil: others keep it
 }
 
 // work is the agent proper. Its keeper starts it again when it dies.
@@ -107,7 +108,7 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 	hello := hello(string(bytes.TrimSpace(boot)))
 	l := link.New(cfg.gateway, hello, log)
 	r := runner.New(runner.Config{
-		Journal: j, Boot: hello.Boot, Environment: environment(hello), Grace: cfg.grace,
+		Journal: j, Boot: hello.Boot, Environment: environment(hello), Shell: cfg.shell, Grace: cfg.grace,
 		Changed: l.Changed, Keep: kept.Keep, Release: kept.Release, Exit: kept.Exit, Log: log,
 	})
 	l.Attach(r)

@@ -197,7 +197,7 @@ func (m *machine) keepAgent() {
 			return
 		}
 		started := time.Now()
-		_, ended, err := m.children.start([]string{agent}, &syscall.ProcAttr{
+		_, ended, err := m.children.start([]string{agent, "--await-shell", "/bin/sh"}, &syscall.ProcAttr{
 			Dir: "/", Env: environment, Files: []uintptr{devNull(), log.Fd(), log.Fd()},
 			Sys: &syscall.SysProcAttr{Setsid: true},
 		})

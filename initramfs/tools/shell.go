@@ -24,8 +24,11 @@ var builtins = []string{"[", "echo", "false", "printf", "pwd", "test", "true"}
 // killAfter is how long a process that the shell ends has between INT and KILL.
 const killAfter = 2 * time.Second
 
-// shell is sh [-abc...] [-o option] [-c text | file | -s] [arguments].
+// shell is sh [-abc...] [-o option] [-c text | file | -s] [arguments], or sh --await.
 func shell(args []string) int {
+	if len(args) == 1 && args[0] == "--await" {
+		return await()
+	}
 	var params []string
 	var text string
 	var haveText, interactive, standard bool

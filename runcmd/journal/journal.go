@@ -3,6 +3,7 @@
 // A command has a directory named by its ID. Its life is what is in there:
 //
 //	request             it was accepted; synced before anything of it runs
+//	request, early      a shell was there before it, and may have been told to run its first step
 //	request, progress   a step was started: its process, and the results of the steps before
 //	request, result     it has ended; the result waits for the gateway
 //
@@ -33,6 +34,7 @@ type Entry struct {
 	Request  wire.Request
 	Boot     string    // the guest's boot in which it was accepted
 	Progress *Progress // nil before the first step
+	Early    *Progress // of a process that was there before the command; nil if none was
 	Result   *wire.Result
 }
 
@@ -87,6 +89,23 @@ func (j *Journal) Spare() (*Spare, error) {
 
 // Discard removes a spare that no command has been given.
 func (s *Spare) Discard() error { return errors.Join(s.request.Close(), os.RemoveAll(s.Dir)) }
+
+// Early records a process that was started in advance for the command that s will be given.
+func (s *Spare) Early(p Progress) error {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(s.Dir, "early"), data, 0o600)
+}
+
+// NotEarly records that the process which was started in advance has no part in the command.
+func (j *Journal) NotEarly(id cloud.CommandID) error {
+	if err := os.Remove(filepath.Join(j.Dir(id), "early")); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
 
 // Begin records that a command was accepted, and gives it s for its directory. fs.ErrExist if it was accepted before.
 //
@@ -168,6 +187,10 @@ func (j *Journal) read(id cloud.CommandID) (Entry, error) {
 	var p Progress
 	if err := read(filepath.Join(j.Dir(id), "progress"), &p); err == nil {
 		e.Progress = &p
+	}
+	var early Progress
+	if err := read(filepath.Join(j.Dir(id), "early"), &early); err == nil {
+		e.Early = &early
 	}
 	var r wire.Result
 	if err := read(filepath.Join(j.Dir(id), "result"), &r); err == nil {

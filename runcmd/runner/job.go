@@ -33,8 +33,9 @@ type Job struct {
 	result  *wire.Result
 	closed  bool
 
-	kept string                 // the name under which the outputs are held open elsewhere
-	out  [wire.Streams]*os.File // the ends that processes are given, until the first step; nil if they are still to be opened
+	kept  string                 // the name under which the outputs are held open elsewhere
+	out   [wire.Streams]*os.File // the ends that processes are given, until the first step; nil if they are still to be opened
+	early *early                 // until the first step; nil if no shell waits
 }
 
 func newJob(r *Runner, req wire.Request) *Job {
@@ -106,7 +107,7 @@ func (j *Job) enter(r *room) {
 		s.Move(dir, j.req.Limit, j.changed)
 		j.streams[n] = s
 	}
-	j.kept, j.out = r.Dir, r.out
+	j.kept, j.out, j.early = r.Dir, r.out, r.early
 }
 
 // run is a command's whole life, from its journal entry on.
@@ -167,16 +168,21 @@ func (j *Job) resume(ctx context.Context, e journal.Entry) {
 		last = *e.Progress
 	}
 	if e.Boot == j.r.cfg.Boot {
-		if last.Process.PID == 0 {
+		switch {
+		case last.Process.PID != 0:
+		case e.Early != nil:
+			last.Process, last.Cgroup = e.Early.Process, e.Early.Cgroup
+		default:
 			last.Process, _ = find(j.req.ID)
 		}
+		exit := told(e, j.r.cfg.Exit)
 		group, _ := openCgroup(last.Cgroup)
-		if p, err := adopt(last.Process, group, j.r.cfg.Exit); err == nil {
+		if p, err := adopt(last.Process, group, exit); err == nil {
 			j.r.cfg.Log.Info("command adopted", "command", j.req.ID, "pid", p.PID)
 			j.steps(ctx, &last, p)
 			return
 		}
-		if code, ok := j.r.cfg.Exit(last.Process.PID, last.Process.Start); ok && last.Process.PID != 0 {
+		if code, ok := exit(last.Process.PID, last.Process.Start); ok && last.Process.PID != 0 {
 			p := &process{Process: last.Process, group: group, ended: make(chan struct{}), code: code, reap: func() {}}
 			close(p.ended)
 			j.steps(ctx, &last, p)
@@ -302,18 +308,19 @@ func (j *Job) start(n int, out [wire.Streams]*os.File, before []wire.StepResult,
 	if step.Directory == "" {
 		step.Directory = "/"
 	}
-	group := j.r.groups.take()
-	p, err := start(j.scriptPath(n), step, j.env(), out, group)
-	if err != nil {
-		if group != nil {
-			j.r.groups.release(group)
+	p := j.begin(step, j.scriptPath(n))
+	if p == nil {
+		group := j.r.groups.take()
+		var err error
+		if p, err = start(j.scriptPath(n), step, j.env(), out, group); err != nil {
+			if group != nil {
+				j.r.groups.release(group)
+			}
+			return nil, err
 		}
-		return nil, err
 	}
-	progress := journal.Progress{Steps: before, Process: p.Process, Started: begun}
-	if group != nil {
-		progress.Cgroup = group.path
-	}
+	progress := p.progress()
+	progress.Steps, progress.Started = before, begun
 	if err := j.r.cfg.Journal.Start(j.req.ID, progress); err != nil {
 		j.r.cfg.Log.Error("record a process", "command", j.req.ID, "err", err)
 	}
@@ -372,10 +379,15 @@ func (j *Job) finish(results []wire.StepResult, p *process) {
 		p.reap()
 	}
 	j.drain()
+	j.r.prepare()
 }
 
 // end makes the result known. The outputs are complete before it is.
 func (j *Job) end(before []wire.StepResult, last wire.StepResult) {
+	if j.early != nil { // cancelled before it, or refused
+		j.early.leave(j.r.groups)
+		j.early = nil
+	}
 	r := wire.Result{ID: j.req.ID, Steps: append(append([]wire.StepResult{}, before...), last)}
 	kept := false
 	for n := range wire.Streams {

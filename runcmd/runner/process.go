@@ -28,6 +28,15 @@ type process struct {
 	reap  func()        // lets go of the zombie once its end is on record
 }
 
+// progress is what the journal has to know of the process.
+func (p *process) progress() journal.Progress {
+	g := journal.Progress{Process: p.Process}
+	if p.group != nil {
+		g.Cgroup = p.group.path
+	}
+	return g
+}
+
 // unknownCode is the code of a process whose end nobody saw.
 const unknownCode = -1
 
@@ -37,11 +46,13 @@ func start(path string, step wire.Step, env []string, out [wire.Streams]*os.File
 	if strings.HasPrefix(step.Script, "#!") {
 		argv = []string{path} // the script names its own interpreter
 	}
-	cmd := &exec.Cmd{
-		Path: argv[0], Args: argv, Dir: step.Directory, Env: env,
-		Stdout: out[wire.Stdout], Stderr: out[wire.Stderr],
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
-	}
+	return launch(&exec.Cmd{Path: argv[0], Args: argv, Dir: step.Directory, Env: env}, out, group)
+}
+
+// launch starts a command with the outputs given, as a session of its own.
+func launch(cmd *exec.Cmd, out [wire.Streams]*os.File, group *cgroup) (*process, error) {
+	cmd.Stdout, cmd.Stderr = out[wire.Stdout], out[wire.Stderr]
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if group != nil {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.dir.Fd())
 	}

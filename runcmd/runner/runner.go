@@ -28,6 +28,7 @@ type Config struct {
 	Journal     *journal.Journal
 	Boot        string        // this boot of the guest
 	Environment []string      // of every script
+	Shell       string        // started in advance for each command (see early); "" for none
 	Grace       time.Duration // between SIGTERM and the end of all processes
 	// Changed is called, without locks, when a job has more to tell.
 	Changed func(cloud.CommandID)
@@ -60,7 +61,7 @@ func New(cfg Config) *Runner {
 	}
 	r := &Runner{cfg: cfg, groups: openCgroups(), jobs: map[cloud.CommandID]*Job{}}
 	r.groups.sweep()
-	r.rooms = &rooms{cfg: r.cfg}
+	r.rooms = &rooms{cfg: r.cfg, groups: r.groups}
 	return r
 }
 
