@@ -174,7 +174,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		service.Func("units", units.Run),
 		mirror,
 		service.Func("watcher", watcher.Run),
-		service.Func("files", func(ctx context.Context) error { return follow(ctx, h, watcher, units, instances, commands) }),
+		service.Func("files", func(ctx context.Context) error { return follow(ctx, h, c, watcher, units, instances, commands) }),
 		service.Func("restore", func(ctx context.Context) error {
 			defer close(restored)
 			if err := h.Restore(ctx); err != nil {
@@ -189,7 +189,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 // follow wakes the loops when a file has changed that they read, or a machine has ended.
-func follow(ctx context.Context, h *host.Host, w *bundle.Watcher, u *unit.Manager, instances, commands *reconcile.Loop) error {
+func follow(ctx context.Context, h *host.Host, c *host.Commands, w *bundle.Watcher, u *unit.Manager, instances, commands *reconcile.Loop) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -197,9 +197,13 @@ func follow(ctx context.Context, h *host.Host, w *bundle.Watcher, u *unit.Manage
 		case path := <-w.C():
 			switch {
 			case path == "":
+				c.Listen()
 				instances.Wake()
 				commands.Wake()
 			case filepath.Base(filepath.Dir(path)) == "commands":
+				if filepath.Base(path) == "agent.json" {
+					c.Listen()
+				}
 				commands.Wake()
 			case filepath.Base(path) == "status.json":
 				instances.Wake()

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"reflect"
+	"sync/atomic"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
@@ -15,18 +16,28 @@ import (
 
 // Commands carries Run Command's wishes to the gateway's files and what the gateway sees back to the store.
 // It runs beside Host, so that a slow launch does not hold up a command, nor the other way round.
+//
+// A host keeps the commands of a month, and few of them are open. So a run looks at the wishes that differ from those of the
+// run before, and at the files of the open ones; every now and then it looks at everything.
 type Commands struct {
 	Config
-	asked    map[string]bool // wishes that are in the bundle, and whether cancellation is too
-	reported map[string]cloud.Invocation
-	pings    map[cloud.InstanceID]heard
-	swept    time.Time
+	seen      *store.Snapshot              // whose wishes are in open and withdrawn; nil before the first
+	open      map[string]cloud.CommandWish // what has not ended, as far as the store knows
+	withdrawn map[string]bool              // wishes that are gone, and their ends not yet
+	asked     map[string]bool              // open ones that are in the bundle, and whether cancellation is too
+	reported  map[string]cloud.Invocation
+	pings     map[cloud.InstanceID]heard
+	listen    atomic.Bool // an agent.json may have changed
+	swept     time.Time
 }
 
 // NewCommands returns a Commands.
 func NewCommands(cfg Config) *Commands {
 	cfg.Log = cfg.Log.With("component", "commands", "host", cfg.ID)
-	return &Commands{Config: cfg, asked: map[string]bool{}, reported: map[string]cloud.Invocation{}, pings: map[cloud.InstanceID]heard{}}
+	return &Commands{
+		Config: cfg, open: map[string]cloud.CommandWish{}, withdrawn: map[string]bool{}, asked: map[string]bool{},
+		reported: map[string]cloud.Invocation{}, pings: map[cloud.InstanceID]heard{},
+	}
 }
 
 // Recall reads what an earlier agent of this host reported.
@@ -41,73 +52,56 @@ func (c *Commands) Recall(ctx context.Context) error {
 	return nil
 }
 
+// Listen has the next run look at what the gateway says of the agents in the guests.
+func (c *Commands) Listen() { c.listen.Store(true) }
+
 // Reconcile makes bundles and store agree once.
 func (c *Commands) Reconcile(ctx context.Context) error {
 	view, err := c.Member.Wishes(c.Mirror)
 	if err != nil {
 		return err
 	}
-	wishes, err := store.Mirrored(view, store.CommandWishes(c.ID))
-	if err != nil {
+	if err := c.follow(view); err != nil {
 		return err
 	}
 	var errs []error
-	wanted := make(map[string]bool, len(wishes))
 	t := store.NewTxn()
 	var done []func() // remembers what the transaction has written
-	for _, o := range wishes {
-		w := o.Value
-		wanted[o.ID] = true
-		if c.reported[o.ID].Status.Terminal() {
-			continue
-		}
-		dir := c.Root.Instance(w.Instance)
-		if cancelled, ok := c.asked[o.ID]; !ok || w.Cancel && !cancelled {
-			err := dir.PutCommand(bundle.CommandRequest{CommandWish: w, Environment: map[string]string{"AWS_SSM_REGION_NAME": c.Region}})
-			if errors.Is(err, fs.ErrNotExist) {
-				continue // the instance is gone, which the API sees by itself
-			}
-			if err != nil {
-				errs = append(errs, err)
-				continue
-			}
-			c.asked[o.ID] = w.Cancel
-		}
-		inv, err := dir.Invocation(w.Command)
-		if errors.Is(err, fs.ErrNotExist) {
-			delete(c.asked, o.ID)
-			continue
-		}
+	for key, w := range c.open {
+		inv, err := c.carry(key, w)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		had, ok := c.reported[o.ID]
-		if ok && (reflect.DeepEqual(had, inv) || !had.Status.MayBecome(inv.Status)) {
-			continue
-		}
-		if !ok && inv.Status == cloud.InvocationPending {
-			continue // what the API shows without a word from us
-		}
-		if t.Len() < batch {
-			store.Put(t, store.Invocations(c.ID), o.ID, inv)
-			done = append(done, func() { c.reported[o.ID] = inv })
+		if inv != nil && t.Len() < batch {
+			store.Put(t, store.Invocations(c.ID), key, *inv)
+			done = append(done, func() { c.report(key, *inv) })
 		}
 	}
-	errs = append(errs, c.heard(t, &done))
-	for id, inv := range c.reported {
-		if !wanted[id] && t.Len() < batch {
+	sweep := c.Now().Sub(c.swept) > sweepEvery
+	if c.listen.Swap(false) || sweep {
+		if err := c.heard(t, &done); err != nil {
+			c.Listen()
+			errs = append(errs, err)
+		}
+	}
+	for key := range c.withdrawn {
+		inv, ok := c.reported[key]
+		if !ok {
+			delete(c.withdrawn, key) // what the gateway was asked for, sweep finds
+		} else if t.Len() < batch {
 			errs = append(errs, c.Root.Instance(inv.Instance).RemoveCommand(inv.Command))
-			store.Remove(t, store.Invocations(c.ID), id)
-			done = append(done, func() { delete(c.reported, id); delete(c.asked, id) })
+			store.Remove(t, store.Invocations(c.ID), key)
+			done = append(done, func() { delete(c.reported, key); delete(c.withdrawn, key) })
 		}
 	}
-	if now := c.Now(); now.Sub(c.swept) > sweepEvery {
-		c.swept = now
-		errs = append(errs, c.sweep(wanted))
+	if sweep {
+		c.swept = c.Now()
+		errs = append(errs, c.sweep(view))
 	}
 	if t.Len() > 0 {
 		if _, err := c.Store.Commit(ctx, t); err != nil {
+			c.Listen()
 			return errors.Join(append(errs, err)...)
 		}
 		for _, f := range done {
@@ -117,11 +111,86 @@ func (c *Commands) Reconcile(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// sweepEvery is how often the bundles are searched for commands that nobody wishes for any more.
+// follow takes over how the wishes differ from those that were seen last.
+func (c *Commands) follow(view *store.Snapshot) error {
+	kind := store.CommandWishes(c.ID)
+	changed, gone, err := store.Difference(c.seen, view, kind)
+	if err != nil {
+		return err
+	}
+	for _, o := range changed {
+		delete(c.withdrawn, o.ID)
+		if !c.reported[o.ID].Status.Terminal() {
+			c.open[o.ID] = o.Value
+		}
+	}
+	if c.seen == nil { // what an earlier agent reported may have been withdrawn since
+		for key := range c.reported {
+			if _, ok := c.open[key]; ok {
+				continue
+			}
+			if _, err := store.MirroredGet(view, kind, key); errors.Is(err, store.ErrNotFound) {
+				gone = append(gone, key)
+			} else if err != nil {
+				return err
+			}
+		}
+	}
+	for _, key := range gone {
+		delete(c.open, key)
+		delete(c.asked, key)
+		c.withdrawn[key] = true
+	}
+	c.seen = view
+	return nil
+}
+
+// carry asks the gateway for what is wished of a command, and returns what the store is to hear of it; nil if nothing.
+func (c *Commands) carry(key string, w cloud.CommandWish) (*cloud.Invocation, error) {
+	dir := c.Root.Instance(w.Instance)
+	if cancelled, ok := c.asked[key]; !ok || w.Cancel && !cancelled {
+		err := dir.PutCommand(bundle.CommandRequest{CommandWish: w, Environment: map[string]string{"AWS_SSM_REGION_NAME": c.Region}})
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil // the instance is gone, which the API sees by itself
+		}
+		if err != nil {
+			return nil, err
+		}
+		c.asked[key] = w.Cancel
+	}
+	inv, err := dir.Invocation(w.Command)
+	if errors.Is(err, fs.ErrNotExist) {
+		delete(c.asked, key)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	had, ok := c.reported[key]
+	switch {
+	case ok && (reflect.DeepEqual(had, inv) || !had.Status.MayBecome(inv.Status)):
+		return nil, nil
+	case !ok && inv.Status == cloud.InvocationPending:
+		return nil, nil // what the API shows without a word from us
+	}
+	return &inv, nil
+}
+
+// report remembers what the store has been told of a command.
+func (c *Commands) report(key string, inv cloud.Invocation) {
+	c.reported[key] = inv
+	if inv.Status.Terminal() {
+		delete(c.open, key)
+		delete(c.asked, key)
+	}
+}
+
+// sweepEvery is how often everything is looked at: the bundles, for commands that nobody wishes for any more, and what is
+// known of the agents.
 const sweepEvery = 30 * time.Second
 
 // sweep removes commands whose wishes were withdrawn before anything was reported of them.
-func (c *Commands) sweep(wanted map[string]bool) error {
+func (c *Commands) sweep(view *store.Snapshot) error {
 	ids, err := c.Root.List()
 	if err != nil {
 		return err
@@ -134,8 +203,12 @@ func (c *Commands) sweep(wanted map[string]bool) error {
 		}
 		for _, e := range entries {
 			command, kind := bundle.ParseCommandFile(e.Name())
+			if kind != bundle.CommandAsked {
+				continue
+			}
 			key := store.InvocationID(command, id)
-			if _, known := c.reported[key]; kind == bundle.CommandAsked && !wanted[key] && !known {
+			_, err := store.MirroredGet(view, store.CommandWishes(c.ID), key)
+			if _, known := c.reported[key]; errors.Is(err, store.ErrNotFound) && !known {
 				errs = append(errs, c.Root.Instance(id).RemoveCommand(command))
 			}
 		}
@@ -163,9 +236,12 @@ func (c *Commands) heard(t *store.Txn, done *[]func()) error {
 			}
 			continue
 		}
-		had, known := c.pings[id]
-		if known && had.in(info) || t.Len() >= batch {
-			continue // this runs for every command: a look at each file is enough
+		if had, known := c.pings[id]; known && had.in(info) {
+			continue
+		}
+		if t.Len() >= batch {
+			c.Listen()
+			break
 		}
 		ping, err := c.Root.Instance(id).Agent()
 		if err != nil {
@@ -179,7 +255,7 @@ func (c *Commands) heard(t *store.Txn, done *[]func()) error {
 		*done = append(*done, func() { c.pings[id] = heard{info} })
 	}
 	for id := range c.pings {
-		if !here[id] {
+		if !here[id] && !c.listen.Load() {
 			delete(c.pings, id) // Host removes the key with the instance's status
 		}
 	}

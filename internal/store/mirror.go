@@ -190,6 +190,50 @@ func Mirrored[T any](v View, k Kind[T]) ([]Object[T], error) {
 	return objs, nil
 }
 
+// Difference returns what is new or different in a kind since an earlier snapshot of the same mirror, sorted by key, and the
+// IDs of what is gone. Before the first snapshot, nil, there was nothing. It costs a comparison of pointers for what is
+// the same, whatever that holds.
+func Difference[T any](before, now *Snapshot, k Kind[T]) (changed []Object[T], gone []string, err error) {
+	if now == nil {
+		return nil, nil, ErrNotReady
+	}
+	var old []*entry
+	if before != nil {
+		old = before.below(string(k.prefix))
+	}
+	for _, e := range now.below(string(k.prefix)) {
+		for len(old) > 0 && old[0].key < e.key {
+			if gone, err = appendID(gone, k, old[0]); err != nil {
+				return nil, nil, err
+			}
+			old = old[1:]
+		}
+		if len(old) > 0 && old[0].key == e.key {
+			same := old[0] == e
+			old = old[1:]
+			if same {
+				continue
+			}
+		}
+		o, err := cached(k, e)
+		if err != nil {
+			return nil, nil, err
+		}
+		changed = append(changed, o)
+	}
+	for _, e := range old {
+		if gone, err = appendID(gone, k, e); err != nil {
+			return nil, nil, err
+		}
+	}
+	return changed, gone, nil
+}
+
+func appendID[T any](ids []string, k Kind[T], e *entry) ([]string, error) {
+	id, err := k.idOf(e.key)
+	return append(ids, id), err
+}
+
 // MirroredGet returns one object, or ErrNotFound.
 func MirroredGet[T any, I ~string](v View, k Kind[T], id I) (Object[T], error) {
 	s := v.Snapshot()

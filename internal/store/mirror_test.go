@@ -458,3 +458,57 @@ func TestOnlyThoseWhomAChangeConcernsAreWoken(t *testing.T) {
 		t.Errorf("woken too often: %d for commands, %d for others", len(commands), len(others))
 	}
 }
+
+// Whatever happened between two snapshots, the differences lead from one to the other, and say nothing of what is the same.
+func TestDifferencesLeadFromOneSnapshotToTheNext(t *testing.T) {
+	c := storetest.New(t)
+	m := store.NewMirror(c, things.Prefix())
+	runMirror(t, m)
+	random := rand.New(rand.NewPCG(1, 2))
+	var seen *store.Snapshot
+	known := map[string]int64{}
+	for round := range 60 {
+		touched := map[string]bool{}
+		tx := store.NewTxn()
+		for range random.IntN(5) {
+			id := fmt.Sprintf("a/%d", random.IntN(12)) // an ID that is escaped in its key
+			if touched[id] {
+				continue
+			}
+			touched[id] = true
+			if random.IntN(3) == 0 {
+				store.Remove(tx, things, id)
+			} else {
+				store.Put(tx, things, id, thing{N: int64(round)})
+			}
+		}
+		if tx.Len() > 0 {
+			rev, err := c.Commit(t.Context(), tx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wait(t, m, rev)
+		}
+		now := m.Snapshot()
+		changed, gone, err := store.Difference(seen, now, things)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range changed {
+			if !touched[o.ID] {
+				t.Errorf("round %d: %s is said to differ", round, o.ID)
+			}
+			known[o.ID] = o.Value.N
+		}
+		for _, id := range gone {
+			if _, ok := known[id]; !ok {
+				t.Errorf("round %d: %s is said to be gone, and was not there", round, id)
+			}
+			delete(known, id)
+		}
+		if want := shown(t, now); !maps.Equal(known, want) {
+			t.Fatalf("round %d: the differences lead to %v, the store holds %v", round, known, want)
+		}
+		seen = now
+	}
+}

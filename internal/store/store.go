@@ -89,6 +89,15 @@ func NewKind[T any](prefix Prefix) Kind[T] { return Kind[T]{prefix} }
 // part of the path is escaped.
 func (k Kind[T]) Key(id string) string { return string(k.prefix) + url.PathEscape(id) }
 
+// idOf is the inverse of Key.
+func (k Kind[T]) idOf(key string) (string, error) {
+	id, err := url.PathUnescape(strings.TrimPrefix(key, string(k.prefix)))
+	if err != nil {
+		return "", fmt.Errorf("read key %s: %v", key, err)
+	}
+	return id, nil
+}
+
 // Prefix returns where the keys of the kind begin.
 func (k Kind[T]) Prefix() Prefix { return k.prefix }
 
@@ -231,9 +240,9 @@ func entryOf(kv *mvccpb.KeyValue) *entry {
 
 // decode reads an entry as an object of kind k.
 func decode[T any](k Kind[T], e *entry) (Object[T], error) {
-	id, err := url.PathUnescape(strings.TrimPrefix(e.key, string(k.prefix)))
+	id, err := k.idOf(e.key)
 	if err != nil {
-		return Object[T]{}, fmt.Errorf("read key %s: %v", e.key, err)
+		return Object[T]{}, err
 	}
 	o := Object[T]{Key: e.key, ID: id, Rev: e.rev, Created: e.created}
 	if err := unmarshal(e.raw, &o.Value); err != nil {
