@@ -14,14 +14,15 @@ import (
 )
 
 // cgroups hands out control groups: the one thing that a process can not leave by setsid or a double
-// fork. One is always made in advance, because making it costs more than starting a shell.
+// fork. Some are always there in advance, and one that a command has left empty is given to another, because making one
+// costs a guest more than starting a shell.
 type cgroups struct {
 	top string // "" where there is no cgroup2 or no right to it
 
-	mu    sync.Mutex
-	next  int
-	spare *cgroup
-	left  []string // groups in which processes were left behind
+	mu     sync.Mutex
+	next   int
+	spares []*cgroup
+	left   []string // groups in which processes were left behind
 }
 
 type cgroup struct {
@@ -73,8 +74,10 @@ func (c *cgroups) prepare() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.left = slices.DeleteFunc(c.left, func(path string) bool { return os.Remove(path) == nil })
-	if c.spare == nil {
-		c.spare = c.create()
+	if len(c.spares) == 0 {
+		if g := c.create(); g != nil {
+			c.spares = append(c.spares, g)
+		}
 	}
 }
 
@@ -117,11 +120,12 @@ func (c *cgroups) take() *cgroup {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	g := c.spare
-	if c.spare = nil; g == nil {
-		g = c.create()
+	if n := len(c.spares) - 1; n >= 0 {
+		g := c.spares[n]
+		c.spares = c.spares[:n]
+		return g
 	}
-	return g
+	return c.create()
 }
 
 func openCgroup(path string) (*cgroup, error) {
@@ -159,13 +163,23 @@ func (g *cgroup) kill() {
 	}
 }
 
-// release removes a group. It waits for its turn while processes that were left behind live in it.
+// release takes a group back. One in which processes were left behind is removed when they are gone.
 func (c *cgroups) release(g *cgroup) {
-	g.dir.Close()
-	if os.Remove(g.path) == nil {
-		return
-	}
+	const most = 4 // that are kept for the next commands
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.left = append(c.left, g.path)
+	if len(c.spares) < most && g.empty() {
+		c.spares = append(c.spares, g)
+		return
+	}
+	g.dir.Close()
+	if os.Remove(g.path) != nil {
+		c.left = append(c.left, g.path)
+	}
+}
+
+// empty reports whether nothing lives in the group; zombies do not count.
+func (g *cgroup) empty() bool {
+	data, err := os.ReadFile(filepath.Join(g.path, "cgroup.events"))
+	return err == nil && bytes.Contains(data, []byte("populated 0"))
 }
