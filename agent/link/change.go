@@ -203,7 +203,7 @@ func (m *memory) contradicts(c change, inside bool) string {
 			return c.String() + " (" + net.HardwareAddr(c.mac[:]).String() + ")"
 		}
 	case ofQueue, ofFilter:
-		_, shaper := m.bounds(c.index)
+		_, shaper := m.shapes.names[c.index]
 		if (shaper || m.expected[c.index].Shaper.Name != "") && (c.gone || !inside) {
 			return c.String()
 		}

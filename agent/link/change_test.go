@@ -16,8 +16,9 @@ func TestOnlyWhatMakesTheMemoryUntrueContradictsIt(t *testing.T) {
 	bounded := Tap{Name: "t2", Shaper: Shaper{Name: "abc", Rate: 1}}
 	m := &memory{
 		at: map[string]int{"t1": 7, "t2": 19}, expected: map[int]Tap{7: tap, 19: bounded}, since: time.Now(),
-		shapes: map[string]shape{"abc": {Shaper: bounded.Shaper, links: [2]int{11, 12}}},
+		shapes: newShapes(),
 	}
+	m.shapes.put(shape{Shaper: bounded.Shaper, links: [2]int{11, 12}})
 	host := netip.MustParsePrefix("10.0.0.5/32")
 	good := change{kind: ofLink, index: 7, name: "t1", alias: "eni-1", mtu: 1500, group: GroupTap, mac: RouterMAC, up: true, tap: true}
 	with := func(c change, f func(*change)) change { f(&c); return c }

@@ -25,7 +25,7 @@ type memory struct {
 	up       Range
 	at       map[string]int // index of each tap
 	expected map[int]Tap
-	shapes   map[string]shape
+	shapes   *shapes
 	since    time.Time
 }
 
@@ -272,7 +272,7 @@ func (s *Space) attachKnown(m *memory, want Network) error {
 }
 
 // recall begins a memory: the namespace has all that is wanted, with these taps.
-func (s *Space) recall(want Network, up Range, at map[string]int, shapes map[string]shape) {
+func (s *Space) recall(want Network, up Range, at map[string]int, shapes *shapes) {
 	m := &memory{network: want, up: up, at: at, expected: make(map[int]Tap, len(at)), shapes: shapes, since: time.Now()}
 	for _, t := range want.Taps {
 		m.expected[at[t.Name]] = t

@@ -43,6 +43,28 @@ type shape struct {
 	links [2]int
 }
 
+// shapes are the shapers of a namespace.
+type shapes struct {
+	is    map[string]shape // by name
+	names map[int]string   // by index of the link
+}
+
+func newShapes() *shapes { return &shapes{map[string]shape{}, map[int]string{}} }
+
+func (w *shapes) put(is shape) {
+	w.is[is.Name] = is
+	for n, name := range is.Shaper.names() {
+		w.names[is.links[n]] = name
+	}
+}
+
+func (w *shapes) drop(is shape) {
+	delete(w.is, is.Name)
+	for _, index := range is.links {
+		delete(w.names, index)
+	}
+}
+
 func (w Shaper) names() [2]string { return [2]string{"u" + w.Name, "d" + w.Name} }
 
 // steady reports whether nothing is saved.
@@ -127,8 +149,8 @@ func (s *Space) unshape(want Network, v *view) error {
 }
 
 // shapes makes the shapers and joins the taps to them; at has the taps' indexes.
-func (s *Space) shapes(want Network, v *view, at map[string]int) (map[string]shape, error) {
-	have := map[string]shape{}
+func (s *Space) shapes(want Network, v *view, at map[string]int) (*shapes, error) {
+	have := newShapes()
 	for _, t := range want.Taps {
 		if t.Shaper.Name == "" {
 			continue
@@ -136,9 +158,9 @@ func (s *Space) shapes(want Network, v *view, at map[string]int) (map[string]sha
 		if err := s.shape(t.Shaper, v, have); err != nil {
 			return nil, err
 		}
-		ok, err := s.joined(at[t.Name], have[t.Shaper.Name], v)
+		ok, err := s.joined(at[t.Name], have.is[t.Shaper.Name], v)
 		if err == nil && !ok {
-			err = s.join(at[t.Name], have[t.Shaper.Name])
+			err = s.join(at[t.Name], have.is[t.Shaper.Name])
 		}
 		if err != nil {
 			return nil, fmt.Errorf("shape tap %s: %w", t.Name, err)
@@ -148,8 +170,8 @@ func (s *Space) shapes(want Network, v *view, at map[string]int) (map[string]sha
 }
 
 // shape makes a shaper what it should be, unless have knows it already. Of what have does not know, v tells.
-func (s *Space) shape(want Shaper, v *view, have map[string]shape) error {
-	is, known := have[want.Name]
+func (s *Space) shape(want Shaper, v *view, have *shapes) error {
+	is, known := have.is[want.Name]
 	if known && is.Shaper == want {
 		return nil
 	}
@@ -180,7 +202,7 @@ func (s *Space) shape(want Shaper, v *view, have map[string]shape) error {
 		}
 	}
 	is.Shaper = want
-	have[want.Name] = is
+	have.put(is)
 	return nil
 }
 
@@ -282,7 +304,7 @@ func (s *Space) unhook(tap int) error {
 func (s *Space) unshapeKnown(m *memory, changed, left []Tap, want Network) error {
 	var doomed []device
 	for _, t := range changed {
-		is, ok := m.shapes[t.Shaper.Name]
+		is, ok := m.shapes.is[t.Shaper.Name]
 		if t.Shaper.Name == "" || !ok {
 			continue
 		}
@@ -299,7 +321,7 @@ func (s *Space) unshapeKnown(m *memory, changed, left []Tap, want Network) error
 		for n, name := range t.Shaper.names() {
 			doomed = append(doomed, device{name, is.links[n]})
 		}
-		delete(m.shapes, t.Shaper.Name)
+		m.shapes.drop(is)
 	}
 	return s.deleteTaps(doomed)
 }
@@ -318,25 +340,15 @@ func (s *Space) shapeKnown(m *memory, t Tap, old *Tap, index int) error {
 	if old != nil && old.Shaper.Name == t.Shaper.Name {
 		return nil
 	}
-	if err := s.join(index, m.shapes[t.Shaper.Name]); err != nil {
+	if err := s.join(index, m.shapes.is[t.Shaper.Name]); err != nil {
 		return fmt.Errorf("shape tap %s: %w", t.Name, err)
 	}
 	return nil
 }
 
-// bounds reports whether a link is one of a shaper's, and its name.
-func (m *memory) bounds(index int) (string, bool) {
-	for _, is := range m.shapes {
-		if n := slices.Index(is.links[:], index); n >= 0 {
-			return is.names()[n], true
-		}
-	}
-	return "", false
-}
-
 // fits reports whether a notice of a shaper's link is as the memory has it.
 func (m *memory) fits(c change, inside bool) bool {
-	if name, ours := m.bounds(c.index); ours {
+	if name, ours := m.shapes.names[c.index]; ours {
 		return !c.gone && c.up && c.name == name
 	}
 	return c.gone || inside
@@ -349,7 +361,7 @@ type Excess struct{ Sent, Received uint64 }
 func (s *Space) Excess() (map[string]Excess, error) {
 	s.work.Lock()
 	defer s.work.Unlock()
-	if s.memory == nil || len(s.memory.shapes) == 0 {
+	if s.memory == nil || len(s.memory.shapes.is) == 0 {
 		return nil, nil
 	}
 	list, err := dump(func() ([]netlink.Qdisc, error) { return s.h.QdiscList(nil) })
@@ -363,7 +375,7 @@ func (s *Space) Excess() (map[string]Excess, error) {
 		}
 	}
 	out := map[string]Excess{}
-	for name, is := range s.memory.shapes {
+	for name, is := range s.memory.shapes.is {
 		out[name] = Excess{Sent: dropped[is.links[0]], Received: dropped[is.links[1]]}
 	}
 	return out, nil

@@ -297,7 +297,7 @@ func (s *Space) attach(want Network, up Range) (map[string]int, error) {
 	return at, err
 }
 
-func (s *Space) attachFull(want Network) (at map[string]int, shapes map[string]shape, err error) {
+func (s *Space) attachFull(want Network) (at map[string]int, shapes *shapes, err error) {
 	v, err := s.look()
 	if err == nil {
 		err = s.queues(&v, want)
