@@ -255,8 +255,9 @@ func filterChains() []chain {
 			rules(family(nfprotoIPv6), drop("ipv6")),
 			rules(identity(), in("src4"), accept()),
 			rules(identity(), in("src4pfx"), accept()),
-			rules(ip4, saddr(reg1), equal([]byte{0, 0, 0, 0}), daddr(reg1), equal([]byte{255, 255, 255, 255}),
-				l4proto(protoUDP), payload(thHeader, 0, 4, reg1), equal([]byte{0, 68, 0, 67}), accept()),
+			// A guest has no address yet, or one that it has lost and must be refused. The input chain bounds how often.
+			rules(ip4, daddr(reg1), equal([]byte{255, 255, 255, 255}), asksDHCP(), accept()),
+			rules(ip4, daddr(reg1), in("gateways"), asksDHCP(), accept()),
 			rules(meta(expr.MetaKeyIIFNAME, reg1), in("nocheck"), setMark(markForeign), accept()),
 			drop("spoof"),
 		}, true},
