@@ -46,6 +46,7 @@ type options struct {
 	pool    netip.Prefix
 	mtu     int
 	strict  bool
+	shaping bool
 	program string
 	control account
 	imds    account
@@ -83,6 +84,7 @@ func parse(args []string) (options, error) {
 	flags.TextVar(&o.pool, "uplink-range", netip.Prefix{}, "`addresses` for the links between VPCs and this machine")
 	flags.IntVar(&o.mtu, "mtu", eni.DefaultMTU, "MTU of the guests' interfaces")
 	check := flags.String("source-check", "instance", "instance: an interface may use all addresses of its instance; eni: only its own")
+	shaping := flags.String("shaping", "on", "on: an instance has the bandwidth of its type; off: as much as there is")
 	flags.StringVar(&o.program, "shim", filepath.Join(filepath.Dir(self), "ichiro-shim"), "the shim's `program`")
 	flags.Var(&o.control, "control-user", "`UID:GID` of ichiro-control, who may open the door")
 	flags.Var(&o.imds, "imds-user", "`UID:GID` of ichiro-imds")
@@ -94,10 +96,13 @@ func parse(args []string) (options, error) {
 	if *check != "instance" && *check != "eni" {
 		return o, service.Usagef("--source-check %q: want instance or eni", *check)
 	}
+	if *shaping != "on" && *shaping != "off" {
+		return o, service.Usagef("--shaping %q: want on or off", *shaping)
+	}
 	if o.mtu < 576 || o.mtu > 65521 {
 		return o, service.Usagef("--mtu %d: want 576 to 65521", o.mtu)
 	}
-	o.strict = *check == "eni"
+	o.strict, o.shaping = *check == "eni", *shaping == "on"
 	o.root = bundle.Root(*dir)
 	if o.etcd == "" {
 		o.etcd = "unix://" + o.root.Etcd()
@@ -152,7 +157,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	cfg := host.Config{
 		ID: id, Zone: o.zone, Region: o.region, Root: o.root, Images: filepath.Join(o.state, "images"), Keys: filepath.Join(o.state, "keys"),
-		Prefix: eni.Prefix(string(o.root)), Uplink: o.uplink, Pool: o.pool, MTU: o.mtu, Strict: o.strict, Accel: o.accel,
+		Prefix: eni.Prefix(string(o.root)), Uplink: o.uplink, Pool: o.pool, MTU: o.mtu, Strict: o.strict, Unshaped: !o.shaping, Accel: o.accel,
 		IMDSGroup: o.imds.gid, GatewayGID: o.gateway.gid, Group: o.group,
 		Store: client, Mirror: mirror, Member: member, Network: network, Units: units, Sockets: sockets, Now: time.Now, Log: log,
 	}

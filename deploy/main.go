@@ -88,6 +88,7 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		fs.StringVar(&opt.Elastic, "elastic", "", "public addresses to give out: CIDRs, comma separated; every address of them is used")
 		fs.IntVar(&opt.MTU, "mtu", 9001, "MTU of the instances' network interfaces")
 		fs.StringVar(&opt.SourceCheck, "source-check", "instance", "instance: an interface may use all addresses of its instance; eni: only its own, as on EC2")
+		fs.StringVar(&opt.Shaping, "shaping", "on", "on: an instance has the bandwidth of its type, as on EC2; off: as much as there is")
 		fs.StringVar(&opt.Kernel, "kernel", "", "kernel of the small image (default: the newest /boot/vmlinuz-*-cloud-amd64)")
 		fs.StringVar(&pool, "pool", "", "volume pool, qcow2:DIR or rbd:... (volumes are not there yet)")
 		fs.BoolVar(&opt.Print, "print", false, "print the exports for the AWS CLI when all is ready")
@@ -105,6 +106,8 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		return service.Usagef("--accel %q: want auto, kvm or tcg", opt.Accel)
 	case opt.SourceCheck != "instance" && opt.SourceCheck != "eni":
 		return service.Usagef("--source-check %q: want instance or eni", opt.SourceCheck)
+	case opt.Shaping != "on" && opt.Shaping != "off":
+		return service.Usagef("--shaping %q: want on or off", opt.Shaping)
 	case opt.MTU < 576 || opt.MTU > 65521:
 		return service.Usagef("--mtu %d: want 576 to 65521", opt.MTU)
 	case len(opt.Account) != 12 || strings.Trim(opt.Account, "0123456789") != "":

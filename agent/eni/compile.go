@@ -103,7 +103,7 @@ func (n *compiled) part(i Interface) (*part, error) {
 	p := &part{}
 	n.used.take(i)
 	name, prefixes, mtu := TapName(i.ID), delegated(i), cmp.Or(i.MTU, DefaultMTU)
-	p.tap = link.Tap{Name: name, Alias: string(i.ID), MTU: mtu, Owner: i.Owner, Guest: mac, Addresses: i.Addresses, Prefixes: prefixes}
+	p.tap = link.Tap{Name: name, Alias: string(i.ID), MTU: mtu, Owner: i.Owner, Guest: mac, Addresses: i.Addresses, Prefixes: prefixes, Shaper: shaper(i)}
 	p.rule = firewall.Interface{
 		Name: name, MAC: mac, Subnet: string(i.Subnet), Instance: speaker(n.settings, i), Addresses: i.Addresses, Prefixes: prefixes,
 		Groups: texts(i.Groups), Mark: mark(i.ID), Unchecked: !i.SourceDestCheck,
@@ -111,6 +111,16 @@ func (n *compiled) part(i Interface) (*part, error) {
 	p.host = lease(n.settings, n.vpc, i, mac, mtu)
 	p.ipv6 = lease6(n.vpc, i, mac, mtu)
 	return p, nil
+}
+
+// shaper is the bound that an interface shares with all of its instance.
+func shaper(i Interface) link.Shaper {
+	if i.Bandwidth.Baseline <= 0 {
+		return link.Shaper{}
+	}
+	const mbit = 1_000_000 / 8
+	owner := cmp.Or(string(i.Instance), string(i.ID))
+	return link.Shaper{Name: digest(owner, 6), Rate: uint64(i.Bandwidth.Baseline) * mbit, Peak: uint64(max(i.Bandwidth.Peak, 0)) * mbit}
 }
 
 // assemble makes the plan of what all interfaces give.

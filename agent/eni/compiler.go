@@ -133,7 +133,7 @@ func equalInterfaces(x, y **Interface) bool {
 	a, b := *x, *y
 	return a.ID == b.ID && a.VPC == b.VPC && a.Subnet == b.Subnet && a.MAC == b.MAC && a.Instance == b.Instance &&
 		a.DeviceIndex == b.DeviceIndex && a.SourceDestCheck == b.SourceDestCheck && a.Kind == b.Kind && a.AttachTime.Equal(b.AttachTime) &&
-		a.Tracking == b.Tracking && a.Hostname == b.Hostname && a.MTU == b.MTU && a.Owner == b.Owner &&
+		a.Tracking == b.Tracking && a.Hostname == b.Hostname && a.MTU == b.MTU && a.Owner == b.Owner && a.Bandwidth == b.Bandwidth &&
 		slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.IPv6, b.IPv6) && slices.Equal(a.Prefixes, b.Prefixes) &&
 		slices.Equal(a.Groups, b.Groups) && slices.Equal(a.Public, b.Public) &&
 		a.Network.ID == b.Network.ID && a.Network.VPC == b.Network.VPC && a.Network.CIDR == b.Network.CIDR && a.Network.Zone == b.Network.Zone &&

@@ -16,11 +16,12 @@ import (
 // groups; some want what others have.
 type dice struct {
 	*rand.Rand
-	c Config
+	c    Config
+	wide map[cloud.InstanceID]int // bandwidth
 }
 
 func newDice(prefix string, seed uint64) *dice {
-	d := &dice{Rand: rand.New(rand.NewPCG(seed, 5)), c: Config{Prefix: prefix, Domain: "ichiro-1.compute.internal"}}
+	d := &dice{Rand: rand.New(rand.NewPCG(seed, 5)), c: Config{Prefix: prefix, Domain: "ichiro-1.compute.internal"}, wide: map[cloud.InstanceID]int{}}
 	for n := range 2 {
 		id := cloud.VPCID(fmt.Sprintf("vpc-%d", n))
 		subnet := cloud.Subnet{ID: cloud.SubnetID(fmt.Sprintf("subnet-%d", n)), VPC: id, CIDR: netip.MustParsePrefix("10.0.0.0/24")}
@@ -46,11 +47,13 @@ func (d *dice) groups() []cloud.GroupID {
 // interfaces that are new may be refused: their addresses may be taken.
 func (d *dice) newInterface(n int) Interface {
 	v := d.c.VPCs[d.IntN(len(d.c.VPCs))]
+	instance := cloud.InstanceID(fmt.Sprintf("i-%d", d.IntN(6)))
 	return Interface{
+		Bandwidth: Bandwidth{Baseline: d.wide[instance]},
 		NetworkInterface: cloud.NetworkInterface{
 			ID: cloud.InterfaceID(fmt.Sprintf("eni-%017d", n)), VPC: v.VPC.ID, Subnet: v.Subnets[0].ID, MAC: fmt.Sprintf("02:00:00:00:01:%02x", n),
 			Addresses: []netip.Addr{d.address()}, Groups: d.groups(), SourceDestCheck: d.IntN(5) > 0,
-			Instance: cloud.InstanceID(fmt.Sprintf("i-%d", d.IntN(6))), AttachTime: time.Unix(int64(d.IntN(10)), 0),
+			Instance: instance, AttachTime: time.Unix(int64(d.IntN(10)), 0),
 		},
 		Network: v.Subnets[0].Subnet, Hostname: "h",
 	}
@@ -65,7 +68,7 @@ func (d *dice) index() int {
 
 // roll changes the Config in place, as a careless caller might, and returns what it did.
 func (d *dice) roll() string {
-	switch k := d.IntN(10); k {
+	switch k := d.IntN(11); k {
 	case 0, 1, 2:
 		n := d.IntN(90)
 		if slices.ContainsFunc(d.c.Interfaces, func(i Interface) bool { return i.ID == cloud.InterfaceID(fmt.Sprintf("eni-%017d", n)) }) {
@@ -100,6 +103,15 @@ func (d *dice) roll() string {
 			i.Public = []cloud.PublicAddress{{Public: netip.AddrFrom4([4]byte{203, 0, 113, byte(d.IntN(3))}), Private: i.Addresses[0]}}
 		}
 		return "changes the public address of " + string(i.ID)
+	case 9:
+		id := d.c.Interfaces[d.index()].Instance
+		d.wide[id] = d.IntN(3)
+		for n := range d.c.Interfaces {
+			if i := &d.c.Interfaces[n]; i.Instance == id {
+				i.Bandwidth.Baseline = d.wide[id]
+			}
+		}
+		return "changes the bandwidth of " + string(id)
 	}
 	v := &d.c.VPCs[d.IntN(len(d.c.VPCs))]
 	g := &v.Groups[d.IntN(len(v.Groups))]

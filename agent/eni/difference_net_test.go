@@ -27,6 +27,7 @@ func shape(t *testing.T, prefix string) string {
 			continue
 		}
 		fmt.Fprintf(&b, "## %s\n", vpc)
+		fmt.Fprintf(&b, "# queues\n%s\n", normal(queues(t, n), false))
 		for _, c := range []string{"ip -d -o link", "ip -o -4 addr", "ip route show table all", "ip rule", "ip neigh", "nft -s list ruleset"} {
 			out := nstest.Run(t, "ip", append([]string{"netns", "exec", n}, strings.Fields(c)...)...)
 			fmt.Fprintf(&b, "# %s\n%s\n", c, normal(out, strings.HasPrefix(c, "nft")))
@@ -39,7 +40,7 @@ func shape(t *testing.T, prefix string) string {
 var (
 	anyIndex  = regexp.MustCompile(`(?m)^\d+: | index \d+|if\d+|link-netnsid \d+|iif \d+`)
 	anyUplink = regexp.MustCompile(`100\.\d+\.\d+\.\d+(/31)?`) // chosen by the prefix
-	anyMAC    = regexp.MustCompile(`(?m)(up0.*link/ether) [0-9a-f:]+`)
+	anyMAC    = regexp.MustCompile(`(?m)((?:up0|^[ud][0-9a-f]{12}:).*link/ether) [0-9a-f:]+`)
 	elements  = regexp.MustCompile(`(?s)elements = \{(.*?)\}`)
 	volatile  = regexp.MustCompile(`(?m) (used|lladdr|ref|probes) \d+\S*| (STALE|REACHABLE|DELAY|PROBE|INCOMPLETE)$| gso_ipv\S+ \d+| state (UP|DOWN|UNKNOWN|LOWERLAYERDOWN)|,?(LOWER_UP|NO-CARRIER)|M-DOWN`)
 )
@@ -124,7 +125,7 @@ const soon = time.Second
 
 func TestForeignChangesOfLinksRoutesAndNeighboursAreRepaired(t *testing.T) {
 	m := start(t, "edr")
-	apply(t, m, config("edr", guestInterface(1, "sg-default"), guestInterface(2, "sg-default")))
+	apply(t, m, config("edr", bounded(1, "i-1", 100), guestInterface(2, "sg-default")))
 	want := shape(t, "edr")
 	tap, veth := TapName(guestInterface(1).ID), ""
 	for _, f := range strings.Fields(nstest.IP(t, "-o link")) {
@@ -153,6 +154,10 @@ func TestForeignChangesOfLinksRoutesAndNeighboursAreRepaired(t *testing.T) {
 		"link del " + veth,
 		"link set " + veth + " down",
 		"netns exec edr-vpc-1 nft flush ruleset",
+		"netns exec edr-vpc-1 tc qdisc del dev " + tap + " clsact",
+		"netns exec edr-vpc-1 tc filter del dev " + tap + " egress",
+		"netns exec edr-vpc-1 tc qdisc del dev u" + shaper(bounded(1, "i-1", 100)).Name + " root",
+		"-n edr-vpc-1 link del u" + shaper(bounded(1, "i-1", 100)).Name,
 		"netns exec edr-vpc-1 sysctl -qw net.ipv4.ip_forward=0",
 		"netns exec edr-vpc-1 sysctl -qw net.ipv4.conf." + tap + ".rp_filter=1",
 	} {

@@ -50,6 +50,15 @@ type Interface struct {
 	Hostname string // DHCP option 12
 	MTU      int    // zero: DefaultMTU
 	Owner    uint32 // the uid that QEMU runs under
+
+	Bandwidth Bandwidth // of its instance
+}
+
+// Bandwidth is what all interfaces of an instance together may send, and what they may receive, in Mbit/s. The zero value
+// has no bounds.
+type Bandwidth struct {
+	Baseline int // that lasts
+	Peak     int // while what was saved below the baseline is spent
 }
 
 // Prefix derives a host's prefix from a path or name that is its own, such as the run directory: "ic" and

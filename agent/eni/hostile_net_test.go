@@ -12,6 +12,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/agent/link"
 	"github.com/ichiro-metal/ichiro/internal/nstest"
+	"golang.org/x/sys/unix"
 )
 
 var router = net.HardwareAddr(link.RouterMAC[:])
@@ -91,7 +92,8 @@ func TestAHostileGuestLeaksNoFrame(t *testing.T) {
 		{"DHCP server's port to the host", frame(router, evil.MAC, 0x0800, nstest.IPv4(own, gateway, 17, offer)), "vpc-1/isolated"},
 		{"the host's own port 22", frame(router, evil.MAC, 0x0800, nstest.IPv4(own, gateway, 6, syn(22))), "vpc-1/isolated"},
 		{"an ICMP redirect to the other guest", frame(router, evil.MAC, 0x0800, nstest.IPv4(gateway, its, 1, append([]byte{5, 1, 0, 0, 172, 31, 0, 11}, udp(its, third)...))), "vpc-1/spoof"},
-		{"an answer to no connection", frame(router, evil.MAC, 0x0800, nstest.IPv4(own, its, 1, append([]byte{11, 0, 0xf4, 0xff, 0, 0, 0, 0}, udp(its, netip.MustParseAddr("192.0.2.1"))...))), "vpc-1/invalid"},
+		{"an ICMP redirect in its own name", frame(router, evil.MAC, 0x0800, nstest.IPv4(own, its, 1, icmp(5, 1, udp(its, netip.MustParseAddr("192.0.2.1"))))), "vpc-1/invalid"},
+		{"a segment with flags that exclude each other", frame(router, evil.MAC, 0x0800, nstest.IPv4(own, its, 6, append(flags(3), []byte("attack")...))), "vpc-1/invalid"},
 		{"an unknown EtherType", frame(nstest.Broadcast, evil.MAC, 0x88b5, []byte("attack")), ""},
 	}
 	neighbours := nstest.IP(t, "-n eha-vpc-1 neigh")
@@ -128,6 +130,20 @@ func ipv6(next byte, payload []byte) []byte {
 // syn is the first segment of a TCP connection.
 func syn(port uint16) []byte {
 	return []byte{4, 0, byte(port >> 8), byte(port), 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0x20, 0, 0, 0, 0, 0}
+}
+
+// flags is a segment with these flags.
+func flags(f byte) []byte {
+	s := syn(80)
+	s[13] = f
+	return s
+}
+
+// icmp is a message about a packet.
+func icmp(kind, code byte, about []byte) []byte {
+	b := append([]byte{kind, code, 0, 0, 172, 31, 0, 11}, about...)
+	binary.BigEndian.PutUint16(b[2:], ^nstest.Sum(0, b))
+	return b
 }
 
 // sourceRoute is a datagram whose options ask routers to pass it through its destination and on.
@@ -226,6 +242,55 @@ func TestLinkLocalTrafficIsLimited(t *testing.T) {
 	for m.Counters()["vpc-1/llrate"] == 0 { // ends when the limit bites
 		for range 2000 {
 			g.Inject(frame)
+		}
+	}
+}
+
+// ICMP that answers nothing has no connection, hence no translation: none may come in or get out untranslated.
+func TestICMPWithoutAConnectionDoesNotPassTheUplink(t *testing.T) {
+	world := nstest.Internet(t, "203.0.113.1")
+	m := start(t, "ehf")
+	apply(t, m, open(config("ehf", ofInstance(1, "i-1"))))
+	g := configured(t, m, 1)
+	if out, ok := answered(t, world, publicAddr(1)); !ok {
+		t.Fatalf("the guest is not reachable, which proves nothing: %s", out)
+	}
+	for name, send := range map[string]func(reply []byte){
+		"to the public address": func(reply []byte) {
+			err := world.Do(func() error {
+				fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+				if err != nil {
+					return err
+				}
+				defer unix.Close(fd)
+				return unix.Sendto(fd, reply, 0, &unix.SockaddrInet4{Addr: publicAddr(1).As4()})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+		"to the world": func(reply []byte) {
+			g.Inject(nstest.Ethernet(router, g.MAC, 0x0800, nstest.IPv4(guestAddr(1), netip.MustParseAddr("203.0.113.1"), 1, reply)))
+		},
+	} {
+		before := m.Counters()["vpc-1/invalid"]
+		g.Forget()
+		reply := nstest.Echo(7, []byte("attack"))
+		reply[0] = 0
+		binary.BigEndian.PutUint16(reply[2:], 0)
+		binary.BigEndian.PutUint16(reply[2:], ^nstest.Sum(0, reply))
+		send(reply)
+		if out, ok := answered(t, world, publicAddr(1)); !ok {
+			t.Fatalf("ping: %s", out)
+		}
+		settled(t, g)
+		if after := m.Counters()["vpc-1/invalid"]; after != before+1 {
+			t.Errorf("%s: %d more invalid packets, want 1", name, after-before)
+		}
+		for _, f := range g.Received() {
+			if contains("attack")(f) {
+				t.Errorf("%s: received % x", name, f)
+			}
 		}
 	}
 }

@@ -55,7 +55,7 @@ func TestMeasureApply(t *testing.T) {
 	}
 	const many, times = 4000, 200
 	ctx := context.Background()
-	all := crowd(many + times)
+	all := crowd(many + 2*times)
 	fresh := func() *Manager {
 		m, err := New("emx", discard)
 		if err != nil {
@@ -69,7 +69,7 @@ func TestMeasureApply(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	var nothing, half, cold, same, address, added stopwatch
+	var nothing, half, cold, same, address, added, bounded stopwatch
 	for range 3 {
 		m := fresh()
 		thousand, fewer := config("emx", all[:1000]...), config("emx", all[:500]...)
@@ -112,6 +112,12 @@ func TestMeasureApply(t *testing.T) {
 		added.time(t, func() { do(m, c) })
 	}
 	measured(t, "one interface at 4000", added.clock, added.processor)
+	for n := many + times; n < len(all); n++ { // each of an instance of its own: two links more, with their queues
+		all[n].Bandwidth = Bandwidth{Baseline: 64, Peak: 5000}
+		c := config("emx", all[:n+1]...)
+		bounded.time(t, func() { do(m, c) })
+	}
+	measured(t, "one bounded interface at 4000", bounded.clock, bounded.processor)
 	runtime.GC()
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

@@ -17,6 +17,18 @@ type Account struct {
 	Interface cloud.InterfaceID
 	Sent      []firewall.Sent
 	Dropped   []firewall.Drop
+
+	shaper string // whose drops are its: of an instance's interfaces the first one's
+}
+
+// exceeded adds what was dropped beyond the bandwidth, in packets.
+func (a *Account) exceeded(by map[string]link.Excess) {
+	x := by[a.shaper]
+	for reason, n := range map[string]uint64{"bandwidth_in": x.Received, "bandwidth_out": x.Sent} {
+		if n > 0 {
+			a.Dropped = append(a.Dropped, firewall.Drop{Interface: TapName(a.Interface), Reason: reason, Count: firewall.Count{Packets: n}})
+		}
+	}
 }
 
 // Accounts reads what the kernel has counted for every interface, in order of their IDs. A VPC that cannot be read
@@ -31,7 +43,11 @@ func (m *Manager) Accounts() []Account {
 	}
 	for _, i := range applied.Interfaces {
 		if accounts := byNetwork[string(i.VPC)]; accounts != nil {
-			accounts[TapName(i.ID)] = &Account{Network: string(i.VPC), Interface: i.ID}
+			a := &Account{Network: string(i.VPC), Interface: i.ID}
+			if i.DeviceIndex == 0 {
+				a.shaper = shaper(i).Name
+			}
+			accounts[TapName(i.ID)] = a
 		}
 	}
 	var out []Account
@@ -62,6 +78,13 @@ func (m *Manager) account(network string, accounts map[string]*Account) error {
 			if a := accounts[d.Interface]; a != nil {
 				a.Dropped = append(a.Dropped, d)
 			}
+		}
+		excess, err := s.Excess()
+		if err != nil {
+			return err
+		}
+		for _, a := range accounts {
+			a.exceeded(excess)
 		}
 		for _, x := range sent {
 			if a := accounts[x.Interface]; a != nil {

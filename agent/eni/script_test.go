@@ -17,6 +17,7 @@ case $1 in bound|renew)
 	env
 	ip addr replace $ip/20 dev $interface
 	ip route replace default via $router
+	echo "set $ip"
 esac
 `
 	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {

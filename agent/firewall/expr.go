@@ -148,6 +148,18 @@ func toLinkLocal() rule {
 	return rules(payload(netHeader, 16, 2, reg1), equal([]byte{169, 254}))
 }
 
+// asksDHCP matches a client's whole message, and spares it a connection entry: behind it, only the server's socket follows.
+func asksDHCP() rule {
+	return rules(l4proto(protoUDP), payload(thHeader, 0, 4, reg1), equal([]byte{0, 68, 0, 67}), whole(), rule{&expr.Notrack{}})
+}
+
+// whole matches a packet of IPv4 that is not a fragment.
+func whole() rule {
+	return rules(payload(netHeader, 6, 2, reg1), rule{
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 2, Mask: []byte{0x3f, 0xff}, Xor: make([]byte, 2)},
+	}, equal([]byte{0, 0}))
+}
+
 func port(p uint16) []byte { return binary.BigEndian.AppendUint16(nil, p) }
 
 // translate ends the rule with the address that the map has for the key in register 1.

@@ -140,7 +140,7 @@ func randomRule(rng *rand.Rand, groups []cloud.GroupID) cloud.GroupRule {
 		a, b := pick(rng, edges...), pick(rng, edges...)
 		r = rule(protocol, min(a, b), max(a, b), "")
 	case "icmp":
-		r = rule(protocol, pick(rng, -1, 8, 8, 13, 15, 17, 3), pick(rng, -1, -1, 0, 1, 255), "")
+		r = rule(protocol, pick(rng, -1, 8, 8, 13, 15, 17, 3, 0, 14, 11, 30), pick(rng, -1, -1, 0, 1, 255), "")
 		if r.FromPort == -1 {
 			r.ToPort = -1
 		}
@@ -187,8 +187,8 @@ func (v vpc) randomProbe(rng *rand.Rand, seq uint32) probe {
 	}
 	p.protocol = pick(rng, 1, 1, 6, 6, 6, 17, 17, 50, 89)
 	switch p.protocol {
-	case 1: // types that ask: a message that no connection asked for is invalid to the kernel, and dropped whatever the groups say
-		p.kind, p.code = pick(rng, 8, 8, 13, 15, 17), pick(rng, 0, 0, 1, 2, 255)
+	case 1: // types that ask, answers and errors to nothing, types that nobody knows. Of redirects the groups are not asked
+		p.kind, p.code = pick(rng, 8, 8, 13, 15, 17, 0, 14, 18, 3, 4, 11, 12, 9, 30, 255), pick(rng, 0, 0, 1, 2, 255)
 	case 6, 17:
 		p.port = min(65535, max(0, pick(rng, edges...)+rng.IntN(3)-1))
 	}

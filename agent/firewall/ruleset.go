@@ -255,13 +255,14 @@ func filterChains() []chain {
 			rules(family(nfprotoIPv6), drop("ipv6")),
 			rules(identity(), in("src4"), accept()),
 			rules(identity(), in("src4pfx"), accept()),
-			rules(ip4, saddr(reg1), equal([]byte{0, 0, 0, 0}), daddr(reg1), equal([]byte{255, 255, 255, 255}),
-				l4proto(protoUDP), payload(thHeader, 0, 4, reg1), equal([]byte{0, 68, 0, 67}), accept()),
+			// A guest has no address yet, or one that it has lost and must be refused. The input chain bounds how often.
+			rules(ip4, daddr(reg1), equal([]byte{255, 255, 255, 255}), asksDHCP(), accept()),
+			rules(ip4, daddr(reg1), in("gateways"), asksDHCP(), accept()),
 			rules(meta(expr.MetaKeyIIFNAME, reg1), in("nocheck"), setMark(markForeign), accept()),
 			drop("spoof"),
 		}, true},
 		{"fo", filter(nftables.ChainHookForward, 0, true), []rule{
-			rules(ctState(stateInvalid), drop("invalid")),
+			rules(ctState(stateInvalid), verdict(expr.VerdictJump, "stray")),
 			rules(ip4, toLinkLocal(), drop("linklocal")),
 			rules(foreign(), asks(), verdict(expr.VerdictGoto, "passing")),
 			rules(ctState(stateEstablished), accept()),
@@ -270,6 +271,16 @@ func filterChains() []chain {
 			rules(ip4, meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out")),
 			rules(ip4, meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out_pfx")),
 			drop("isolated"),
+		}, true},
+		// What belongs to no connection and cannot begin one. Of ICMP these are answers and errors that nobody asked for, which
+		// a group may allow; but not at the uplink, where what has no connection has no translation either, and no redirects.
+		{"stray", nil, []rule{
+			rules(iifgroup(groupUplink), drop("invalid")),
+			rules(oifgroup(groupUplink), drop("invalid")),
+			rules(l4proto(protoICMP), payload(thHeader, 0, 1, reg1), equal([]byte{5}), drop("invalid")),
+			rules(l4proto(protoICMP), foreign(), verdict(expr.VerdictGoto, "passing")),
+			rules(l4proto(protoICMP), verdict(expr.VerdictReturn, "")),
+			drop("invalid"),
 		}, true},
 		// What is forwarded in another's name has been here before, on its way to who forwards it: that its connection is
 		// established says nothing. Only answers need no rule.

@@ -64,6 +64,7 @@ type Config struct {
 	Pool       netip.Prefix
 	MTU        int  // of guests' interfaces
 	Strict     bool // see eni.Config
+	Unshaped   bool // the bandwidth of an instance's type does not bind it
 	Accel      string
 	IMDSGroup  int
 	GatewayGID int
@@ -243,7 +244,7 @@ func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Confi
 			name, _, _ := strings.Cut(cloud.PrivateDNSName(n.Primary(), a.Region), ".")
 			c.Interfaces = append(c.Interfaces, eni.Interface{
 				NetworkInterface: n.NetworkInterface, Network: n.Network, Public: n.Public, MTU: h.MTU, Owner: uint32(h.user(id).UID),
-				Hostname: name,
+				Hostname: name, Bandwidth: h.bandwidth(a.Type),
 			})
 		}
 	}
@@ -259,6 +260,14 @@ func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Confi
 	slices.SortFunc(c.Interfaces, func(a, b eni.Interface) int { return cmp.Compare(a.ID, b.ID) })
 	slices.SortFunc(c.VPCs, func(a, b cloud.HostNetwork) int { return cmp.Compare(a.VPC.ID, b.VPC.ID) })
 	return c, nil
+}
+
+// bandwidth is what instances of a type may use, unless the operator lets them have all that there is.
+func (h *Host) bandwidth(t cloud.InstanceType) eni.Bandwidth {
+	if h.Unshaped {
+		return eni.Bandwidth{}
+	}
+	return eni.Bandwidth{Baseline: t.BandwidthMbit, Peak: t.PeakMbit}
 }
 
 // onlyRefused reports whether err speaks of nothing but wishes that cannot be: the rest of the network is as wished.

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/ichiro-metal/ichiro/agent/notice"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,6 +24,8 @@ const (
 	ofNeighbour kindOf = "neighbour"
 	ofAddress   kindOf = "address"
 	ofRule      kindOf = "rule"
+	ofQueue     kindOf = "queue"
+	ofFilter    kindOf = "filter"
 	ofSettings  kindOf = "setting" // sysctls of a link: forwarding, rp_filter, proxy_arp
 )
 
@@ -39,6 +42,7 @@ type change struct {
 	group   uint32
 	up      bool
 	tap     bool
+	shaper  bool
 	prefix  netip.Prefix // route, address; a neighbour's is of one address
 	table   uint32       // route: not the local one
 	through int          // host route of the main table: its link
@@ -78,6 +82,12 @@ func parseChange(m notice.Message) (c change, ok bool) {
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		c.kind, c.gone = ofAddress, m.Type == unix.RTM_DELADDR
 		return c, len(m.Data) >= unix.SizeofIfAddrmsg && m.Data[0] == unix.AF_INET && c.address(m)
+	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC:
+		c.kind, c.gone = ofQueue, m.Type == unix.RTM_DELQDISC
+		return c, len(m.Data) >= nl.SizeofTcMsg && c.queue(m.Data)
+	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
+		c.kind, c.gone = ofFilter, m.Type == unix.RTM_DELTFILTER
+		return c, len(m.Data) >= nl.SizeofTcMsg && c.queue(m.Data)
 	case unix.RTM_NEWNETCONF:
 		c.kind = ofSettings
 		for kind, v := range m.Attributes(4) { // struct netconfmsg is one byte, filled up to four
@@ -106,7 +116,7 @@ func (c *change) link(m notice.Message) bool {
 		case kind == unix.IFLA_GROUP && len(v) == 4:
 			c.group = binary.NativeEndian.Uint32(v)
 		case kind == unix.IFLA_LINKINFO:
-			c.tap = strings.Contains(string(v), "tun\x00")
+			c.tap, c.shaper = strings.Contains(string(v), "tun\x00"), strings.Contains(string(v), "ifb\x00")
 		}
 	}
 	c.tap = c.tap || c.group == GroupTap || c.group == groupDoomed
@@ -172,6 +182,8 @@ func (m *memory) contradicts(c change, inside bool) string {
 			return c.String()
 		case !ours && c.tap && !c.gone && m.at[c.name] != c.index:
 			return c.String()
+		case c.shaper && !m.fits(c, inside):
+			return c.String()
 		case (c.name == Uplink || c.name == "lo") && !inside && (c.gone || !c.up || c.name == Uplink && c.group != GroupUplink):
 			return c.String()
 		}
@@ -189,6 +201,11 @@ func (m *memory) contradicts(c change, inside bool) string {
 		wanted := holds(t, c.prefix.Addr())
 		if wanted && (c.gone || !c.lasting || c.mac != t.Guest) || !wanted && !c.gone && c.lasting {
 			return c.String() + " (" + net.HardwareAddr(c.mac[:]).String() + ")"
+		}
+	case ofQueue, ofFilter:
+		_, shaper := m.shapes.names[c.index]
+		if (shaper || m.expected[c.index].Shaper.Name != "") && (c.gone || !inside) {
+			return c.String()
 		}
 	case ofAddress, ofRule, ofSettings:
 		if !inside {

@@ -13,7 +13,12 @@ import (
 
 func TestOnlyWhatMakesTheMemoryUntrueContradictsIt(t *testing.T) {
 	tap := Tap{Name: "t1", Alias: "eni-1", MTU: 1500, Guest: [6]byte{2, 0, 0, 0, 0, 1}, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.5")}}
-	m := &memory{at: map[string]int{"t1": 7}, expected: map[int]Tap{7: tap}, since: time.Now()}
+	bounded := Tap{Name: "t2", Shaper: Shaper{Name: "abc", Rate: 1}}
+	m := &memory{
+		at: map[string]int{"t1": 7, "t2": 19}, expected: map[int]Tap{7: tap, 19: bounded}, since: time.Now(),
+		shapes: newShapes(),
+	}
+	m.shapes.put(shape{Shaper: bounded.Shaper, links: [2]int{11, 12}})
 	host := netip.MustParsePrefix("10.0.0.5/32")
 	good := change{kind: ofLink, index: 7, name: "t1", alias: "eni-1", mtu: 1500, group: GroupTap, mac: RouterMAC, up: true, tap: true}
 	with := func(c change, f func(*change)) change { f(&c); return c }
@@ -28,7 +33,7 @@ func TestOnlyWhatMakesTheMemoryUntrueContradictsIt(t *testing.T) {
 		{"a tap leaves the group that the rules check", with(good, func(c *change) { c.group = 0 }), true, true},
 		{"a tap gets another MTU", with(good, func(c *change) { c.mtu = 9000 }), true, true},
 		{"a tap is renamed", with(good, func(c *change) { c.name = "x" }), true, true},
-		{"somebody makes a tap", change{kind: ofLink, index: 9, name: "tx", tap: true, up: true}, true, true},
+		{"somebody makes a tap", change{kind: ofLink, index: 19, name: "tx", tap: true, up: true}, true, true},
 		{"a tap that was to go is gone", change{kind: ofLink, index: 9, name: "tx", tap: true, gone: true}, false, false},
 		{"the uplink is deleted", change{kind: ofLink, index: 2, name: Uplink, group: GroupUplink, gone: true}, true, false},
 		{"the uplink's carrier comes", change{kind: ofLink, index: 2, name: Uplink, group: GroupUplink, up: true}, false, false},
@@ -42,6 +47,12 @@ func TestOnlyWhatMakesTheMemoryUntrueContradictsIt(t *testing.T) {
 		{"a neighbour is deleted", change{kind: ofNeighbour, index: 7, prefix: host, gone: true}, true, true},
 		{"the kernel learns a neighbour of the uplink", change{kind: ofNeighbour, index: 2, prefix: host}, false, false},
 		{"an address is added", change{kind: ofAddress, index: 1, prefix: host}, true, false},
+		{"a queue of a bounded tap is changed", change{kind: ofQueue, index: 19}, true, false},
+		{"a filter of a bounded tap is deleted", change{kind: ofFilter, index: 19, gone: true}, true, true},
+		{"a queue of a tap without bounds is changed", change{kind: ofQueue, index: 7}, false, false},
+		{"a shaper's link goes down", change{kind: ofLink, index: 11, name: "uabc", shaper: true}, true, true},
+		{"a shaper's link is told again", change{kind: ofLink, index: 11, name: "uabc", shaper: true, up: true}, false, false},
+		{"a link like a shaper's appears", change{kind: ofLink, index: 20, name: "uxyz", shaper: true, up: true}, true, false},
 		{"a setting is changed", change{kind: ofSettings, index: 7}, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -73,6 +84,8 @@ func TestEqualKnowsEveryFieldOfATap(t *testing.T) {
 			f.Index(0).SetUint(1)
 		case reflect.Slice:
 			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+		case reflect.Struct:
+			f.Set(reflect.ValueOf(Shaper{Peak: 1}))
 		default:
 			t.Fatalf("teach this test the kind of %s", reflect.TypeFor[Tap]().Field(i).Name)
 		}
@@ -83,7 +96,7 @@ func TestEqualKnowsEveryFieldOfATap(t *testing.T) {
 }
 
 func FuzzParseChange(f *testing.F) {
-	for _, kind := range []uint16{unix.RTM_NEWLINK, unix.RTM_NEWROUTE, unix.RTM_NEWNEIGH, unix.RTM_NEWADDR, unix.RTM_NEWNETCONF} {
+	for _, kind := range []uint16{unix.RTM_NEWLINK, unix.RTM_NEWROUTE, unix.RTM_NEWNEIGH, unix.RTM_NEWADDR, unix.RTM_NEWNETCONF, unix.RTM_NEWQDISC, unix.RTM_DELTFILTER} {
 		f.Add(kind, make([]byte, 40))
 		f.Add(kind, binary.NativeEndian.AppendUint16([]byte{unix.AF_INET, 32, 0, 0, 254, 0, 0, 0, 0, 0, 0, 0}, 8))
 	}

@@ -73,6 +73,7 @@ type Tap struct {
 	Guest     [6]byte
 	Addresses []netip.Addr
 	Prefixes  []netip.Prefix // behind the first address
+	Shaper    Shaper
 }
 
 // Range is the pair of addresses of one network's uplink, as the firewall needs it.
@@ -304,7 +305,7 @@ func dropNetwork(root *netlink.Handle, prefix, network string) error {
 	}
 	if s, err := openSpace(name); err == nil {
 		// An open tap keeps its namespace alive: its taps are deleted here, not left to it.
-		err := errors.Join(s.deleteGroup(GroupTap), s.deleteGroup(groupDoomed))
+		err := errors.Join(s.deleteGroup(GroupTap), s.deleteGroup(groupShaper), s.deleteGroup(groupDoomed))
 		s.close()
 		if err != nil {
 			return fmt.Errorf("delete taps of %s: %w", name, err)

@@ -25,6 +25,7 @@ type memory struct {
 	up       Range
 	at       map[string]int // index of each tap
 	expected map[int]Tap
+	shapes   *shapes
 	since    time.Time
 }
 
@@ -33,7 +34,7 @@ type memory struct {
 const memoryHolds = 5 * time.Minute
 
 func (t *Tap) equal(o *Tap) bool {
-	return t.Name == o.Name && t.Alias == o.Alias && t.MTU == o.MTU && t.Owner == o.Owner && t.Guest == o.Guest &&
+	return t.Name == o.Name && t.Alias == o.Alias && t.MTU == o.MTU && t.Owner == o.Owner && t.Guest == o.Guest && t.Shaper == o.Shaper &&
 		slices.Equal(t.Addresses, o.Addresses) && slices.Equal(t.Prefixes, o.Prefixes)
 }
 
@@ -99,7 +100,7 @@ func (s *Space) listen(inside bool) {
 		err := s.With(func(fd int) (err error) {
 			s.notices, err = notice.Open(fd, unix.NETLINK_ROUTE, []int{
 				unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
-				unix.RTNLGRP_IPV4_NETCONF,
+				unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_TC,
 			})
 			return err
 		})
@@ -179,7 +180,7 @@ func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
 	}
 	var gone []netip.Addr
 	var doomed []device
-	var left []Tap
+	var left, changed []Tap
 	for _, t := range m.network.Taps[from:endOld] {
 		index := m.at[t.Name]
 		var keep []netip.Addr
@@ -203,13 +204,16 @@ func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
 				return gone, fmt.Errorf("delete neighbour %s: %w", a, err)
 			}
 		}
+		if w := wanted[t.Name]; w == nil || w.Shaper.Name != t.Shaper.Name {
+			changed = append(changed, t)
+		}
 		if wanted[t.Name] != nil {
 			t.Addresses = stay
 			left = append(left, t)
 			m.expected[index] = t
 		}
 	}
-	if err := s.deleteTaps(doomed); err != nil {
+	if err := errors.Join(s.deleteTaps(doomed), s.unshapeKnown(m, changed, left, want)); err != nil {
 		return gone, err
 	}
 	for _, d := range doomed {
@@ -257,6 +261,9 @@ func (s *Space) attachKnown(m *memory, want Network) error {
 		if err != nil {
 			return err
 		}
+		if err := s.shapeKnown(m, t, old, index); err != nil {
+			return err
+		}
 		m.at[t.Name], m.expected[index] = index, t
 	}
 	m.network.Taps = want.Taps
@@ -265,8 +272,8 @@ func (s *Space) attachKnown(m *memory, want Network) error {
 }
 
 // recall begins a memory: the namespace has all that is wanted, with these taps.
-func (s *Space) recall(want Network, up Range, at map[string]int) {
-	m := &memory{network: want, up: up, at: at, expected: make(map[int]Tap, len(at)), since: time.Now()}
+func (s *Space) recall(want Network, up Range, at map[string]int, shapes *shapes) {
+	m := &memory{network: want, up: up, at: at, expected: make(map[int]Tap, len(at)), shapes: shapes, since: time.Now()}
 	for _, t := range want.Taps {
 		m.expected[at[t.Name]] = t
 	}

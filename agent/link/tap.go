@@ -82,6 +82,7 @@ type view struct {
 	byName map[string]netlink.Link
 	hosts  map[int][]netip.Addr // the destinations of its host routes
 	near   map[int][]netlink.Neigh
+	queues map[int][]netlink.Qdisc // read for networks with shapers only
 }
 
 func (s *Space) look() (v view, err error) {
@@ -178,6 +179,9 @@ func (s *Space) pruneFull(want Network) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := s.queues(&v, want); err != nil {
+		return nil, err
+	}
 	wanted := make(map[string]Tap, len(want.Taps))
 	for _, t := range want.Taps {
 		wanted[t.Name] = t
@@ -215,7 +219,7 @@ func (s *Space) pruneFull(want Network) ([]netip.Addr, error) {
 			}
 		}
 	}
-	return gone, errors.Join(s.unroute(want, v), s.deleteTaps(doomed))
+	return gone, errors.Join(s.unroute(want, v), s.deleteTaps(doomed), s.unshape(want, &v))
 }
 
 // withdraw deletes the route of an address, whose connections must be forgotten before another may have it.
@@ -286,31 +290,38 @@ func (s *Space) attach(want Network, up Range) (map[string]int, error) {
 			s.doubt("")
 		}
 	}
-	at, err := s.attachFull(want)
+	at, shapes, err := s.attachFull(want)
 	if err == nil {
-		s.recall(want, up, at)
+		s.recall(want, up, at, shapes)
 	}
 	return at, err
 }
 
-func (s *Space) attachFull(want Network) (map[string]int, error) {
+func (s *Space) attachFull(want Network) (at map[string]int, shapes *shapes, err error) {
 	v, err := s.look()
+	if err == nil {
+		err = s.queues(&v, want)
+	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// A connection that an earlier owner of an address left behind must not pass as established.
 	if err := s.forget(v.fresh(want.Taps)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	at := make(map[string]int, len(want.Taps))
+	at = make(map[string]int, len(want.Taps))
 	for _, t := range want.Taps {
 		index, err := s.attachTap(t, v.byName[t.Name], v)
 		if err != nil {
-			return at, err
+			return at, nil, err
 		}
 		at[t.Name] = index
 	}
-	return at, s.route(want, v, at)
+	if err := s.route(want, v, at); err != nil {
+		return at, nil, err
+	}
+	shapes, err = s.shapes(want, &v, at)
+	return at, shapes, err
 }
 
 // attachTap makes one tap what it should be, in the order device, settings, up, neighbour, route. l is the tap if it

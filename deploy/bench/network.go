@@ -92,6 +92,7 @@ func (b *bench) applyFigures(got map[string]measured) {
 	}{
 		{"one address more beside 4,000 interfaces, p99", "one address at 4000", 3, .99},
 		{"one interface more beside 4,000, with its tap, p99", "one interface at 4000", 3, .99},
+		{"one interface more beside 4,000, of an instance with a bandwidth, p99", "one bounded interface at 4000", 3, .99},
 		{"1,000 interfaces from nothing", "1000 from nothing", 1000, .5},
 		{"500 of 1,000 interfaces removed", "remove 500", 1000, .5},
 		{"a new agent finds 4,000 interfaces as wished", "cold start of 4000", 500, .5},

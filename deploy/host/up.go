@@ -36,6 +36,7 @@ type Options struct {
 	Elastic     string // public addresses to give out: CIDRs with commas between them
 	MTU         int
 	SourceCheck string
+	Shaping     string
 	Kernel      string // the kernel of the small image; "" for the newest installed cloud kernel
 	WithGuests  bool   // end the guests too when told to stop
 	Print       bool   // print the exports, secret included: for people, not for logs
@@ -160,7 +161,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 	}
 	agent := []string{
 		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink", opt.Outside, "--uplink-range", opt.Uplink,
-		"--mtu", fmt.Sprint(opt.MTU), "--source-check", opt.SourceCheck,
+		"--mtu", fmt.Sprint(opt.MTU), "--source-check", opt.SourceCheck, "--shaping", opt.Shaping,
 		"--control-user", ids(u.Control), "--imds-user", ids(u.IMDS), "--gateway-user", ids(u.Gateway),
 		"--group", fmt.Sprint(u.Group),
 	}

@@ -144,7 +144,7 @@ func TestNamesOfImagesAndKeys(t *testing.T) {
 func TestTypes(t *testing.T) {
 	seen := map[string]bool{}
 	for _, typ := range cloud.Types {
-		if seen[typ.Name] || typ.VCPUs < 1 || typ.MemoryMiB < 512 || typ.Interfaces < 1 || typ.Addresses < 1 || typ.BandwidthMbit < 1 || !typ.Supports("hvm") {
+		if seen[typ.Name] || typ.VCPUs < 1 || typ.MemoryMiB < 512 || typ.Interfaces < 1 || typ.Addresses < 1 || typ.BandwidthMbit < 1 || typ.PeakMbit < typ.BandwidthMbit || !typ.Supports("hvm") {
 			t.Errorf("%+v is not whole, or there twice", typ)
 		}
 		seen[typ.Name] = true

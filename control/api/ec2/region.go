@@ -133,7 +133,7 @@ func (s *Service) DescribeInstanceTypes(ctx context.Context, in *shape.DescribeI
 }
 
 func (s *Service) instanceType(t cloud.InstanceType) shape.InstanceTypeInfo {
-	no := ptr(false)
+	no, performance := ptr(false), performance(t)
 	return shape.InstanceTypeInfo{
 		InstanceType: t.Name, CurrentGeneration: ptr(true), BareMetal: no, Hypervisor: "nitro", BurstablePerformanceSupported: ptr(t.Burstable),
 		AutoRecoverySupported: no, DedicatedHostsSupported: no, FreeTierEligible: no, HibernationSupported: no, InstanceStorageSupported: no,
@@ -143,11 +143,40 @@ func (s *Service) instanceType(t cloud.InstanceType) shape.InstanceTypeInfo {
 		NetworkInfo: &shape.NetworkInfo{
 			MaximumNetworkInterfaces: number(t.Interfaces), Ipv4AddressesPerInterface: number(t.Addresses), MaximumNetworkCards: number(1),
 			DefaultNetworkCardIndex: number(0), EnaSupport: "unsupported", EfaSupported: no, Ipv6Supported: no,
-			NetworkPerformance: strconv.Itoa(t.BandwidthMbit) + " Megabit",
+			NetworkPerformance: performance,
+			NetworkCards: []shape.NetworkCardInfo{{
+				NetworkCardIndex: number(0), NetworkPerformance: performance, MaximumNetworkInterfaces: number(t.Interfaces),
+				BaselineBandwidthInGbps: gbps(t.BandwidthMbit), PeakBandwidthInGbps: gbps(max(t.BandwidthMbit, t.PeakMbit)),
+			}},
 		},
 		SupportedRootDeviceTypes: []string{"ebs"}, SupportedUsageClasses: []string{"on-demand"}, SupportedBootModes: []string{"legacy-bios"},
 		SupportedVirtualizationTypes: t.Virtualizations, NitroEnclavesSupport: "unsupported", NitroTpmSupport: "unsupported",
 	}
+}
+
+// performance is a type's bandwidth in EC2's words.
+func performance(t cloud.InstanceType) string {
+	words := func(mbit int) string {
+		if mbit%1000 != 0 {
+			return strconv.Itoa(mbit) + " Megabit"
+		}
+		return strconv.Itoa(mbit/1000) + " Gigabit"
+	}
+	switch {
+	case t.BandwidthMbit == 0:
+		return "Unlimited"
+	case t.PeakMbit > t.BandwidthMbit:
+		return "Up to " + words(t.PeakMbit)
+	}
+	return words(t.BandwidthMbit)
+}
+
+// gbps is nil for a type without bounds.
+func gbps(mbit int) *float64 {
+	if mbit == 0 {
+		return nil
+	}
+	return ptr(float64(mbit) / 1000)
 }
 
 // DescribeInstanceTypeOfferings shows which types there are where: all of them everywhere.
