@@ -94,10 +94,11 @@ type HostRoute struct {
 	Via         netip.Addr  `json:",omitzero"`  // its primary address
 }
 
-// HostGroup is a security group with the addresses of its members in the whole VPC.
+// HostGroup is a security group with the addresses of its members in the whole VPC. Of a group that no interface of the
+// host is in, and only a rule refers to, the members are all that is told.
 type HostGroup struct {
 	SecurityGroup
-	Members []netip.Addr
+	Members Members
 }
 
 // ZoneID returns the identifier of a zone in EC2's form: ichiro1-az1 is zone a of region ichiro-1. It is
