@@ -89,6 +89,8 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		fs.IntVar(&opt.MTU, "mtu", 9001, "MTU of the instances' network interfaces")
 		fs.StringVar(&opt.SourceCheck, "source-check", "instance", "instance: an interface may use all addresses of its instance; eni: only its own, as on EC2")
 		fs.StringVar(&opt.Shaping, "shaping", "on", "on: an instance has the bandwidth of its type, as on EC2; off: as much as there is")
+		fs.StringVar(&opt.Resolvers, "resolvers", "", "addresses of the resolvers for guests' questions, comma separated (default: those of /etc/resolv.conf)")
+		fs.BoolVar(&opt.TrustClock, "trust-clock", false, "tell guests that this machine's clock is right even when the kernel says that nothing keeps it")
 		fs.StringVar(&opt.Kernel, "kernel", "", "kernel of the small image (default: the newest /boot/vmlinuz-*-cloud-amd64)")
 		fs.StringVar(&pool, "pool", "", "volume pool, qcow2:DIR or rbd:... (volumes are not there yet)")
 		fs.BoolVar(&opt.Print, "print", false, "print the exports for the AWS CLI when all is ready")
@@ -118,6 +120,9 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	if _, err := cloud.ParsePool(opt.Elastic); err != nil {
 		return service.Usagef("--elastic: %v", err)
+	}
+	if _, err := cloud.ParseResolvers(opt.Resolvers); opt.Resolvers != "" && err != nil {
+		return service.Usagef("--resolvers: %v", err)
 	}
 	if opt.Zone == "" {
 		opt.Zone = opt.Region + "a"

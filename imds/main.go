@@ -17,6 +17,7 @@ import (
 	"github.com/ichiro-metal/ichiro/imds/server"
 	"github.com/ichiro-metal/ichiro/imds/tree"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/handover"
 	"github.com/ichiro-metal/ichiro/internal/service"
 )
@@ -34,10 +35,11 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	resolvers := dns.ResolversOf("/etc/resolv.conf")
 	if *upstream != "" {
-		var err error
-		if resolvers, err = dns.ParseResolvers(*upstream); err != nil {
+		at, err := cloud.ParseResolvers(*upstream)
+		if err != nil {
 			return service.Usage{Err: err}
 		}
+		resolvers = dns.ResolversAt(at...)
 	}
 	if *key == "" {
 		return service.Usagef("--token-key is missing: name a file that only this user can read")

@@ -16,11 +16,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/control/ipam"
 	"github.com/ichiro-metal/ichiro/control/placement"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
@@ -277,14 +279,13 @@ func (c *Cluster) members(ctx context.Context, v *view) error {
 func (c *Cluster) networks(ctx context.Context, v *view) error {
 	var errs []error
 	for host := range v.hosts {
-		if err := c.networksOf(ctx, v, host); err != nil && !errors.Is(err, store.ErrConflict) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, c.networksOf(ctx, v, host))
 	}
 	return errors.Join(errs...)
 }
 
-// networksOf writes what one host must know of its VPCs, and takes away what it need not know any more.
+// networksOf writes what one host must know of its VPCs, and takes away what it need not know any more: each VPC in a
+// transaction of its own, so that one which is too large for the store, or has changed, keeps nothing from the others.
 func (c *Cluster) networksOf(ctx context.Context, v *view, host cloud.HostID) error {
 	kind := store.Networks(host)
 	had, ok := v.networks[host]
@@ -295,45 +296,54 @@ func (c *Cluster) networksOf(ctx context.Context, v *view, host cloud.HostID) er
 		}
 		v.networks[host] = had
 	}
-	t := store.NewTxn()
-	wanted := map[cloud.VPCID]cloud.HostNetwork{}
+	var errs []error
+	gone := maps.Clone(had)
 	for _, next := range placement.Networks(v.world, host, v.specs) {
 		id := next.VPC.ID
-		wanted[id] = next
-		next.Generation = had[id].Value.Generation
-		if reflect.DeepEqual(next, had[id].Value) {
+		o := had[id]
+		delete(gone, id)
+		next.Generation = o.Value.Generation
+		if reflect.DeepEqual(next, o.Value) {
 			continue
 		}
 		next.Generation++
-		wanted[id] = next
-		if had[id].Rev == 0 {
+		t := store.NewTxn()
+		if o.Rev == 0 {
 			store.Create(t, kind, id, next)
 		} else {
-			store.Update(t, kind, had[id], next)
+			store.Update(t, kind, o, next)
 		}
-	}
-	for id, o := range had {
-		if _, ok := wanted[id]; !ok {
-			store.Delete(t, kind, o)
+		rev, err := c.Store.Commit(ctx, t)
+		if err != nil {
+			errs = append(errs, untellable(host, next, err))
+			continue
 		}
+		had[id] = store.Object[cloud.HostNetwork]{Key: kind.Key(string(id)), ID: string(id), Rev: rev, Value: next}
 	}
-	if t.Len() == 0 {
-		return nil
+	for id, o := range gone {
+		t := store.NewTxn()
+		store.Delete(t, kind, o)
+		if _, err := c.Store.Commit(ctx, t); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		delete(had, id)
 	}
-	rev, err := c.Store.Commit(ctx, t)
-	if err != nil {
+	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, store.ErrConflict) })...)
+}
+
+// untellable says of a network that is too large for the store what makes it so.
+func untellable(host cloud.HostID, n cloud.HostNetwork, err error) error {
+	if !errors.Is(err, store.ErrTooLarge) {
 		return err
 	}
-	now := map[cloud.VPCID]store.Object[cloud.HostNetwork]{}
-	for id, n := range wanted {
-		o := had[id]
-		if o.Rev == 0 || o.Value.Generation != n.Generation {
-			o = store.Object[cloud.HostNetwork]{Key: kind.Key(string(id)), ID: string(id), Rev: rev, Value: n}
-		}
-		now[id] = o
+	rules, members := 0, 0
+	for _, g := range n.Groups {
+		rules += len(g.Ingress) + len(g.Egress)
+		members += len(g.Members)
 	}
-	v.networks[host] = now
-	return nil
+	return fmt.Errorf("tell %s of %s: %w: its interfaces there use %d groups with %d rules and %d members; put them into fewer groups, refer to groups instead of listing CIDRs, or spread them over VPCs",
+		host, n.VPC.ID, err, len(n.Groups), rules, members)
 }
 
 // plan is the key that placements on one host meet at.
@@ -354,6 +364,8 @@ type view struct {
 	used       map[cloud.HostID]int                                             // MiB
 	networks   map[cloud.HostID]map[cloud.VPCID]store.Object[cloud.HostNetwork] // as they are now, of hosts that were looked at
 	placed     []store.Object[cloud.Instance]                                   // in this run
+	pool       *ipam.Pool                                                       // of public addresses; nil until it is looked at
+	dry        bool                                                             // it has no more
 }
 
 func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*view, error) {

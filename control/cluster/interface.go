@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	mathrand "math/rand/v2"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -91,12 +92,11 @@ func (c *Cluster) public(t *store.Txn, v *view, i cloud.Instance, st *cloud.Inst
 		if i.Power != cloud.PowerRunning || len(i.Interfaces) != 1 || !n.Value.AssignPublic || len(c.Elastic) == 0 || len(v.addresses[id]) > 0 {
 			continue
 		}
-		pool, err := ledger.Pool(v.snap, c.Elastic, mathrand.Uint64(), now)
+		public, err := c.choose(v, now)
 		if err != nil {
 			return err
 		}
-		public, err := pool.Choose()
-		if err != nil {
+		if !public.IsValid() {
 			continue // nobody asked for it by name: it comes when one is free
 		}
 		made := ids{r: rand.Reader}
@@ -109,6 +109,23 @@ func (c *Cluster) public(t *store.Txn, v *view, i cloud.Instance, st *cloud.Inst
 		touch(t, n)
 	}
 	return nil
+}
+
+// choose takes a public address of the view's pool, the zero one if there is none. The pool is made once for all
+// instances that wait: it is as large as what is given out, and a dry one is searched to its end.
+func (c *Cluster) choose(v *view, now time.Time) (netip.Addr, error) {
+	if v.pool == nil {
+		var err error
+		if v.pool, err = ledger.Pool(v.snap, c.Elastic, mathrand.Uint64(), now); err != nil {
+			return netip.Addr{}, err
+		}
+	}
+	if v.dry {
+		return netip.Addr{}, nil
+	}
+	public, err := v.pool.Choose()
+	v.dry = err != nil
+	return public, nil
 }
 
 // touch makes whoever has decided on the interface look again: the address that stands for it is not in it.

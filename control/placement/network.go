@@ -37,7 +37,8 @@ func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.Ho
 			}
 		}
 	}
-	for _, g := range slices.Collect(maps.Keys(groups)) {
+	own := maps.Clone(groups)
+	for g := range own {
 		for _, r := range slices.Concat(w.Groups[g].Ingress, w.Groups[g].Egress) {
 			if r.Group != "" {
 				groups[r.Group] = true
@@ -62,7 +63,7 @@ func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.Ho
 			if !ok || sg.VPC != id {
 				continue
 			}
-			sg.Tags = nil
+			sg = untold(sg, own[g])
 			addrs := slices.SortedFunc(slices.Values(members[g]), netip.Addr.Compare)
 			n.Groups = append(n.Groups, cloud.HostGroup{SecurityGroup: sg, Members: slices.Compact(addrs)})
 		}
@@ -72,6 +73,24 @@ func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.Ho
 		out = append(out, n)
 	}
 	return out
+}
+
+// untold returns a group without what a host has no use for, and what may be long or changes often: what people say of
+// it and of its rules; all rules, if none of the host's interfaces is in it.
+func untold(g cloud.SecurityGroup, own bool) cloud.SecurityGroup {
+	g.Tags, g.Description = nil, ""
+	bare := func(rules []cloud.GroupRule) []cloud.GroupRule {
+		if !own {
+			return nil
+		}
+		rules = slices.Clone(rules)
+		for i := range rules {
+			rules[i].Tags, rules[i].Description = nil, ""
+		}
+		return rules
+	}
+	g.Ingress, g.Egress = bare(g.Ingress), bare(g.Egress)
+	return g
 }
 
 // named returns the public addresses of a VPC's interfaces, in order.

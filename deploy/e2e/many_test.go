@@ -136,12 +136,13 @@ func TestSixteenClients(t *testing.T) {
 		t.Errorf("the store holds %d addresses, want %d", n, 32+before)
 	}
 
-	// All want one address: one gets it.
+	// All want one address, which nobody has: one gets it.
+	address := h.unused(t, "172.31.9.")
 	var won int
 	for range 16 {
 		wg.Go(func() {
 			in := plain(image)
-			in.PrivateIpAddress = aws.String("172.31.9.9")
+			in.PrivateIpAddress = &address
 			_, err := h.ec2.RunInstances(t.Context(), in)
 			mu.Lock()
 			defer mu.Unlock()
@@ -154,8 +155,31 @@ func TestSixteenClients(t *testing.T) {
 	}
 	wg.Wait()
 	if won != 1 {
-		t.Errorf("%d got the one address", won)
+		t.Errorf("%d got %s, which nobody had", won, address)
 	}
+}
+
+// unused returns an address that begins so and that no interface has: of those that launches are given, which are
+// chosen at random, it may be any.
+func (h *host) unused(t *testing.T, begins string) string {
+	t.Helper()
+	out, err := h.ec2.DescribeNetworkInterfaces(t.Context(), &ec2.DescribeNetworkInterfacesInput{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	had := map[string]bool{}
+	for _, n := range out.NetworkInterfaces {
+		for _, a := range n.PrivateIpAddresses {
+			had[*a.PrivateIpAddress] = true
+		}
+	}
+	for k := range 256 {
+		if address := fmt.Sprint(begins, k); !had[address] {
+			return address
+		}
+	}
+	t.Fatalf("all 256 addresses %s* are in use", begins)
+	return ""
 }
 
 // TestPages reads page by page while instances come, and sees those that were there at first, once each.

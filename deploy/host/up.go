@@ -37,6 +37,8 @@ type Options struct {
 	MTU         int
 	SourceCheck string
 	Shaping     string
+	Resolvers   string // for guests' questions; "" for those of /etc/resolv.conf
+	TrustClock  bool
 	Kernel      string // the kernel of the small image; "" for the newest installed cloud kernel
 	WithGuests  bool   // end the guests too when told to stop
 	Print       bool   // print the exports, secret included: for people, not for logs
@@ -180,7 +182,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 	return []*process.Daemon{
 		api,
 		one("agent", process.User{}, agent...),
-		one("imds", u.IMDS, "--run", opt.Run, "--token-key", opt.tokenKey()),
+		one("imds", u.IMDS, "--run", opt.Run, "--token-key", opt.tokenKey(), "--resolvers", opt.Resolvers, fmt.Sprintf("--trust-clock=%t", opt.TrustClock)),
 		one("gateway", u.Gateway, "--run", opt.Run),
 	}
 }

@@ -1,6 +1,23 @@
 package host
 
-import "testing"
+import (
+	"log/slog"
+	"slices"
+	"testing"
+)
+
+func TestWhatTheOperatorSaysOfNamesAndTimeReachesTheirServer(t *testing.T) {
+	for _, d := range daemons(Options{Resolvers: "192.0.2.53", TrustClock: true}, Users{}, nil, slog.New(slog.DiscardHandler)) {
+		if d.Name != "imds" {
+			continue
+		}
+		if k := slices.Index(d.Args, "--resolvers"); k < 0 || d.Args[k+1] != "192.0.2.53" || !slices.Contains(d.Args, "--trust-clock=true") {
+			t.Errorf("ichiro-imds is started with %q", d.Args)
+		}
+		return
+	}
+	t.Error("ichiro-imds is not started")
+}
 
 func TestExportsGiveAShellNothingToRun(t *testing.T) {
 	got, err := exports("http://[::1]:8773", "AKIA0123456789ABCDEF", "a/b+c=", "ichiro-1")

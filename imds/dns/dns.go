@@ -30,6 +30,7 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/handover"
+	"github.com/ichiro-metal/ichiro/internal/service"
 )
 
 // The limits. A question has at most 255 bytes of name, and some options.
@@ -50,6 +51,7 @@ type Server struct {
 	forward  *forwarder
 	cache    *cache
 	log      *slog.Logger
+	news     service.News // of VPCs
 	metrics  *metrics
 	now      func() time.Time
 
@@ -100,6 +102,7 @@ func (s *Server) Add(ctx context.Context, from handover.Socket) {
 
 // Remove is told that a socket is closed.
 func (s *Server) Remove(from handover.Socket) {
+	s.news.Forget(string(from.VPC))
 	s.log.Info("serving ended", "vpc", from.VPC, "socket", from.Name)
 }
 

@@ -1,18 +1,22 @@
 package dns
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/miekg/dns"
 
+	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
@@ -21,7 +25,7 @@ func TestNamesOfTheVPC(t *testing.T) {
 		t.Errorf("%s was asked for elsewhere", q.Question[0].Name)
 		return nil
 	})
-	w := newWorld(t, resolvers(t, never.at))
+	w := newWorld(t, ResolversAt(never.at))
 	const soa = "\t60\tIN\tSOA\tns.ichiro-1.compute.internal. hostmaster.ichiro-1.compute.internal. 1 3600 600 86400 60"
 	for _, c := range []struct {
 		name, question string
@@ -65,7 +69,7 @@ func TestNamesOfTheVPC(t *testing.T) {
 
 func TestWhatIsRefused(t *testing.T) {
 	never := newUpstream(t, func(_ bool, q *dns.Msg) *dns.Msg { t.Errorf("%v was asked for", q); return nil })
-	w := newWorld(t, resolvers(t, never.at))
+	w := newWorld(t, ResolversAt(never.at))
 	for _, c := range []struct {
 		name  string
 		spoil func(*dns.Msg)
@@ -120,7 +124,7 @@ func TestTheWorldsAnswersArePassedOn(t *testing.T) {
 		a.Extra = append(a.Extra, record("ns.example.net. 300 IN A 192.0.2.53"))
 		return a
 	})
-	w := newWorld(t, resolvers(t, up.at))
+	w := newWorld(t, ResolversAt(up.at))
 	m := ask("wWw.Example.com", dns.TypeA)
 	a := w.exchange(testVPC, "udp", m)
 	if a.Id != m.Id || a.Question[0].Name != "wWw.Example.com." || len(a.Answer) != 2 || len(a.Ns) != 1 || len(a.Extra) != 1 || a.IsEdns0() != nil {
@@ -154,7 +158,7 @@ func TestAnswersAreKeptForTheirTimeAndForOneVPC(t *testing.T) {
 		}
 		return a
 	})
-	w := newWorld(t, resolvers(t, up.at))
+	w := newWorld(t, ResolversAt(up.at))
 	var mu sync.Mutex
 	now := time.Now()
 	w.server.now = func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
@@ -205,7 +209,7 @@ func TestALargeAnswerComesByTCP(t *testing.T) {
 		}
 		return a
 	})
-	w := newWorld(t, resolvers(t, up.at))
+	w := newWorld(t, ResolversAt(up.at))
 	if a := w.exchange(testVPC, "tcp", ask("www.example.com", dns.TypeA)); len(a.Answer) != 200 || a.Truncated {
 		t.Errorf("by TCP: %d records, truncated %t; want 200", len(a.Answer), a.Truncated)
 	}
@@ -259,7 +263,7 @@ func TestAnotherResolverAnswersForOneThatDoesNot(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			w := newWorld(t, resolvers(t, c.at...))
+			w := newWorld(t, ResolversAt(c.at...))
 			a := w.exchange(testVPC, "udp", ask("www.example.com", dns.TypeA))
 			if a.Rcode != c.code || c.code == 0 && len(a.Answer) != 1 {
 				t.Errorf("got %v", a)
@@ -270,7 +274,7 @@ func TestAnotherResolverAnswersForOneThatDoesNot(t *testing.T) {
 
 func TestASilentResolverIsAskedLast(t *testing.T) {
 	good, silent := newUpstream(t, address(0)), newUpstream(t, func(bool, *dns.Msg) *dns.Msg { return nil })
-	w := newWorld(t, resolvers(t, silent.at, good.at))
+	w := newWorld(t, ResolversAt(silent.at, good.at))
 	for range 20 {
 		w.exchange(testVPC, "udp", ask("www.example.com", dns.TypeA))
 	}
@@ -307,7 +311,7 @@ func TestTheResolversAreReadAgainWhenTheyChange(t *testing.T) {
 func TestQuestionsThatAreOneAreAskedOnce(t *testing.T) {
 	hold := make(chan struct{})
 	up := newUpstream(t, func(_ bool, q *dns.Msg) *dns.Msg { <-hold; return address(0)(false, q) })
-	w := newWorld(t, resolvers(t, up.at))
+	w := newWorld(t, ResolversAt(up.at))
 	var asking sync.WaitGroup
 	for range 20 {
 		asking.Go(func() {
@@ -343,7 +347,7 @@ func TestAGuestCannotTakeTheResolverFromAnother(t *testing.T) {
 		}
 		return address(0)(false, q)
 	})
-	w := newWorld(t, resolvers(t, up.at))
+	w := newWorld(t, ResolversAt(up.at))
 	c, err := net.Dial("udp4", w.at[testVPC])
 	if err != nil {
 		t.Fatal(err)
@@ -368,7 +372,7 @@ func TestAGuestCannotTakeTheResolverFromAnother(t *testing.T) {
 }
 
 func TestAGuestHasSoManyConnections(t *testing.T) {
-	w := newWorld(t, resolvers(t, newUpstream(t, address(0)).at))
+	w := newWorld(t, ResolversAt(newUpstream(t, address(0)).at))
 	var open []net.Conn
 	for range maxConnections {
 		c, err := net.Dial("tcp4", w.at[testVPC])
@@ -427,6 +431,42 @@ func TestTheCacheIsBounded(t *testing.T) {
 	}
 }
 
+// lines counts what is logged, from info on.
+type lines struct {
+	slog.Handler
+	n *atomic.Int32
+}
+
+func (l lines) Handle(context.Context, slog.Record) error { l.n.Add(1); return nil }
+func (l lines) Enabled(context.Context, slog.Level) bool  { return true }
+func (l lines) WithAttrs([]slog.Attr) slog.Handler        { return l }
+
+func TestAGuestCannotFillTheLog(t *testing.T) {
+	var n atomic.Int32
+	root := bundle.Root(t.TempDir())
+	index := bundle.NewIndex(root)
+	defer index.Close()
+	s := New(index, bundle.NewNetworks(root), ResolversAt(), slog.New(lines{n: &n}))
+	for range 1000 {
+		q, _ := s.read(testVPC, packed(t, ask("example.com.", dns.TypeA)), "udp")
+		if p, ok := s.immediate(q); !ok || p[3]&0xf != dns.RcodeServerFailure {
+			t.Fatalf("a question in a VPC that is not known is answered with % x", p)
+		}
+	}
+	if n.Load() != 1 {
+		t.Errorf("1000 questions made %d lines in the log, want 1", n.Load())
+	}
+}
+
+func packed(t *testing.T, m *dns.Msg) []byte {
+	t.Helper()
+	p, err := m.Pack()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func FuzzQuestion(f *testing.F) {
 	for _, m := range []*dns.Msg{ask("www.example.com", dns.TypeA), ask("ip-172-31-0-11.ichiro-1.compute.internal", dns.TypeA), ask("1.0.31.172.in-addr.arpa", dns.TypePTR), ask(".", dns.TypeANY)} {
 		p, err := m.Pack()
@@ -439,7 +479,7 @@ func FuzzQuestion(f *testing.F) {
 		f.Add(p)
 	}
 	f.Add([]byte{})
-	w := newWorld(f, resolvers(f, netip.MustParseAddrPort("127.0.0.1:1")))
+	w := newWorld(f, ResolversAt(netip.MustParseAddrPort("127.0.0.1:1")))
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		q, p := w.server.read(testVPC, packet, "udp")
 		if q != nil {

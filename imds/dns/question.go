@@ -130,9 +130,15 @@ func (q *question) pack(a *dns.Msg) []byte {
 // immediate answers what needs nobody else.
 func (s *Server) immediate(q *question) ([]byte, bool) {
 	n, err := s.networks.Get(q.vpc)
+	if s.news.Is(string(q.vpc), err, s.now()) { // guests may ask a thousand times a second
+		if err != nil {
+			s.log.Warn("a VPC is not known, and its guests get no names", "vpc", q.vpc, "err", err)
+		} else {
+			s.log.Info("a VPC is known again", "vpc", q.vpc)
+		}
+	}
 	switch {
 	case err != nil:
-		s.log.Warn("a VPC is not known", "vpc", q.vpc, "err", err)
 		s.metrics.count(q, failed)
 		return q.refuse(dns.RcodeServerFailure), true
 	case !n.Resolver:

@@ -33,21 +33,9 @@ func ResolversOf(path string) *Resolvers {
 	return &Resolvers{path: path, silent: map[netip.AddrPort]time.Time{}}
 }
 
-// ParseResolvers takes addresses with commas between, each with a port if it is not 53.
-func ParseResolvers(list string) (*Resolvers, error) {
-	r := &Resolvers{silent: map[netip.AddrPort]time.Time{}}
-	for one := range strings.SplitSeq(list, ",") {
-		at, err := netip.ParseAddrPort(one)
-		if err != nil {
-			a, err := netip.ParseAddr(one)
-			if err != nil {
-				return nil, fmt.Errorf("resolver %q is not an address", one)
-			}
-			at = netip.AddrPortFrom(a, 53)
-		}
-		r.fixed = append(r.fixed, at)
-	}
-	return r, nil
+// ResolversAt are named once and for all.
+func ResolversAt(at ...netip.AddrPort) *Resolvers {
+	return &Resolvers{fixed: at, silent: map[netip.AddrPort]time.Time{}}
 }
 
 // list returns the resolvers in the order in which they are to be asked; an error if there are none.

@@ -141,23 +141,6 @@ func (w *world) publish(n bundle.Network) {
 	}
 }
 
-// resolvers names upstreams.
-func resolvers(t testing.TB, at ...netip.AddrPort) *Resolvers {
-	t.Helper()
-	list := ""
-	for i, a := range at {
-		if i > 0 {
-			list += ","
-		}
-		list += a.String()
-	}
-	r, err := ParseResolvers(list)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
 // counted returns how many questions by UDP had a result.
 func (w *world) counted(result string) (n float64) {
 	r := prometheus.NewRegistry()

@@ -21,6 +21,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/handover"
+	"github.com/ichiro-metal/ichiro/internal/service"
 )
 
 // stale is how old a question may be that waited in the socket while nobody served it: clients wait for 1 to 5 s.
@@ -29,6 +30,7 @@ const stale = 5 * time.Second
 // Server is the clock of a host.
 type Server struct {
 	log     *slog.Logger
+	news    service.News
 	read    func(now time.Time) (clock, error)
 	queries *prometheus.CounterVec
 	serving sync.WaitGroup
@@ -41,7 +43,7 @@ func New(trusted bool, log *slog.Logger) *Server {
 		read: func(now time.Time) (clock, error) { return read(trusted, now) },
 		queries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "ichiro", Subsystem: "ntp", Name: "queries_total",
-			Help: "Questions for the time by result: answered, unsynchronised (answered so), ignored (not a client's question), stale.",
+			Help: "Questions for the time by result: answered, unsynchronised (answered so), ignored (not a client's question), stale, failed.",
 		}, []string{"result"}),
 	}
 }
@@ -107,12 +109,19 @@ func (s *Server) receive(ctx context.Context, vpc cloud.VPCID, conn *net.UDPConn
 		r, ok := parse(buf[:n])
 		arrived := arrival(oob[:oobn], now)
 		c, err := s.read(now)
+		if s.news.Is("clock", err, now) {
+			if err != nil {
+				s.log.Error("no guest is told the time", "err", err)
+			} else {
+				s.log.Info("guests are told the time again")
+			}
+		}
 		switch {
 		case !ok:
 			s.queries.WithLabelValues("ignored").Inc()
 			continue
 		case err != nil:
-			s.log.Error("no time told", "err", err)
+			s.queries.WithLabelValues("failed").Inc()
 			continue
 		case now.Sub(arrived) > stale:
 			s.queries.WithLabelValues("stale").Inc()

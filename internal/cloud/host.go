@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"time"
@@ -93,10 +94,11 @@ type HostRoute struct {
 	Via         netip.Addr  `json:",omitzero"`  // its primary address
 }
 
-// HostGroup is a security group with the addresses of its members in the whole VPC.
+// HostGroup is a security group with the addresses of its members in the whole VPC. Of a group that no interface of the
+// host is in, and only a rule refers to, the members are all that is told.
 type HostGroup struct {
 	SecurityGroup
-	Members []netip.Addr
+	Members Members
 }
 
 // ZoneID returns the identifier of a zone in EC2's form: ichiro1-az1 is zone a of region ichiro-1. It is
@@ -107,4 +109,23 @@ func ZoneID(region, zone string) string {
 		return ""
 	}
 	return strings.ReplaceAll(region, "-", "") + "-az" + string(letter[0]-'a'+'1')
+}
+
+// ParseResolvers reads the resolvers of a host as its operator writes them: addresses with commas between them, each with
+// a port if it is not 53.
+func ParseResolvers(text string) ([]netip.AddrPort, error) {
+	var out []netip.AddrPort
+	for one := range strings.SplitSeq(text, ",") {
+		one = strings.TrimSpace(one)
+		at, err := netip.ParseAddrPort(one)
+		if err != nil {
+			a, err := netip.ParseAddr(one)
+			if err != nil {
+				return nil, fmt.Errorf("resolver %q is not an address: want one such as 192.0.2.53 or 192.0.2.53:5353", one)
+			}
+			at = netip.AddrPortFrom(a, 53)
+		}
+		out = append(out, at)
+	}
+	return out, nil
 }

@@ -1,6 +1,7 @@
 package cloud_test
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -189,6 +190,18 @@ func TestPublicDNSName(t *testing.T) {
 	for region, want := range map[string]string{"ichiro-1": "ec2-198-51-100-7.ichiro-1.compute.amazonaws.com", "us-east-1": "ec2-198-51-100-7.compute-1.amazonaws.com"} {
 		if got := cloud.PublicDNSName(a, region); got != want {
 			t.Errorf("%s: got %s, want %s", region, got, want)
+		}
+	}
+}
+
+func TestParseResolvers(t *testing.T) {
+	got, err := cloud.ParseResolvers("192.0.2.53, 192.0.2.54:5353,[2001:db8::1]:53,2001:db8::2")
+	if err != nil || fmt.Sprint(got) != "[192.0.2.53:53 192.0.2.54:5353 [2001:db8::1]:53 [2001:db8::2]:53]" {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, bad := range []string{"", "ns.example.com", "192.0.2.53,", "192.0.2.53:x"} {
+		if got, err := cloud.ParseResolvers(bad); err == nil {
+			t.Errorf("%q: got %v, want an error", bad, got)
 		}
 	}
 }

@@ -110,22 +110,39 @@ func caller(ctx context.Context) cloud.AccountID {
 const attempts = 50
 
 // commit decides and writes until nobody else was faster. decide fills the transaction from a snapshot; with
-// dryRun nothing is written. The answer's revision is in this process's mirror when commit returns.
+// dryRun nothing is written. The answer's revision is in this process's mirror when commit returns. Nobody is refused
+// for what is over: a refusal counts when the mirror showed all that the store held when it was first decided, such as
+// that another process has given back the address.
 func (s *Service) commit(ctx context.Context, dryRun *bool, decide func(snap *store.Snapshot, t *store.Txn) error) error {
+	var newest int64 // what the store held when it was first refused
 	for range attempts {
 		t := store.NewTxn()
-		if err := decide(s.Mirror.Snapshot(), t); err != nil || dryRun != nil && *dryRun || t.Len() == 0 {
+		seen := s.Mirror.Rev()
+		refused := decide(s.Mirror.Snapshot(), t)
+		switch {
+		case refused != nil && newest != 0 && seen >= newest:
+			return refused
+		case refused != nil:
+		case yes(dryRun) || t.Len() == 0:
+			return nil
+		default:
+			rev, err := s.Store.Commit(ctx, t)
+			if err == nil {
+				return s.Mirror.WaitRev(ctx, rev)
+			}
+			if !errors.Is(err, store.ErrConflict) {
+				return err
+			}
+		}
+		rev, err := s.Store.Head(ctx)
+		if refused != nil && (err != nil || seen >= rev) { // while the store is away, what it held last decides
+			return refused
+		}
+		if err != nil {
 			return err
 		}
-		rev, err := s.Store.Commit(ctx, t)
-		if err == nil {
-			return s.Mirror.WaitRev(ctx, rev)
-		}
-		if !errors.Is(err, store.ErrConflict) {
-			return err
-		}
-		if rev, err = s.Store.Head(ctx); err != nil {
-			return err
+		if refused != nil && newest == 0 {
+			newest = rev
 		}
 		if err := s.Mirror.WaitRev(ctx, rev); err != nil {
 			return err
