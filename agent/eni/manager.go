@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/ichiro-metal/ichiro/agent/dhcp"
 	"github.com/ichiro-metal/ichiro/agent/firewall"
 	"github.com/ichiro-metal/ichiro/agent/link"
+	"github.com/ichiro-metal/ichiro/agent/presence"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
@@ -24,14 +26,18 @@ type Manager struct {
 	links  *link.Links
 	dhcp   *dhcp.Server
 	ipv6   configurers
-	stale  chan struct{} // somebody else has changed something
-	moved  chan struct{} // an Apply may have made or dropped namespaces
 
-	one      sync.Mutex                 // one Apply at a time: it guards the kernel, and so is held over I/O
-	last     *Config                    // guarded by one
-	told     map[string]servedHosts     // guarded by one: by network, what the DHCP server answers
-	cuts     map[string]firewall.Config // guarded by one: by network, the rules that its connections have been judged by
-	compiler *compiler                  // guarded by one
+	presence *presence.Server
+	stale    chan struct{} // somebody else has changed something
+	moved    chan struct{} // an Apply may have made or dropped namespaces
+
+	one      sync.Mutex                  // one Apply at a time: it guards the kernel, and so is held over I/O
+	last     *Config                     // guarded by one
+	told     map[string]servedHosts      // guarded by one: by network, what the DHCP server answers
+	cuts     map[string]firewall.Config  // guarded by one: by network, the rules that its connections have been judged by
+	compiler *compiler                   // guarded by one
+	missing  map[string][]netip.Addr     // guarded by one: by namespace, addresses that guests do not have
+	led      map[string][]firewall.Moved // guarded by one: by network, what has been logged of them
 	host     *firewall.Rules
 	rules    map[*link.Space]*firewall.Rules // guarded by mu too
 
@@ -47,6 +53,7 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 	}
 	return &Manager{
 		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), ipv6: newConfigurers(log), cuts: map[string]firewall.Config{},
+		presence: presence.New(), missing: map[string][]netip.Addr{}, led: map[string][]firewall.Moved{},
 		compiler: newCompiler(), host: firewall.NewRules(nil), rules: map[*link.Space]*firewall.Rules{},
 		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}, nil
@@ -56,6 +63,7 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 func (m *Manager) Close() {
 	m.dhcp.Close()
 	m.ipv6.close()
+	m.presence.Close()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.host.Close()
@@ -110,6 +118,9 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	if len(ranges) < len(plan.Link.Networks) { // what is taken away must be, whatever cannot be made
 		return errors.Join(late, m.filterSpaces(plan), m.forget(plan, released))
 	}
+	if err := m.lead(plan); err != nil {
+		return err
+	}
 	if err := m.filter(plan, ranges); err != nil {
 		return err
 	}
@@ -125,7 +136,7 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	indexes, err := m.links.Attach(plan.Link)
 	m.remember(want)
 	m.tell(plan)
-	return errors.Join(late, err, m.lease(plan, indexes))
+	return errors.Join(late, err, m.lease(plan, indexes), m.ask(plan, indexes))
 }
 
 // tell logs what strangers have changed and we have changed back.
@@ -338,6 +349,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer group.Wait()
 	group.Go(func() { _ = m.dhcp.Run(ctx) })
 	m.ipv6.run(ctx, &group)
+	group.Go(func() { _ = m.presence.Run(ctx) })
 	watched := map[waiter]context.CancelFunc{}
 	again := time.NewTimer(time.Hour)
 	again.Stop()
@@ -349,6 +361,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.watch(ctx, watched, &group)
 			continue
 		case <-m.stale:
+		case <-m.presence.Changed():
 		case <-again.C:
 		}
 		if err := m.repair(ctx); err != nil && ctx.Err() == nil {

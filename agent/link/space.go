@@ -60,6 +60,9 @@ func (s *Space) Closed() bool {
 	return s.closed
 }
 
+// Name is the namespace's, as ip(8) shows it.
+func (s *Space) Name() string { return s.name }
+
 // ID tells a namespace from another that had or will have its name.
 func (s *Space) ID() uint64 { return s.id }
 
