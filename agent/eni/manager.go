@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,8 +30,10 @@ type Manager struct {
 	ipv6   configurers
 
 	presence *presence.Server
-	stale    chan struct{} // somebody else has changed something
-	moved    chan struct{} // an Apply may have made or dropped namespaces
+
+	connections uint32        // that the root namespace tracks of one VPC; zero: all
+	stale       chan struct{} // somebody else has changed something
+	moved       chan struct{} // an Apply may have made or dropped namespaces
 
 	one      sync.Mutex                  // one Apply at a time: it guards the kernel, and so is held over I/O
 	last     *Config                     // guarded by one
@@ -53,10 +57,24 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 	}
 	return &Manager{
 		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), ipv6: newConfigurers(log), cuts: map[string]firewall.Config{},
-		presence: presence.New(), missing: map[string][]netip.Addr{}, led: map[string][]firewall.Moved{},
+		connections: share(), presence: presence.New(), missing: map[string][]netip.Addr{}, led: map[string][]firewall.Moved{},
 		compiler: newCompiler(), host: firewall.NewRules(nil), rules: map[*link.Space]*firewall.Rules{},
 		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}, nil
+}
+
+// share is an eighth of the connections that the kernel tracks in a namespace, which its limit is for: the others of the
+// host, and the host itself, must find room whatever one VPC does. It is zero where nothing is known of a limit.
+func share() uint32 {
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
+	if err != nil {
+		return 0
+	}
+	most, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(most / 8)
 }
 
 // Close lets go of sockets and namespaces. Guests keep their network; only DHCP is silent until a successor comes.
@@ -190,7 +208,7 @@ func (m *Manager) drop(plan Plan) error {
 
 // filter sets the rules of every namespace and of the host.
 func (m *Manager) filter(plan Plan, ranges []link.Range) error {
-	host := firewall.Host{Table: m.prefix}
+	host := firewall.Host{Table: m.prefix, Connections: m.connections}
 	for _, r := range ranges {
 		n := slices.IndexFunc(plan.Link.Networks, func(n link.Network) bool { return n.Name == r.Network })
 		host.Uplinks = append(host.Uplinks, firewall.Uplink{Name: r.Veth, Range: r.Prefix, Public: plan.Link.Networks[n].Public})

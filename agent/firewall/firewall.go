@@ -119,6 +119,8 @@ type Rule struct {
 type Host struct {
 	Table   string
 	Uplinks []Uplink
+	// The namespace tracks at most so many connections of one uplink, in either direction; zero: as many as there are.
+	Connections uint32
 }
 
 // Uplink leads to one VPC's namespace.

@@ -407,10 +407,20 @@ func compileHost(h Host) table {
 	toUplink := rules(meta(expr.MetaKeyOIFNAME, reg1), in("uplinks"))
 	toPublic := rules(family(nfprotoIPv4), daddr(reg1), in("public"), accept())
 	filter := func(hook *nftables.ChainHook) *base { return &base{nftables.ChainTypeFilter, hook, 0, false} }
-	reasons := []string{"isolated", "linklocal", "spoof", "unasked"}
+	reasons := []string{"crowded", "isolated", "linklocal", "spoof", "unasked"}
+	var crowd []rule
+	if h.Connections > 0 {
+		crowd = []rule{
+			rules(fromUplink, ctState(stateNew), crowded("conns", expr.MetaKeyIIFNAME, h.Connections), drop("crowded")),
+			rules(toUplink, ctState(stateNew), crowded("conns", expr.MetaKeyOIFNAME, h.Connections), drop("crowded")),
+		}
+	}
 	t := table{
 		family: nftables.TableFamilyINet, name: h.Table, counters: reasons,
-		sets: []set{uplinks, sources, public, prefixSet("ranges", ranges)},
+		sets: []set{
+			uplinks, sources, public, prefixSet("ranges", ranges),
+			{name: "conns", key: ifnameKey, dynamic: true, skeleton: true},
+		},
 	}
 	for _, r := range reasons {
 		t.sets = append(t.sets, dropped(r))
@@ -421,15 +431,16 @@ func compileHost(h Host) table {
 			rules(fromUplink, ctState(stateEstablished), accept()),
 			rules(fromUplink, drop("isolated")),
 		}, true},
-		chain{"forward", filter(nftables.ChainHookForward), []rule{
+		chain{"forward", filter(nftables.ChainHookForward), slices.Concat([]rule{
 			rules(fromUplink, family(nfprotoIPv4), toLinkLocal(), drop("linklocal")),
 			rules(fromUplink, family(nfprotoIPv4), meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), notIn("sources"), drop("spoof")),
+		}, crowd, []rule{
 			rules(toUplink, toPublic), // also from another VPC, or the same
 			rules(toUplink, ctState(stateEstablished), accept()),
 			rules(fromUplink, toUplink, drop("isolated")), // one VPC to another
 			rules(fromUplink, accept()),
 			rules(toUplink, drop("unasked")),
-		}, true},
+		}), true},
 		chain{"post", &base{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, false}, []rule{
 			// Also towards an uplink: a namespace takes no packet from its own address.
 			rules(family(nfprotoIPv4), saddr(reg1), in("ranges"), rule{&expr.Masq{}}),
