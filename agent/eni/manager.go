@@ -6,14 +6,18 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/agent/dhcp"
 	"github.com/ichiro-metal/ichiro/agent/firewall"
 	"github.com/ichiro-metal/ichiro/agent/link"
+	"github.com/ichiro-metal/ichiro/agent/presence"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
@@ -24,14 +28,20 @@ type Manager struct {
 	links  *link.Links
 	dhcp   *dhcp.Server
 	ipv6   configurers
-	stale  chan struct{} // somebody else has changed something
-	moved  chan struct{} // an Apply may have made or dropped namespaces
 
-	one      sync.Mutex                 // one Apply at a time: it guards the kernel, and so is held over I/O
-	last     *Config                    // guarded by one
-	told     map[string]servedHosts     // guarded by one: by network, what the DHCP server answers
-	cuts     map[string]firewall.Config // guarded by one: by network, the rules that its connections have been judged by
-	compiler *compiler                  // guarded by one
+	presence *presence.Server
+
+	connections uint32        // that the root namespace tracks of one VPC; zero: all
+	stale       chan struct{} // somebody else has changed something
+	moved       chan struct{} // an Apply may have made or dropped namespaces
+
+	one      sync.Mutex                  // one Apply at a time: it guards the kernel, and so is held over I/O
+	last     *Config                     // guarded by one
+	told     map[string]servedHosts      // guarded by one: by network, what the DHCP server answers
+	cuts     map[string]firewall.Config  // guarded by one: by network, the rules that its connections have been judged by
+	compiler *compiler                   // guarded by one
+	missing  map[string][]netip.Addr     // guarded by one: by namespace, addresses that guests do not have
+	led      map[string][]firewall.Moved // guarded by one: by network, what has been logged of them
 	host     *firewall.Rules
 	rules    map[*link.Space]*firewall.Rules // guarded by mu too
 
@@ -47,15 +57,31 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 	}
 	return &Manager{
 		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), ipv6: newConfigurers(log), cuts: map[string]firewall.Config{},
+		connections: share(), presence: presence.New(), missing: map[string][]netip.Addr{}, led: map[string][]firewall.Moved{},
 		compiler: newCompiler(), host: firewall.NewRules(nil), rules: map[*link.Space]*firewall.Rules{},
 		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}, nil
+}
+
+// share is an eighth of the connections that the kernel tracks in a namespace, which its limit is for: the others of the
+// host, and the host itself, must find room whatever one VPC does. It is zero where nothing is known of a limit.
+func share() uint32 {
+	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
+	if err != nil {
+		return 0
+	}
+	most, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(most / 8)
 }
 
 // Close lets go of sockets and namespaces. Guests keep their network; only DHCP is silent until a successor comes.
 func (m *Manager) Close() {
 	m.dhcp.Close()
 	m.ipv6.close()
+	m.presence.Close()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.host.Close()
@@ -110,6 +136,9 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	if len(ranges) < len(plan.Link.Networks) { // what is taken away must be, whatever cannot be made
 		return errors.Join(late, m.filterSpaces(plan), m.forget(plan, released))
 	}
+	if err := m.lead(plan); err != nil {
+		return err
+	}
 	if err := m.filter(plan, ranges); err != nil {
 		return err
 	}
@@ -125,7 +154,7 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	indexes, err := m.links.Attach(plan.Link)
 	m.remember(want)
 	m.tell(plan)
-	return errors.Join(late, err, m.lease(plan, indexes))
+	return errors.Join(late, err, m.lease(plan, indexes), m.ask(plan, indexes))
 }
 
 // tell logs what strangers have changed and we have changed back.
@@ -179,7 +208,7 @@ func (m *Manager) drop(plan Plan) error {
 
 // filter sets the rules of every namespace and of the host.
 func (m *Manager) filter(plan Plan, ranges []link.Range) error {
-	host := firewall.Host{Table: m.prefix}
+	host := firewall.Host{Table: m.prefix, Connections: m.connections}
 	for _, r := range ranges {
 		n := slices.IndexFunc(plan.Link.Networks, func(n link.Network) bool { return n.Name == r.Network })
 		host.Uplinks = append(host.Uplinks, firewall.Uplink{Name: r.Veth, Range: r.Prefix, Public: plan.Link.Networks[n].Public})
@@ -338,6 +367,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer group.Wait()
 	group.Go(func() { _ = m.dhcp.Run(ctx) })
 	m.ipv6.run(ctx, &group)
+	group.Go(func() { _ = m.presence.Run(ctx) })
 	watched := map[waiter]context.CancelFunc{}
 	again := time.NewTimer(time.Hour)
 	again.Stop()
@@ -349,6 +379,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.watch(ctx, watched, &group)
 			continue
 		case <-m.stale:
+		case <-m.presence.Changed():
 		case <-again.C:
 		}
 		if err := m.repair(ctx); err != nil && ctx.Err() == nil {

@@ -100,6 +100,7 @@ var (
 	sentBytes      = describe("sent_bytes_total", "Bytes that an interface has sent from an address.", "vpc", "interface", "address")
 	droppedPackets = describe("dropped_packets_total", "Packets from or to an interface that the rules have dropped.", "vpc", "interface", "reason")
 	droppedBytes   = describe("dropped_bytes_total", "Bytes from or to an interface that the rules have dropped.", "vpc", "interface", "reason")
+	inGuest        = describe("address_in_guest", "1 if the guest has a further address of an interface, 0 if packets for it go to the first one.", "vpc", "interface", "address")
 	events         = describe("events_total", "What DHCP has done, and what the rules have dropped in all.", "event")
 )
 
@@ -109,7 +110,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 
 // Describe is the prometheus.Collector's.
 func (m *Manager) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{sentPackets, sentBytes, droppedPackets, droppedBytes, events} {
+	for _, d := range []*prometheus.Desc{sentPackets, sentBytes, droppedPackets, droppedBytes, inGuest, events} {
 		to <- d
 	}
 }
@@ -127,6 +128,18 @@ func (m *Manager) Collect(to chan<- prometheus.Metric) {
 		for _, d := range a.Dropped {
 			count(droppedPackets, d.Packets, a.Network, string(a.Interface), d.Reason)
 			count(droppedBytes, d.Bytes, a.Network, string(a.Interface), d.Reason)
+		}
+	}
+	m.mu.Lock()
+	interfaces := m.applied.Interfaces
+	m.mu.Unlock()
+	for _, i := range interfaces {
+		for _, a := range m.known(i) {
+			has := 1.
+			if a.Missing {
+				has = 0
+			}
+			to <- prometheus.MustNewConstMetric(inGuest, prometheus.GaugeValue, has, string(i.VPC), string(i.ID), a.Addr.String())
 		}
 	}
 	for event, n := range m.Counters() {

@@ -31,7 +31,7 @@ func metered(t *testing.T, m *Manager) map[string]float64 {
 					name += " " + l.GetValue()
 				}
 			}
-			got[name] = x.GetCounter().GetValue()
+			got[name] = x.GetCounter().GetValue() + x.GetGauge().GetValue()
 		}
 	}
 	return got

@@ -100,3 +100,37 @@ func dropsOf(c *nftables.Conn, t *nftables.Table, reason string, known func(stri
 }
 
 func nameOf(key []byte) string { return string(bytes.TrimRight(key, "\x00")) }
+
+// ReadMoved returns which addresses a namespace's rules lead to others; none where there are no rules.
+func ReadMoved(fd int) (from []netip.Addr, err error) {
+	c, err := dial(fd)
+	if err != nil {
+		return nil, err
+	}
+	defer c.CloseLasting()
+	tables, err := c.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return nil, fmt.Errorf("list tables: %w", err)
+	}
+	t := &nftables.Table{Name: "enat", Family: nftables.TableFamilyIPv4}
+	if !slices.ContainsFunc(tables, func(k *nftables.Table) bool { return k.Name == t.Name }) {
+		return nil, nil
+	}
+	sets, err := c.GetSets(t)
+	if err != nil {
+		return nil, fmt.Errorf("list maps: %w", err)
+	}
+	if !slices.ContainsFunc(sets, func(k *nftables.Set) bool { return k.Name == "moved" }) {
+		return nil, nil // an agent of another version made them
+	}
+	elements, err := c.GetSetElements(&nftables.Set{Table: t, Name: "moved"})
+	if err != nil {
+		return nil, fmt.Errorf("read map moved: %w", err)
+	}
+	for _, e := range elements {
+		if len(e.Key) == 4 {
+			from = append(from, netip.AddrFrom4([4]byte(e.Key)))
+		}
+	}
+	return from, nil
+}

@@ -115,6 +115,7 @@ func ctStatus() rule { return rule{&expr.Ct{Key: expr.CtKeySTATUS, Register: reg
 
 const (
 	stateInvalid     = expr.CtStateBitINVALID
+	stateNew         = expr.CtStateBitNEW
 	stateEstablished = expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED
 )
 
@@ -132,6 +133,14 @@ func perInterface(set string, key expr.MetaKey) rule {
 	return rules(meta(key, reg1), rule{&expr.Dynset{
 		SrcRegKey: reg1, SetName: set, Operation: 1, // NFT_DYNSET_OP_UPDATE
 		Exprs: []expr.Any{&expr.Counter{}},
+	}})
+}
+
+// crowded matches a connection beyond so many of the interface that the key names; the set remembers which there are.
+func crowded(set string, key expr.MetaKey, most uint32) rule {
+	return rules(meta(key, reg1), rule{&expr.Dynset{
+		SrcRegKey: reg1, SetName: set, Operation: 0, // NFT_DYNSET_OP_ADD
+		Exprs: []expr.Any{&expr.Connlimit{Count: most, Flags: expr.NFT_CONNLIMIT_F_INV}},
 	}})
 }
 

@@ -42,7 +42,11 @@ type Config struct {
 	Subnets    []Subnet       // those of the interfaces
 	Interfaces []Interface
 	Groups     []Group // all groups that an interface is in or a rule names
+	Moved      []Moved // in order of From
 }
+
+// Moved leads what is for one address of an interface to its first one: the guest does not know the other.
+type Moved struct{ From, To netip.Addr }
 
 // Service is what guests may ask at an address of the host, by TCP or UDP.
 type Service struct {
@@ -115,6 +119,8 @@ type Rule struct {
 type Host struct {
 	Table   string
 	Uplinks []Uplink
+	// The namespace tracks at most so many connections of one uplink, in either direction; zero: as many as there are.
+	Connections uint32
 }
 
 // Uplink leads to one VPC's namespace.

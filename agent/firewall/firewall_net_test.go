@@ -142,7 +142,7 @@ func TestTheRulesReadAsAHumanWouldWriteThem(t *testing.T) {
 		name := strings.ReplaceAll(table, " ", "-") + ".nft"
 		golden(t, name, list(t, n, append([]string{"-s", "list", "table"}, strings.Fields(table)...)...))
 	}
-	if _, err := ApplyHost(Host{Table: "icgolden", Uplinks: []Uplink{
+	if _, err := ApplyHost(Host{Table: "icgolden", Connections: 32768, Uplinks: []Uplink{
 		{Name: "icgolden-1", Range: netip.MustParsePrefix("100.64.0.0/31"), Public: addrs("203.0.113.12")},
 		{Name: "icgolden-2", Range: netip.MustParsePrefix("100.64.0.4/31")},
 	}}); err != nil {

@@ -75,10 +75,24 @@ func (j *Judge) Allows(f Flow) bool {
 	} else if j.vpc(f.Source.Addr()) && !j.local(f.Source.Addr()) {
 		return false
 	}
-	if f.Destination.Addr() != peer.Addr() && j.public[f.Destination.Addr()] != peer.Addr() {
+	if !j.leads(f.Destination.Addr(), peer.Addr()) {
 		return false
 	}
 	return j.admits(f, peer)
+}
+
+// leads reports whether what is for one address is, or has been, for the other: as the private one of a public one, or
+// because a guest did not know the one and has it as its first. What was led there stays there when the guest gets to
+// know it.
+func (j *Judge) leads(to, peer netip.Addr) bool {
+	if private, ok := j.public[to]; ok {
+		to = private
+	}
+	if to == peer {
+		return true
+	}
+	i := j.owners[to]
+	return i != nil && i.Addresses[0] == peer
 }
 
 // admits reports whether the groups of the destination, if it is a guest, let the flow in.

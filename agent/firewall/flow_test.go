@@ -108,6 +108,29 @@ func TestTheJudgeKnowsWhatTheRulesLetIn(t *testing.T) {
 	}
 }
 
+// Whether the guest knows the address now or not: what was led elsewhere stays there.
+func TestTheJudgeKnowsWhatIsLedToTheFirstAddress(t *testing.T) {
+	cfg := judgedConfig()
+	first, further := cfg.Interfaces[0].Addresses[0], netip.MustParseAddr("10.0.0.200")
+	cfg.Interfaces[0].Addresses = []netip.Addr{first, further}
+	cfg.Interfaces[0].Public = append(cfg.Interfaces[0].Public, Public{netip.MustParseAddr("203.0.113.77"), further})
+	judge := NewJudge(cfg, netip.MustParseAddr("100.64.0.1"))
+	for name, c := range map[string]struct {
+		flow Flow
+		want bool
+	}{
+		"from inside":                      {flow(1, "10.0.0.30:0", "10.0.0.200:0").at(first.String() + ":0"), true},
+		"from outside":                     {flow(6, "192.0.2.1:999", "203.0.113.77:443").at(first.String() + ":443"), true},
+		"from outside to a closed port":    {flow(6, "192.0.2.1:999", "203.0.113.77:22").at(first.String() + ":22"), false},
+		"the first to the further address": {flow(1, "10.0.0.30:0", first.String()+":0").at("10.0.0.200:0"), false},
+		"to another interface":             {flow(6, "10.0.1.10:999", "10.0.0.200:8080").at("10.0.0.11:8080"), false},
+	} {
+		if got := judge.Allows(c.flow); got != c.want {
+			t.Errorf("%s: got %v, want %v", name, got, c.want)
+		}
+	}
+}
+
 func TestOnlyWhatTakesAwayNarrows(t *testing.T) {
 	cases := map[string]struct {
 		change func(*Config)

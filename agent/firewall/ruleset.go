@@ -342,11 +342,21 @@ func compileARP(who speakers) table {
 // compileNAT decides the table of addresses. A guest that asks for a public address of its own VPC leaves and comes
 // back by the uplink, as through an internet gateway: so its peer's groups see who it is outside.
 func compileNAT(cfg Config) table {
+	moved := set{name: "moved", key: addressKey, isMap: true, data: nftables.TypeIPAddr, skeleton: true}
+	to := make(map[netip.Addr]netip.Addr, len(cfg.Moved))
+	for _, m := range cfg.Moved {
+		to[m.From] = m.To
+		moved.elements = append(moved.elements, element{key: m.From.AsSlice(), value: m.To.AsSlice()})
+	}
 	dn := set{name: "dn", key: addressKey, isMap: true, data: nftables.TypeIPAddr, skeleton: true}
 	sn := set{name: "sn", key: addressKey, isMap: true, data: nftables.TypeIPAddr, skeleton: true}
 	for _, i := range cfg.Interfaces {
 		for _, p := range i.Public {
-			dn.elements = append(dn.elements, element{key: p.Public.AsSlice(), value: p.Private.AsSlice()})
+			private := p.Private
+			if first, ok := to[private]; ok {
+				private = first
+			}
+			dn.elements = append(dn.elements, element{key: p.Public.AsSlice(), value: private.AsSlice()})
 			sn.elements = append(sn.elements, element{key: p.Private.AsSlice(), value: p.Public.AsSlice()})
 		}
 	}
@@ -365,10 +375,12 @@ func compileNAT(cfg Config) table {
 	}
 	return table{
 		family: nftables.TableFamilyIPv4, name: "enat",
-		sets: append([]set{dn, sn, vNAT, prefixSet("nat_subnets", masqueraded)}, r.sets...),
+		sets: append([]set{dn, sn, moved, vNAT, prefixSet("nat_subnets", masqueraded)}, r.sets...),
 		chains: append([]chain{
 			{"pre", &base{nftables.ChainTypeNAT, nftables.ChainHookPrerouting, -100, false}, []rule{
 				rules(iifgroup(groupUplink), daddr(reg1), translate("dn", expr.NATTypeDestNAT)),
+				rules(iifgroup(groupUplink), accept()), // or a private address would look as if it had been translated
+				rules(daddr(reg1), translate("moved", expr.NATTypeDestNAT)),
 			}, true},
 			{"post", &base{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, false}, post, true},
 		}, r.chains...),
@@ -395,10 +407,20 @@ func compileHost(h Host) table {
 	toUplink := rules(meta(expr.MetaKeyOIFNAME, reg1), in("uplinks"))
 	toPublic := rules(family(nfprotoIPv4), daddr(reg1), in("public"), accept())
 	filter := func(hook *nftables.ChainHook) *base { return &base{nftables.ChainTypeFilter, hook, 0, false} }
-	reasons := []string{"isolated", "linklocal", "spoof", "unasked"}
+	reasons := []string{"crowded", "isolated", "linklocal", "spoof", "unasked"}
+	var crowd []rule
+	if h.Connections > 0 {
+		crowd = []rule{
+			rules(fromUplink, ctState(stateNew), crowded("conns", expr.MetaKeyIIFNAME, h.Connections), drop("crowded")),
+			rules(toUplink, ctState(stateNew), crowded("conns", expr.MetaKeyOIFNAME, h.Connections), drop("crowded")),
+		}
+	}
 	t := table{
 		family: nftables.TableFamilyINet, name: h.Table, counters: reasons,
-		sets: []set{uplinks, sources, public, prefixSet("ranges", ranges)},
+		sets: []set{
+			uplinks, sources, public, prefixSet("ranges", ranges),
+			{name: "conns", key: ifnameKey, dynamic: true, skeleton: true},
+		},
 	}
 	for _, r := range reasons {
 		t.sets = append(t.sets, dropped(r))
@@ -409,15 +431,16 @@ func compileHost(h Host) table {
 			rules(fromUplink, ctState(stateEstablished), accept()),
 			rules(fromUplink, drop("isolated")),
 		}, true},
-		chain{"forward", filter(nftables.ChainHookForward), []rule{
+		chain{"forward", filter(nftables.ChainHookForward), slices.Concat([]rule{
 			rules(fromUplink, family(nfprotoIPv4), toLinkLocal(), drop("linklocal")),
 			rules(fromUplink, family(nfprotoIPv4), meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), notIn("sources"), drop("spoof")),
+		}, crowd, []rule{
 			rules(toUplink, toPublic), // also from another VPC, or the same
 			rules(toUplink, ctState(stateEstablished), accept()),
 			rules(fromUplink, toUplink, drop("isolated")), // one VPC to another
 			rules(fromUplink, accept()),
 			rules(toUplink, drop("unasked")),
-		}, true},
+		}), true},
 		chain{"post", &base{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, 100, false}, []rule{
 			// Also towards an uplink: a namespace takes no packet from its own address.
 			rules(family(nfprotoIPv4), saddr(reg1), in("ranges"), rule{&expr.Masq{}}),

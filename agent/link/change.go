@@ -12,9 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// netconfIndex is NETCONFA_IFINDEX of linux/netconf.h.
-const netconfIndex = 1
-
 // kindOf is what a notice is about.
 type kindOf string
 
@@ -47,6 +44,7 @@ type change struct {
 	table   uint32       // route: not the local one
 	through int          // host route of the main table: its link
 	lasting bool         // neighbour: permanent
+	off, on settings     // of a link that should be a tap: not as they should be, and so
 }
 
 func (c change) key() string { return fmt.Sprint(c.kind, " ", c.index, " ", c.table, " ", c.prefix) }
@@ -90,12 +88,7 @@ func parseChange(m notice.Message) (c change, ok bool) {
 		return c, len(m.Data) >= nl.SizeofTcMsg && c.queue(m.Data)
 	case unix.RTM_NEWNETCONF:
 		c.kind = ofSettings
-		for kind, v := range m.Attributes(4) { // struct netconfmsg is one byte, filled up to four
-			if kind == netconfIndex && len(v) == 4 {
-				c.index = int(int32(binary.NativeEndian.Uint32(v)))
-			}
-		}
-		return c, len(m.Data) >= 1 && m.Data[0] == unix.AF_INET
+		return c, len(m.Data) >= 1 && m.Data[0] == unix.AF_INET && c.settings(m)
 	}
 	return c, false
 }
@@ -207,7 +200,11 @@ func (m *memory) contradicts(c change, inside bool) string {
 		if (shaper || m.expected[c.index].Shaper.Name != "") && (c.gone || !inside) {
 			return c.String()
 		}
-	case ofAddress, ofRule, ofSettings:
+	case ofSettings:
+		if _, tap := m.expected[c.index]; tap && c.off != 0 || !tap && !inside {
+			return c.String()
+		}
+	case ofAddress, ofRule:
 		if !inside {
 			return c.String()
 		}

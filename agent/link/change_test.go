@@ -53,7 +53,9 @@ func TestOnlyWhatMakesTheMemoryUntrueContradictsIt(t *testing.T) {
 		{"a shaper's link goes down", change{kind: ofLink, index: 11, name: "uabc", shaper: true}, true, true},
 		{"a shaper's link is told again", change{kind: ofLink, index: 11, name: "uabc", shaper: true, up: true}, false, false},
 		{"a link like a shaper's appears", change{kind: ofLink, index: 20, name: "uxyz", shaper: true, up: true}, true, false},
-		{"a setting is changed", change{kind: ofSettings, index: 7}, true, false},
+		{"a setting of the namespace is changed", change{kind: ofSettings, index: -1, off: 4}, true, false},
+		{"a tap's setting is changed", change{kind: ofSettings, index: 7, off: 8}, true, true},
+		{"a tap's setting is set to what it is", change{kind: ofSettings, index: 7, on: 8}, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := m.contradicts(c.c, false); (got != "") != c.outside {

@@ -111,6 +111,7 @@ func (s *Space) listen(inside bool) {
 	last := map[string]change{} // of each object: what was in between does not matter any more
 	lost := s.notices.Drain(func(m notice.Message) {
 		if c, ok := parseChange(m); ok {
+			s.note(c)
 			last[c.key()] = c
 		}
 	})
@@ -123,11 +124,11 @@ func (s *Space) listen(inside bool) {
 	}
 	for _, c := range last {
 		why := s.memory.contradicts(c, inside)
+		if _, tap := s.memory.expected[c.index]; tap && c.kind == ofSettings && s.off[c.index] == 0 {
+			continue // it is right again, by us or by a stranger
+		}
 		if why == "" {
 			continue
-		}
-		if c.kind == ofSettings {
-			s.retune[c.index] = true
 		}
 		if by := notice.Sender(c.port); by != "" {
 			why += " by " + by
@@ -277,7 +278,6 @@ func (s *Space) recall(want Network, up Range, at map[string]int, shapes *shapes
 	for _, t := range want.Taps {
 		m.expected[at[t.Name]] = t
 	}
-	clear(s.retune)
 	s.memory, s.stale = m, false
 	s.listen(true) // may find that somebody came in between: stale again
 }

@@ -34,7 +34,7 @@ type Space struct {
 	memory  *memory             // nil: the kernel must be read
 	stale   bool                // somebody has changed what the last Attach left
 	blame   []string            // what made the memory doubtful
-	retune  map[int]bool        // links whose settings somebody has changed
+	off     map[int]settings    // of links: what is not as a tap should have it
 	owed    map[netip.Addr]bool // addresses taken away whose connections are not forgotten yet
 
 	mu     sync.RWMutex // held over f in With: a descriptor must not become another file's meanwhile
@@ -59,6 +59,9 @@ func (s *Space) Closed() bool {
 	defer s.mu.RUnlock()
 	return s.closed
 }
+
+// Name is the namespace's, as ip(8) shows it.
+func (s *Space) Name() string { return s.name }
 
 // ID tells a namespace from another that had or will have its name.
 func (s *Space) ID() uint64 { return s.id }
@@ -182,7 +185,7 @@ func openSpace(name string) (*Space, error) {
 		raw.Close()
 		return nil, fmt.Errorf("identify namespace %s: %w", name, err)
 	}
-	return &Space{name: name, id: st.Ino, file: f, h: h, raw: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: raw}}, retune: map[int]bool{}, owed: map[netip.Addr]bool{}}, nil
+	return &Space{name: name, id: st.Ino, file: f, h: h, raw: map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: raw}}, off: map[int]settings{}, owed: map[netip.Addr]bool{}}, nil
 }
 
 func deleteSpace(name string) error {

@@ -300,7 +300,7 @@ func (s *Space) attach(want Network, up Range) (map[string]int, error) {
 func (s *Space) attachFull(want Network) (at map[string]int, shapes *shapes, err error) {
 	v, err := s.look()
 	if err == nil {
-		err = s.queues(&v, want)
+		err = errors.Join(s.queues(&v, want), s.readSettings())
 	}
 	if err != nil {
 		return nil, nil, err
@@ -352,9 +352,16 @@ func renamed(l netlink.Link) bool { return string(l.Attrs().HardwareAddr) != str
 func (s *Space) tune(t Tap, l netlink.Link) error {
 	a := l.Attrs()
 	up := a.Flags&net.FlagUp != 0
-	if !up || s.retune[a.Index] {
+	if !up || s.off[a.Index] != 0 {
+		forwards := s.off[a.Index]&(1<<netconfForwarding) == 0 // a new link does, as its namespace
+		delete(s.off, a.Index)
 		conf, neigh := "ipv4/conf/"+t.Name+"/", "ipv4/neigh/"+t.Name+"/"
 		err := s.Do(func() error {
+			if !forwards {
+				if err := write([][2]string{{conf + "forwarding", "1"}}); err != nil {
+					return err
+				}
+			}
 			return write([][2]string{
 				{conf + "proxy_arp", "1"},
 				{conf + "rp_filter", "0"}, // the identity set is stricter than a reverse path check

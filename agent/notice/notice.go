@@ -154,15 +154,25 @@ func (s *Socket) split(b []byte, see func(Message)) {
 
 // Await blocks until there is something to drain, or ctx has ended or the socket is closed, which is an error.
 func (s *Socket) Await(ctx context.Context) error {
+	for {
+		err := s.await(ctx)
+		if !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
+			return errors.Join(ctx.Err(), err)
+		}
+		// The deadline was that of an earlier wait, which has ended otherwise.
+	}
+}
+
+func (s *Socket) await(ctx context.Context) error {
+	_ = s.f.SetReadDeadline(time.Time{})
 	defer context.AfterFunc(ctx, func() { _ = s.f.SetReadDeadline(time.Unix(1, 0)) })()
-	err := s.raw.Read(func(fd uintptr) bool {
+	return s.raw.Read(func(fd uintptr) bool {
 		_, _, err := unix.Recvfrom(int(fd), nil, unix.MSG_DONTWAIT|unix.MSG_PEEK)
 		if errors.Is(err, unix.ENOBUFS) { // told once
 			s.lost.Store(true)
 		}
 		return !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR)
 	})
-	return errors.Join(ctx.Err(), err)
 }
 
 // Sender names the process that a request came from, as well as the kernel lets us know: the first netlink socket of a

@@ -16,6 +16,7 @@ import (
 type traffic struct {
 	sent    []string // "ADDRESS PACKETS packets BYTES bytes", in the order of the metrics
 	dropped []string // "REASON PACKETS"
+	missing []string // addresses that the guest does not have
 }
 
 // network writes a table of the network interfaces, from the metrics of the agent. A host without an agent has none.
@@ -29,14 +30,14 @@ func (l Layout) network(ctx context.Context, w io.Writer) {
 	if len(all) == 0 {
 		return
 	}
-	fmt.Fprintln(w, "\nINTERFACE\tSENT\tDROPPED")
+	fmt.Fprintln(w, "\nINTERFACE\tSENT\tDROPPED\tNOT IN THE GUEST")
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		t := all[id]
 		dropped := strings.Join(t.dropped, ", ")
 		if dropped == "" {
 			dropped = "nothing"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", id, strings.Join(t.sent, ", "), dropped)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", id, strings.Join(t.sent, ", "), dropped, strings.Join(t.missing, ", "))
 	}
 }
 
@@ -70,6 +71,10 @@ func readTraffic(metrics io.Reader) map[string]traffic {
 			t.sent = append(t.sent, fmt.Sprintf("%s: %s packets, %s bytes", labels["address"], packets[m[2]], whole(m[3])))
 		case "dropped_packets_total":
 			t.dropped = append(t.dropped, labels["reason"]+" "+whole(m[3]))
+		case "address_in_guest":
+			if whole(m[3]) == "0" {
+				t.missing = append(t.missing, labels["address"])
+			}
 		default:
 			continue
 		}

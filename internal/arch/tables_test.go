@@ -59,6 +59,7 @@ var rooms = map[string]int{
 	"agent/dhcp6":     engines,
 	"agent/unit":      engines,
 	"agent/neighbour": engines,
+	"agent/presence":  engines,
 	"agent/eni":       conductors,
 	"agent/host":      conductors,
 	"agent/door":      conductors,
