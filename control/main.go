@@ -142,7 +142,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := cluster.Bootstrap(ctx, client, account, o.zone); err != nil {
+	if err := cluster.Bootstrap(ctx, client, cluster.Default{Account: account, Zones: []string{o.zone}, Public: len(o.elastic) > 0}); err != nil {
 		return err
 	}
 	listener, err := o.open()

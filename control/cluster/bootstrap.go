@@ -48,9 +48,20 @@ func Name(ctx context.Context, c *store.Client) (Cloud, error) {
 	return Name(ctx, c)
 }
 
-// Bootstrap gives the account what EC2 gives a new one: a default VPC with a subnet, a security group and
-// an internet gateway. It does so once, whoever calls it and however often.
-func Bootstrap(ctx context.Context, c *store.Client, id cloud.AccountID, zone string) error {
+// Default says what default VPC an account gets.
+type Default struct {
+	Account cloud.AccountID
+	Options cloud.DHCPOptionsID
+	Zones   []string // with a subnet in each
+	// Public is that instances in these subnets get public addresses, as at EC2. It needs a pool of them: without one,
+	// guests reach the world under the host's address, and with a public one only as far as the network leads it back.
+	Public bool
+}
+
+// Bootstrap gives an account what EC2 gives a new one: a default VPC with its subnets, a security group and an internet
+// gateway; its DHCP options are made along with it. It does so once, whoever calls it and however often.
+func Bootstrap(ctx context.Context, c *store.Client, d Default) error {
+	id := d.Account
 	_, err := store.Get(ctx, c, accounts, id)
 	if err == nil {
 		return complete(ctx, c)
@@ -62,7 +73,8 @@ func Bootstrap(ctx context.Context, c *store.Client, id cloud.AccountID, zone st
 	t := store.NewTxn()
 	options := cloud.DHCPOptions{ID: newID[cloud.DHCPOptionsID](&ids, "dopt"), Account: id, DomainNameServers: []string{cloud.ProvidedDNS}}
 	store.Create(t, store.Options, options.ID, options)
-	v, err := FoundDefault(t, id, options.ID, []string{zone}, func(prefix string) string { return newID[string](&ids, prefix) })
+	d.Options = options.ID
+	v, err := FoundDefault(t, d, func(prefix string) string { return newID[string](&ids, prefix) })
 	if err == nil {
 		err = ids.err
 	}
@@ -78,17 +90,18 @@ func Bootstrap(ctx context.Context, c *store.Client, id cloud.AccountID, zone st
 }
 
 // FoundDefault adds a default VPC with a subnet in each zone, and an internet gateway. newID makes identifiers.
-func FoundDefault(t *store.Txn, id cloud.AccountID, options cloud.DHCPOptionsID, zones []string, newID func(prefix string) string) (cloud.VPC, error) {
-	v := cloud.NewDefaultVPC(id, newID)
-	v.DHCPOptions = options
+func FoundDefault(t *store.Txn, d Default, newID func(prefix string) string) (cloud.VPC, error) {
+	v := cloud.NewDefaultVPC(d.Account, newID)
+	v.DHCPOptions = d.Options
 	Found(t, v, newID)
-	store.Create(t, store.Gateways, v.Gateway, cloud.InternetGateway{ID: v.Gateway, Account: id, VPC: v.ID})
+	store.Create(t, store.Gateways, v.Gateway, cloud.InternetGateway{ID: v.Gateway, Account: d.Account, VPC: v.ID})
 	var subnets []cloud.Subnet
-	for _, zone := range zones {
+	for _, zone := range d.Zones {
 		s, err := v.NewDefaultSubnet(zone, subnets, newID)
 		if err != nil {
 			return v, err
 		}
+		s.MapPublicAddress = d.Public
 		store.Create(t, store.Subnets, s.ID, s)
 		subnets = append(subnets, s)
 	}

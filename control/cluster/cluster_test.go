@@ -475,7 +475,7 @@ func TestBootstrapHappensOnceWhoeverCalls(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			if err := cluster.Bootstrap(t.Context(), c, account, "z"); err != nil {
+			if err := cluster.Bootstrap(t.Context(), c, cluster.Default{Account: account, Zones: []string{"z"}}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -490,7 +490,7 @@ func TestBootstrapHappensOnceWhoeverCalls(t *testing.T) {
 	if _, err := c.Commit(t.Context(), del); err != nil {
 		t.Fatal(err)
 	}
-	if err := cluster.Bootstrap(t.Context(), c, account, "z"); err != nil {
+	if err := cluster.Bootstrap(t.Context(), c, cluster.Default{Account: account, Zones: []string{"z"}}); err != nil {
 		t.Fatal(err)
 	}
 	if l, _ = store.List(t.Context(), c, store.VPCs, store.Range{}); len(l.Objects) != 0 {
@@ -500,6 +500,19 @@ func TestBootstrapHappensOnceWhoeverCalls(t *testing.T) {
 
 // Each host is told whose wishes it has, a host of another cloud is given nothing to run, and a process under which the
 // store was emptied does not say in the new one that nothing is wished for.
+func TestADefaultSubnetGivesPublicAddressesWhereThereAreSome(t *testing.T) {
+	for _, public := range []bool{false, true} {
+		c := storetest.New(t)
+		if err := cluster.Bootstrap(t.Context(), c, cluster.Default{Account: account, Zones: []string{"z", "y"}, Public: public}); err != nil {
+			t.Fatal(err)
+		}
+		l, err := store.List(t.Context(), c, store.Subnets, store.Range{})
+		if err != nil || len(l.Objects) != 2 || l.Objects[0].Value.MapPublicAddress != public || l.Objects[1].Value.MapPublicAddress != public {
+			t.Errorf("got %+v, %v, want two with %t", l.Objects, err, public)
+		}
+	}
+}
+
 func TestHostsAreToldTheirCloud(t *testing.T) {
 	w := newWorld(t)
 	w.write(func(t *store.Txn) {

@@ -132,7 +132,7 @@ func TestSixteenClients(t *testing.T) {
 	if n := len(h.all(t)) - before; n != 32 || len(at) != 32 {
 		t.Errorf("%d instances have %d addresses, want 32 each", n, len(at))
 	}
-	if n := len(h.keys(t, "ipam")); n != 32+before {
+	if n := len(h.private(t)); n != 32+before {
 		t.Errorf("the store holds %d addresses, want %d", n, 32+before)
 	}
 

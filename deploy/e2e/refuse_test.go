@@ -5,6 +5,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,12 @@ func (h *host) keys(t *testing.T, families ...string) []string {
 		}
 	}
 	return out
+}
+
+// private returns the keys of private addresses that somebody has.
+func (h *host) private(t *testing.T) []string {
+	t.Helper()
+	return slices.DeleteFunc(h.keys(t, "ipam"), func(k string) bool { return strings.HasPrefix(k, string(store.IPAMPrefix(store.PublicPool))) })
 }
 
 // everything is all that a launch could leave in the store.

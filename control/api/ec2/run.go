@@ -129,7 +129,7 @@ func (s *Service) checkLaunch(ctx context.Context, in *shape.RunInstancesInput) 
 		}
 		l.profile = &ref
 	}
-	if err := unbuilt(in); err != nil {
+	if err := errors.Join(unbuilt(in), creditSpecified(in.CreditSpecification, l.typ)); err != nil {
 		return nil, err
 	}
 	if l.nics, err = nics(in, l.typ, l.max); err != nil {

@@ -83,6 +83,7 @@ func (s *Service) actions() []api.Action {
 		api.Do("GetConsoleOutput", s.GetConsoleOutput, ro, on(func(in *shape.GetConsoleOutputInput) []string { return []string{in.InstanceId} })),
 		api.Do("DescribeInstanceAttribute", s.DescribeInstanceAttribute, ro, on(func(in *shape.DescribeInstanceAttributeInput) []string { return []string{in.InstanceId} })),
 		api.Do("ModifyInstanceAttribute", s.ModifyInstanceAttribute, on(func(in *shape.ModifyInstanceAttributeInput) []string { return []string{in.InstanceId} })),
+		api.Do("DescribeInstanceCreditSpecifications", s.DescribeInstanceCreditSpecifications, ro),
 		api.Do("DescribeInstanceTypes", s.DescribeInstanceTypes, ro),
 		api.Do("DescribeInstanceTypeOfferings", s.DescribeInstanceTypeOfferings, ro),
 		api.Do("RegisterImage", s.RegisterImage, api.Resource(func(*shape.RegisterImageInput) []string { return []string{"image/*"} })),

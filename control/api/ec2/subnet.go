@@ -104,6 +104,7 @@ func (s *Service) CreateDefaultSubnet(ctx context.Context, in *shape.CreateDefau
 		if made, err = o.Value.NewDefaultSubnet(zone, others, s.mint); err != nil {
 			return err
 		}
+		made.MapPublicAddress = len(s.Elastic) > 0
 		touch(t, store.VPCs, o)
 		store.Create(t, store.Subnets, made.ID, made)
 		return nil

@@ -42,7 +42,7 @@ type processes struct {
 
 func newProcesses(t *testing.T) *processes {
 	p := &processes{T: t, c: storetest.New(t), ctx: api.WithCaller(t.Context(), api.Identity{Account: "000000000000"})}
-	if err := cluster.Bootstrap(t.Context(), p.c, "000000000000", "r-1a"); err != nil {
+	if err := cluster.Bootstrap(t.Context(), p.c, cluster.Default{Account: "000000000000", Zones: []string{"r-1a"}}); err != nil {
 		t.Fatal(err)
 	}
 	vpcs, err := store.List(t.Context(), p.c, store.VPCs, store.Range{})

@@ -132,7 +132,7 @@ func (s *Service) CreateDefaultVpc(ctx context.Context, in *shape.CreateDefaultV
 			return err
 		}
 		store.RequireNothingNew(t, store.VPCs, snap.Rev())
-		v, err = cluster.FoundDefault(t, caller(ctx), options, zones, s.mint)
+		v, err = cluster.FoundDefault(t, cluster.Default{Account: caller(ctx), Options: options, Zones: zones, Public: len(s.Elastic) > 0}, s.mint)
 		return err
 	})
 	return &shape.CreateDefaultVpcOutput{Vpc: ptr(s.vpcShape(v))}, err

@@ -228,12 +228,14 @@ func TestTheDefaultVPCIsMadeAnew(t *testing.T) {
 	if _, code := try(r, r.CreateDefaultSubnet, shape.CreateDefaultSubnetInput{AvailabilityZone: "r-1a"}); code != "DefaultVpcDoesNotExist" {
 		t.Errorf("got %q", code)
 	}
+	r.Elastic = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/30")}
 	now := do(r, r.CreateDefaultVpc, shape.CreateDefaultVpcInput{}).Vpc
 	if now.CidrBlock != "172.31.0.0/16" || !yes(now.IsDefault) || now.DhcpOptionsId != was.DhcpOptionsId {
 		t.Errorf("got %+v", now)
 	}
-	if n := len(do(r, r.DescribeSubnets, shape.DescribeSubnetsInput{Filters: filter("default-for-az", "true")}).Subnets); n != 2 {
-		t.Errorf("got %d subnets, want one in each of two zones", n)
+	subnets := do(r, r.DescribeSubnets, shape.DescribeSubnetsInput{Filters: filter("default-for-az", "true")}).Subnets
+	if len(subnets) != 2 || !yes(subnets[0].MapPublicIpOnLaunch) || !yes(subnets[1].MapPublicIpOnLaunch) || yes(subnet.MapPublicIpOnLaunch) {
+		t.Errorf("got %+v, want one in each of two zones, with public addresses now that there are some", subnets)
 	}
 	routes := do(r, r.DescribeRouteTables, shape.DescribeRouteTablesInput{Filters: filter("vpc-id", now.VpcId)}).RouteTables[0].Routes
 	if len(routes) != 2 || routes[1].State != "active" || !strings.HasPrefix(routes[1].GatewayId, "igw-") {
