@@ -50,6 +50,8 @@ type set struct {
 	forget   time.Duration // of a dynamic set: how long an element stays that nobody uses. A full set takes no more
 	skeleton bool
 	elements []element
+	// Of addresses there are thousands in a group: they become elements where they make a difference.
+	addresses []netip.Addr
 }
 
 // element has inclusive ends; end is nil in a set without intervals.
@@ -470,15 +472,20 @@ func prefixSet(name string, prefixes []netip.Prefix) set {
 	return s
 }
 
+// addressSet is a set of addresses, each there once.
 func addressSet(name string, addrs []netip.Addr, skeleton bool) set {
-	s := set{name: name, key: addressKey, skeleton: skeleton, elements: make([]element, 0, len(addrs))}
+	return set{name: name, key: addressKey, skeleton: skeleton, addresses: addrs}
+}
+
+func ofAddresses(addrs []netip.Addr) []element {
+	elements := make([]element, 0, len(addrs))
 	keys := make(keys, 0, 4*len(addrs))
 	for _, a := range addrs {
 		from := len(keys)
 		keys = append(keys, a.AsSlice()...)
-		s.elements = append(s.elements, element{key: keys.cut(from)})
+		elements = append(elements, element{key: keys.cut(from)})
 	}
-	return s
+	return elements
 }
 
 func serviceSet(services []Service) set {
