@@ -50,7 +50,7 @@ func (v *vpc) beside(known wish) (had, wanted []table) {
 }
 
 // of compiles the wish as if it had only these interfaces.
-func (v *vpc) of(some []Interface) []table {
+func (v *vpc) of(some []*Interface) []table {
 	c := v.Config
 	c.Interfaces = some
 	ts := compile(c)
@@ -63,10 +63,10 @@ func (v *vpc) of(some []Interface) []table {
 // apart returns the interfaces that only one of two lists has, and of the common ones those that have a part in what these
 // give, with one of the rest for each list of groups, and each subnet of those that forward: by them the chains are asked
 // for that others still use.
-func apart(was, is []Interface) (before, after, common []Interface) {
+func apart(was, is []*Interface) (before, after, common []*Interface) {
 	from, endWas, endIs := delta.Middle(was, is, equalInterfaces)
 	instances := map[string]bool{}
-	for _, middle := range [][]Interface{was[from:endWas], is[from:endIs]} {
+	for _, middle := range [][]*Interface{was[from:endWas], is[from:endIs]} {
 		for _, i := range middle {
 			instances[i.Instance] = i.Instance != ""
 		}
@@ -74,9 +74,9 @@ func apart(was, is []Interface) (before, after, common []Interface) {
 	var last *Interface // neighbours are mostly of the same groups
 	asked := map[string]bool{}
 	var key []byte
-	for _, part := range [][]Interface{is[:from], is[endIs:]} {
+	for _, part := range [][]*Interface{is[:from], is[endIs:]} {
 		for k := range part {
-			i := &part[k]
+			i := part[k]
 			if !instances[i.Instance] {
 				if last != nil && !i.Unchecked && slices.Equal(i.Groups, last.Groups) {
 					continue
@@ -90,7 +90,7 @@ func apart(was, is []Interface) (before, after, common []Interface) {
 					last = i
 				}
 			}
-			common = append(common, *i)
+			common = append(common, i)
 		}
 	}
 	return was[from:endWas], is[from:endIs], common

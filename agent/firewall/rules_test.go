@@ -16,7 +16,7 @@ func many(n int) Config {
 	g := Group{ID: "sg-1", Out: []Rule{{Protocol: AnyProtocol, Prefix: anywhere}}}
 	for i := range n {
 		a := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-		c.Interfaces = append(c.Interfaces, Interface{Name: fmt.Sprintf("t%012x", i), MAC: [6]byte{2, 0, 0, 0, byte(i >> 8), byte(i)}, Addresses: []netip.Addr{a}, Groups: []string{"sg-1"}})
+		c.Interfaces = append(c.Interfaces, &Interface{Name: fmt.Sprintf("t%012x", i), MAC: [6]byte{2, 0, 0, 0, byte(i >> 8), byte(i)}, Addresses: []netip.Addr{a}, Groups: []string{"sg-1"}})
 		g.Members = append(g.Members, a)
 	}
 	c.Groups = []Group{g}
@@ -134,10 +134,10 @@ func newDice(seed uint64) *dice {
 	return d
 }
 
-func (d *dice) newInterface() Interface {
+func (d *dice) newInterface() *Interface {
 	d.n++
 	a := netip.AddrFrom4([4]byte{10, 0, byte(d.n & 1), byte(d.n)})
-	i := Interface{
+	i := &Interface{
 		Name: fmt.Sprintf("t%d", d.n), MAC: [6]byte{2, 0, 0, 0, 0, byte(d.n)}, Subnet: d.c.Subnets[d.n&1].ID, Addresses: []netip.Addr{a},
 		Instance: []string{"", "i-1", "i-2", "i-3"}[d.IntN(4)], Unchecked: d.IntN(4) == 0, Mark: uint32(d.n), Groups: d.groups(),
 	}
@@ -173,9 +173,13 @@ func (d *dice) roll() {
 		case k < 5:
 			d.c.Interfaces = slices.Delete(d.c.Interfaces, at, at+1)
 		case k < 7:
-			d.c.Interfaces[at].Groups = d.groups()
+			i := *d.c.Interfaces[at]
+			i.Groups = d.groups()
+			d.c.Interfaces[at] = &i
 		case k < 8:
-			d.c.Interfaces[at].Instance = []string{"", "i-1", "i-2"}[d.IntN(3)]
+			i := *d.c.Interfaces[at]
+			i.Instance = []string{"", "i-1", "i-2"}[d.IntN(3)]
+			d.c.Interfaces[at] = &i
 		case k < 9:
 			s := &d.c.Subnets[d.IntN(2)]
 			s.Routes, s.ACL = []Route{{Destination: anywhere, Internet: true}}, nil

@@ -130,11 +130,11 @@ func compileFilter(cfg Config, who speakers) table {
 	p, r := newProfiles(cfg.Groups), newRouting(cfg.Prefixes, family(nfprotoIPv4))
 	keys := make(keys, 0, n*(16+20))
 	for k := range cfg.Interfaces {
-		i := &cfg.Interfaces[k]
+		i := cfg.Interfaces[k]
 		name := keys.name(i.Name)
 		vIn.elements = append(vIn.elements, element{key: name, chain: p.profile("in", i.Groups)})
 		for _, s := range who.siblings.of(k) { // the groups are those of the address's owner
-			o := &cfg.Interfaces[s]
+			o := cfg.Interfaces[s]
 			out := p.profile("out", o.Groups)
 			for _, a := range o.Addresses {
 				vOut.elements = append(vOut.elements, element{key: keys.speaker(i.Name, a), chain: out})
@@ -180,7 +180,7 @@ func compileFilter(cfg Config, who speakers) table {
 // itself among them.
 type siblings [][]int
 
-func newSiblings(list []Interface) siblings {
+func newSiblings(list []*Interface) siblings {
 	first := make([]int, len(list)) // itself; one array for all
 	of, by := make(siblings, len(list)), map[string][]int{}
 	for k := range list {
@@ -211,9 +211,9 @@ func identities(cfg Config) speakers {
 	s := speakers{siblings: newSiblings(cfg.Interfaces), addresses: make([]element, 0, n)}
 	keys := make(keys, 0, n*identitySize)
 	for k := range cfg.Interfaces {
-		i := &cfg.Interfaces[k]
+		i := cfg.Interfaces[k]
 		for _, n := range s.siblings.of(k) {
-			o := &cfg.Interfaces[n]
+			o := cfg.Interfaces[n]
 			for _, a := range o.Addresses {
 				s.addresses = append(s.addresses, element{key: keys.identity(i, a)})
 			}
