@@ -15,6 +15,7 @@ import (
 	"github.com/ichiro-metal/ichiro/agent/firewall"
 	"github.com/ichiro-metal/ichiro/agent/link"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/delta"
 )
 
 // Plan is a Config in the terms of the engines.
@@ -148,9 +149,8 @@ func (n *compiled) assemble() {
 	rules.Groups = groups
 	n.errs = append(n.errs, groupErrs...)
 	for k, i := range rules.Interfaces { // the next plan must know this one's interfaces again
-		if p := *n.parts[k]; p.rule != i {
-			p.rule = i
-			n.parts[k] = &p
+		if was := n.parts[k]; was.rule != i {
+			n.parts[k] = &part{tap: was.tap, rule: i, host: was.host, ipv6: was.ipv6}
 		}
 	}
 	n.plan = Plan{Link: link.Config{Networks: []link.Network{network}}, Firewall: map[string]firewall.Config{name: rules}, DHCP: []Leases{leases}}
@@ -296,15 +296,43 @@ type group struct {
 	errs []error
 }
 
-// compileGroup translates a group, whose rules and members may change in the caller's hands.
-func compileGroup(g cloud.HostGroup) *group {
+// compileGroup translates a group, whose rules and members may change in the caller's hands. It may have been another
+// before.
+func compileGroup(g cloud.HostGroup, before *group) *group {
 	g.Members, g.Ingress, g.Egress = slices.Clone(g.Members), slices.Clone(g.Ingress), slices.Clone(g.Egress)
 	in, inErrs := compileRules(g.ID, g.Ingress)
 	egress, outErrs := compileRules(g.ID, g.Egress)
-	members := slices.Clone(g.Members)
-	slices.SortFunc(members, netip.Addr.Compare)
-	to := firewall.Group{ID: string(g.ID), In: in, Out: egress, Members: slices.Compact(members)}
+	to := firewall.Group{ID: string(g.ID), In: in, Out: egress, Members: sortMembers(g.Members, before)}
 	return &group{from: g, to: to, errs: append(inErrs, outErrs...)}
+}
+
+// sortMembers returns each member once, in order. Where few came or went there is no need to sort thousands.
+func sortMembers(members []netip.Addr, before *group) []netip.Addr {
+	const few = 16
+	if len(members) == 0 {
+		return nil
+	}
+	if before != nil {
+		was := []netip.Addr(before.from.Members)
+		from, endWas, endIs := delta.Middle(was, members, func(x, y *netip.Addr) bool { return *x == *y })
+		if gone, come := was[from:endWas], members[from:endIs]; len(gone) <= few && len(come) <= few {
+			sorted := append(make([]netip.Addr, 0, len(before.to.Members)+len(come)), before.to.Members...)
+			for _, a := range gone {
+				if n, ok := slices.BinarySearchFunc(sorted, a, netip.Addr.Compare); ok && !slices.Contains(members, a) {
+					sorted = slices.Delete(sorted, n, n+1)
+				}
+			}
+			for _, a := range come {
+				if n, ok := slices.BinarySearchFunc(sorted, a, netip.Addr.Compare); !ok {
+					sorted = slices.Insert(sorted, n, a)
+				}
+			}
+			return sorted
+		}
+	}
+	sorted := slices.Clone(members)
+	slices.SortFunc(sorted, netip.Addr.Compare)
+	return slices.Compact(sorted)
 }
 
 // chooseGroups returns the groups of a VPC that its interfaces are in, and those their rules name.

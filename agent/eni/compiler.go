@@ -169,10 +169,11 @@ func (n *compiled) own(v cloud.HostNetwork, before []*group) {
 	}
 	for k, g := range v.Groups {
 		var made *group
-		if k < len(before) && equalGroup(before[k].from, g) {
+		if k < len(before) && before[k].from.ID == g.ID {
 			made = before[k]
-		} else {
-			made = compileGroup(g)
+		}
+		if made == nil || !equalGroup(made.from, g) {
+			made = compileGroup(g, made)
 		}
 		n.groups = append(n.groups, made)
 		v.Groups[k] = made.from

@@ -129,4 +129,9 @@ func sameMembers(a, b []Group) bool {
 // tables of a host are few and short.
 func (h Host) tables() []table { return []table{compileHost(h)} }
 
-func (h Host) beside(known wish) (had, wanted []table) { return known.tables(), h.tables() }
+func (h Host) beside(known wish) (had, wanted []table) {
+	if reflect.DeepEqual(known, h) {
+		return nil, nil
+	}
+	return known.tables(), h.tables()
+}
