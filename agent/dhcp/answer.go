@@ -21,6 +21,8 @@ var none = [4]byte{}
 
 // answer writes the frame that answers a packet, or the message for a relay.
 func (n *responder) answer(in wire.Packet, out *wire.Answer, c *Counters) verdict {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	r := &n.request
 	if !r.parse(in.Data) {
 		c.Malformed.Add(1)

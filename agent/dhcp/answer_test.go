@@ -123,8 +123,12 @@ func TestAnswers(t *testing.T) {
 
 // respond is the frame that answers a packet, nil for silence.
 func respond(index int, packet []byte, c *Counters, hosts ...Host) []byte {
+	var list []*Host
+	for i := range hosts {
+		list = append(list, &hosts[i])
+	}
 	out := wire.Answer{Index: index, Data: make([]byte, 0, 1514)}
-	if compile(Network{Hosts: hosts}, nil).answer(wire.Packet{Index: index, Data: packet}, &out, c) != answered {
+	if compile(Network{Hosts: list}, nil).answer(wire.Packet{Index: index, Data: packet}, &out, c) != answered {
 		return nil
 	}
 	return out.Data

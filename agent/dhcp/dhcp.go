@@ -37,7 +37,7 @@ const (
 type Network struct {
 	Name   string
 	Enter  func(func() error) error // runs a function on a thread in the namespace
-	Hosts  []Host
+	Hosts  []*Host                  // not to be changed any more; no two have tap and MAC in common
 	Relays []Relay
 }
 

@@ -52,7 +52,7 @@ func TestARealClientGetsALeaseRenewsAndIsRefusedAnother(t *testing.T) {
 	h := guest
 	h.Index, _ = strconv.Atoi(strings.SplitN(side.IP("-o link show tap0"), ":", 2)[0])
 
-	s := serve(t, Network{Name: "one", Enter: side.Do, Hosts: []Host{h}})
+	s := serve(t, Network{Name: "one", Enter: side.Do, Hosts: []*Host{&h}})
 	ctx := context.Background()
 	c := dial(t, client)
 	lease, err := c.Request(ctx)

@@ -3,6 +3,7 @@ package dhcp
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"github.com/ichiro-metal/ichiro/agent/wire"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
+
+func hostOf(h Host) *Host { return &h }
 
 // rich is a guest that is told everything.
 func rich() Host {
@@ -125,7 +128,7 @@ func TestRelays(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			out := wire.Answer{Index: guest.Index, Data: make([]byte, 0, 1514)}
 			var counters Counters
-			verdict := compile(Network{Hosts: []Host{guest}, Relays: c.relays}, nil).answer(wire.Packet{Index: guest.Index, Data: c.packet}, &out, &counters)
+			verdict := compile(Network{Hosts: []*Host{&guest}, Relays: c.relays}, nil).answer(wire.Packet{Index: guest.Index, Data: c.packet}, &out, &counters)
 			if c.want == dhcpv4.MessageTypeNone {
 				if verdict != silent || counters.Ignored.Load() != 1 {
 					t.Errorf("verdict %d, counters %v", verdict, counters.Map())
@@ -158,7 +161,7 @@ func TestAnInformerIsAnsweredAtTheAddressThatItHas(t *testing.T) {
 }
 
 func TestAnswersCostNoMemory(t *testing.T) {
-	n := compile(Network{Hosts: []Host{rich()}}, nil)
+	n := compile(Network{Hosts: []*Host{hostOf(rich())}}, nil)
 	packet := ask(t, dhcpv4.MessageTypeRequest, wish("172.31.16.11"), dhcpv4.WithRequestedOptions(dhcpv4.OptionRouter, dhcpv4.OptionDomainName))
 	var c Counters
 	out := wire.Answer{Data: make([]byte, 0, 1514)}
@@ -172,7 +175,7 @@ func TestAnswersCostNoMemory(t *testing.T) {
 }
 
 func BenchmarkAnswer(b *testing.B) {
-	n := compile(Network{Hosts: []Host{rich()}}, nil)
+	n := compile(Network{Hosts: []*Host{hostOf(rich())}}, nil)
 	packet := ask(b, dhcpv4.MessageTypeDiscover)
 	var c Counters
 	buf := make([]byte, 0, 1514)
@@ -184,22 +187,24 @@ func BenchmarkAnswer(b *testing.B) {
 
 // One guest more among 4,000 is what an attachment costs here.
 func BenchmarkApply(b *testing.B) {
-	n := Network{Hosts: make([]Host, 4000)}
+	n := Network{Hosts: make([]*Host, 4001)}
 	for i := range n.Hosts {
-		n.Hosts[i] = rich()
-		n.Hosts[i].Index = i + 1
+		h := rich()
+		h.Index = i + 1
+		n.Hosts[i] = &h
 	}
+	less := Network{Hosts: slices.Clone(n.Hosts[:4000])}
 	r := compile(n, nil)
 	for b.Loop() {
-		r = compile(n, r)
+		r = compile(n, compile(less, r))
 	}
 }
 
 func TestWhatHasNotChangedIsNotWrittenAgain(t *testing.T) {
 	before := rich()
-	first := compile(Network{Hosts: []Host{before}}, nil)
+	first := compile(Network{Hosts: []*Host{&before}}, nil)
 	k := key{before.Index, before.MAC}
-	if second := compile(Network{Hosts: []Host{rich()}}, first); second.hosts[k] != first.hosts[k] {
+	if was := first.hosts[k]; compile(Network{Hosts: []*Host{hostOf(rich())}}, first).hosts[k] != was {
 		t.Error("the same host is written again")
 	}
 	for name, change := range map[string]func(*Host){
@@ -210,8 +215,40 @@ func TestWhatHasNotChangedIsNotWrittenAgain(t *testing.T) {
 	} {
 		h := rich()
 		change(&h)
-		if third := compile(Network{Hosts: []Host{h}}, first); third.hosts[k] == first.hosts[k] {
+		if was := first.hosts[k]; compile(Network{Hosts: []*Host{&h}}, first).hosts[k] == was {
 			t.Errorf("another %s is not noticed", name)
+		}
+	}
+}
+
+// The hosts that come and go are those that differ, and the answers are those of a responder that begins with them.
+func TestHostsComeAndGo(t *testing.T) {
+	dice := rand.New(rand.NewPCG(1, 2))
+	var r *responder
+	var list []*Host
+	for range 2000 {
+		list = slices.Clone(list)
+		at := dice.IntN(len(list) + 1)
+		switch {
+		case at == len(list) || dice.IntN(3) == 0:
+			h := rich()
+			h.Index = 1 + dice.IntN(1<<20)
+			list = slices.Insert(list, at, &h)
+		case dice.IntN(2) == 0:
+			list = slices.Delete(list, at, at+1)
+		default:
+			h := *list[at]
+			h.MTU++
+			list[at] = &h
+		}
+		r = compile(Network{Hosts: list}, r)
+		if len(r.hosts) != len(list) {
+			t.Fatalf("got %d hosts, want %d", len(r.hosts), len(list))
+		}
+		for _, h := range list {
+			if got := r.hosts[key{h.Index, h.MAC}]; got == nil || !got.of.equal(h) || got.mtu != h.MTU {
+				t.Fatalf("the host of tap %d is told something else", h.Index)
+			}
 		}
 	}
 }

@@ -33,7 +33,7 @@ func serveRelay(hosts int) error {
 	address := netip.MustParseAddr("10.64.1.0")
 	for i := range hosts {
 		mac := uint32(0x01020304 + i)
-		n.Hosts = append(n.Hosts, Host{
+		n.Hosts = append(n.Hosts, &Host{
 			Index: link.Index, MAC: [6]byte{0, 0x0c, byte(mac >> 24), byte(mac >> 16), byte(mac >> 8), byte(mac)}, Source: [6]byte(link.HardwareAddr),
 			Address: address, Subnet: netip.MustParsePrefix("10.64.0.0/16"), Router: netip.MustParseAddr("10.64.0.2"), Gateway: netip.MustParseAddr("10.64.0.2"),
 			MTU: 1500, Hostname: fmt.Sprintf("ip-%d", i), Domain: "ichiro-1.compute.internal", Resolvers: []netip.Addr{netip.MustParseAddr("10.64.0.2")},
@@ -64,7 +64,7 @@ func TestARelayIsAnsweredWhereItIs(t *testing.T) {
 	relay.IP("link set load up")
 	h := guest
 	h.Index, _ = strconv.Atoi(strings.SplitN(side.IP("-o link show relay"), ":", 2)[0])
-	serve(t, Network{Name: "relay", Enter: side.Do, Hosts: []Host{h}, Relays: []Relay{{h.Index, netip.MustParseAddr("10.64.0.1")}}})
+	serve(t, Network{Name: "relay", Enter: side.Do, Hosts: []*Host{&h}, Relays: []Relay{{h.Index, netip.MustParseAddr("10.64.0.1")}}})
 
 	var agent *net.UDPConn
 	err := relay.Do(func() (err error) {

@@ -4,8 +4,10 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/ichiro-metal/ichiro/agent/wire"
+	"github.com/ichiro-metal/ichiro/internal/delta"
 )
 
 // key is a guest's identity: where the request came from and which MAC it names.
@@ -16,25 +18,38 @@ type key struct {
 
 // responder is a network's answers. Its memory is reused from one request to the next.
 type responder struct {
+	mu      sync.Mutex // held while a request is answered, and while the hosts change
+	list    []*Host
 	hosts   map[key]*host
 	relays  map[Relay]bool
 	request request
 }
 
-// compile writes out what a network's hosts are told, but for what the last responder has already.
+// compile writes out what a network's hosts are told. The last responder becomes the new one: only what differs is
+// written, and a request is answered by what was, or by what is.
 func compile(n Network, last *responder) *responder {
-	r := &responder{hosts: make(map[key]*host, len(n.Hosts)), relays: map[Relay]bool{}}
-	for i := range n.Hosts {
-		h := &n.Hosts[i]
-		k := key{h.Index, h.MAC}
-		if last != nil {
-			if was := last.hosts[k]; was != nil && was.of.equal(h) {
-				r.hosts[k] = was // its memory goes along: both are used by the goroutine of the network
-				continue
-			}
-		}
-		r.hosts[k] = newHost(*h)
+	r := last
+	if r == nil {
+		r = &responder{hosts: make(map[key]*host, len(n.Hosts))}
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	from, endWas, endIs := delta.Middle(r.list, n.Hosts, func(a, b **Host) bool { return *a == *b || (*a).equal(*b) })
+	was := make(map[key]*host, endWas-from)
+	for _, h := range r.list[from:endWas] {
+		k := key{h.Index, h.MAC}
+		was[k] = r.hosts[k]
+		delete(r.hosts, k)
+	}
+	for _, h := range n.Hosts[from:endIs] {
+		k := key{h.Index, h.MAC}
+		if w := was[k]; w != nil && w.of.equal(h) {
+			r.hosts[k] = w
+		} else {
+			r.hosts[k] = newHost(h)
+		}
+	}
+	r.list, r.relays = n.Hosts, make(map[Relay]bool, len(n.Relays))
 	for _, relay := range n.Relays {
 		r.relays[relay] = true
 	}
@@ -46,7 +61,7 @@ const bootp = wire.EthernetSize + wire.IPv4Size + wire.UDPSize
 
 // host is a Host with its answer written out.
 type host struct {
-	of              Host
+	of              *Host
 	mac             [6]byte
 	address, router [4]byte
 	mtu             int
@@ -77,7 +92,7 @@ type selection struct {
 	options []byte
 }
 
-func newHost(h Host) *host {
+func newHost(h *Host) *host {
 	c := &host{of: h, mac: h.MAC, address: as4(h.Address), router: as4(h.Router), mtu: h.MTU}
 	b := wire.AppendEthernet(make([]byte, 0, bootp+offOptions), h.MAC, h.Source, wire.TypeIPv4)
 	b = append(b, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, wire.ProtocolUDP, 0, 0)
@@ -111,7 +126,7 @@ func as4(a netip.Addr) [4]byte {
 
 // options is what EC2 tells, and what a set of DHCP options or an operator adds to it. Option 108 (RFC 8925, do without
 // IPv4) is never among it, whoever asks: every interface has an IPv4 address.
-func options(h Host) (told []option) {
+func options(h *Host) (told []option) {
 	put := func(o option, v []byte) {
 		if len(v) == 0 {
 			return

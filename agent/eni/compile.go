@@ -15,6 +15,7 @@ import (
 	"github.com/ichiro-metal/ichiro/agent/firewall"
 	"github.com/ichiro-metal/ichiro/agent/link"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/delta"
 )
 
 // Plan is a Config in the terms of the engines.
@@ -28,7 +29,7 @@ type Plan struct {
 type Leases struct {
 	Network string
 	Taps    []string
-	Hosts   []dhcp.Host
+	Hosts   []*dhcp.Host
 	IPv6    Leases6
 }
 
@@ -103,8 +104,8 @@ func (n *compiled) part(i Interface) (*part, error) {
 	p := &part{}
 	n.used.take(i)
 	name, prefixes, mtu := TapName(i.ID), delegated(i), cmp.Or(i.MTU, DefaultMTU)
-	p.tap = link.Tap{Name: name, Alias: string(i.ID), MTU: mtu, Owner: i.Owner, Guest: mac, Addresses: i.Addresses, Prefixes: prefixes, Shaper: shaper(i)}
-	p.rule = firewall.Interface{
+	p.tap = &link.Tap{Name: name, Alias: string(i.ID), MTU: mtu, Owner: i.Owner, Guest: mac, Addresses: i.Addresses, Prefixes: prefixes, Shaper: shaper(i)}
+	p.rule = &firewall.Interface{
 		Name: name, MAC: mac, Subnet: string(i.Subnet), Instance: speaker(n.settings, i), Addresses: i.Addresses, Prefixes: prefixes,
 		Groups: texts(i.Groups), Mark: mark(i.ID), Unchecked: !i.SourceDestCheck,
 	}
@@ -127,11 +128,11 @@ func shaper(i Interface) link.Shaper {
 func (n *compiled) assemble() {
 	v, name := n.vpc, string(n.vpc.VPC.ID)
 	local, services := allow(Services(v.VPC))
-	network := link.Network{Name: name, Local: local, Closed: n.used.vpc, Taps: make([]link.Tap, len(n.parts))}
+	network := link.Network{Name: name, Local: local, Closed: n.used.vpc, Taps: make([]*link.Tap, len(n.parts))}
 	rules := firewall.Config{
-		Prefixes: n.used.vpc, Services: services, Interfaces: make([]firewall.Interface, len(n.parts)),
+		Prefixes: n.used.vpc, Services: services, Interfaces: make([]*firewall.Interface, len(n.parts)),
 	}
-	leases := Leases{Network: name, Taps: make([]string, len(n.parts)), Hosts: make([]dhcp.Host, len(n.parts)), IPv6: Leases6{Prefixes: blocks6(v.VPC)}}
+	leases := Leases{Network: name, Taps: make([]string, len(n.parts)), Hosts: make([]*dhcp.Host, len(n.parts)), IPv6: Leases6{Prefixes: blocks6(v.VPC)}}
 	for k := range n.parts {
 		p := n.parts[k]
 		network.Taps[k], rules.Interfaces[k], leases.Taps[k], leases.Hosts[k] = p.tap, p.rule, p.tap.Name, p.host
@@ -144,9 +145,14 @@ func (n *compiled) assemble() {
 	}
 	n.errs = append(n.errs, publish(n.real, &rules, &network)...)
 	n.errs = append(n.errs, compileSubnets(v, n.real, &rules, &network)...)
-	groups, groupErrs := compileGroups(v.VPC.ID, v.Groups, n.asked)
+	groups, groupErrs := chooseGroups(v.VPC.ID, n.groups, n.asked)
 	rules.Groups = groups
 	n.errs = append(n.errs, groupErrs...)
+	for k, i := range rules.Interfaces { // the next plan must know this one's interfaces again
+		if was := n.parts[k]; was.rule != i {
+			n.parts[k] = &part{tap: was.tap, rule: i, host: was.host, ipv6: was.ipv6}
+		}
+	}
 	n.plan = Plan{Link: link.Config{Networks: []link.Network{network}}, Firewall: map[string]firewall.Config{name: rules}, DHCP: []Leases{leases}}
 }
 
@@ -283,32 +289,78 @@ func parseMAC(s string) (mac [6]byte, err error) {
 	return [6]byte(b), nil
 }
 
-// compileGroups translates the groups of a VPC that its interfaces are in, and those their rules name.
-func compileGroups(vpc cloud.VPCID, groups []cloud.HostGroup, mine []*Interface) (out []firewall.Group, errs []error) {
+// group is a group as it was compiled last.
+type group struct {
+	from cloud.HostGroup
+	to   firewall.Group
+	errs []error
+}
+
+// compileGroup translates a group, whose rules and members may change in the caller's hands. It may have been another
+// before.
+func compileGroup(g cloud.HostGroup, before *group) *group {
+	g.Members, g.Ingress, g.Egress = slices.Clone(g.Members), slices.Clone(g.Ingress), slices.Clone(g.Egress)
+	in, inErrs := compileRules(g.ID, g.Ingress)
+	egress, outErrs := compileRules(g.ID, g.Egress)
+	to := firewall.Group{ID: string(g.ID), In: in, Out: egress, Members: sortMembers(g.Members, before)}
+	return &group{from: g, to: to, errs: append(inErrs, outErrs...)}
+}
+
+// sortMembers returns each member once, in order. Where few came or went there is no need to sort thousands.
+func sortMembers(members []netip.Addr, before *group) []netip.Addr {
+	const few = 16
+	if len(members) == 0 {
+		return nil
+	}
+	if before != nil {
+		was := []netip.Addr(before.from.Members)
+		from, endWas, endIs := delta.Middle(was, members, func(x, y *netip.Addr) bool { return *x == *y })
+		if gone, come := was[from:endWas], members[from:endIs]; len(gone) <= few && len(come) <= few {
+			sorted := append(make([]netip.Addr, 0, len(before.to.Members)+len(come)), before.to.Members...)
+			for _, a := range gone {
+				if n, ok := slices.BinarySearchFunc(sorted, a, netip.Addr.Compare); ok && !slices.Contains(members, a) {
+					sorted = slices.Delete(sorted, n, n+1)
+				}
+			}
+			for _, a := range come {
+				if n, ok := slices.BinarySearchFunc(sorted, a, netip.Addr.Compare); !ok {
+					sorted = slices.Insert(sorted, n, a)
+				}
+			}
+			return sorted
+		}
+	}
+	sorted := slices.Clone(members)
+	slices.SortFunc(sorted, netip.Addr.Compare)
+	return slices.Compact(sorted)
+}
+
+// chooseGroups returns the groups of a VPC that its interfaces are in, and those their rules name.
+func chooseGroups(vpc cloud.VPCID, groups []*group, mine []*Interface) (out []firewall.Group, errs []error) {
 	used := map[cloud.GroupID]bool{}
+	var last []cloud.GroupID // neighbours are mostly of the same groups
 	for _, i := range mine {
+		if slices.Equal(i.Groups, last) {
+			continue
+		}
+		last = i.Groups
 		for _, g := range i.Groups {
 			used[g] = true
 		}
 	}
 	for _, g := range groups {
-		if used[g.ID] {
-			for _, r := range slices.Concat(g.Ingress, g.Egress) {
+		if used[g.from.ID] {
+			for _, r := range slices.Concat(g.from.Ingress, g.from.Egress) {
 				if r.Group != "" {
 					used[r.Group] = true // only its members matter, its rules are not followed further
 				}
 			}
 		}
 	}
-	for _, g := range slices.SortedFunc(slices.Values(groups), func(a, b cloud.HostGroup) int { return cmp.Compare(a.ID, b.ID) }) {
-		if !used[g.ID] || g.VPC != vpc {
-			continue
+	for _, g := range slices.SortedFunc(slices.Values(groups), func(a, b *group) int { return cmp.Compare(a.from.ID, b.from.ID) }) {
+		if used[g.from.ID] && g.from.VPC == vpc {
+			out, errs = append(out, g.to), append(errs, g.errs...)
 		}
-		in, inErrs := compileRules(g.ID, g.Ingress)
-		egress, outErrs := compileRules(g.ID, g.Egress)
-		errs = append(append(errs, inErrs...), outErrs...)
-		members := slices.SortedFunc(slices.Values(g.Members), netip.Addr.Compare)
-		out = append(out, firewall.Group{ID: string(g.ID), In: in, Out: egress, Members: slices.Compact(members)})
 	}
 	return out, errs
 }

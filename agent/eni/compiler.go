@@ -14,7 +14,9 @@ import (
 
 // compiler is Compile with a memory: its answers are the same, but what went in before is not worked out again. It
 // compares what goes in, never what came out. A VPC that is as it was costs a comparison; in one that differs, only the
-// interfaces that differ are compiled.
+// interfaces and groups that differ are compiled.
+//
+// What one of them has given is never changed, and the next plan points to it again: the engines pass over it by that.
 type compiler struct{ last map[cloud.VPCID]*compiled }
 
 // compiled is a VPC as it was compiled last.
@@ -22,6 +24,8 @@ type compiled struct {
 	settings Config // without VPCs and Interfaces
 	vpc      cloud.HostNetwork
 	asked    []*Interface // in the order of their attachment
+
+	groups []*group // in the order of the VPC
 
 	real  []*Interface // those of them that can be
 	parts []*part      // one for each of them
@@ -32,9 +36,9 @@ type compiled struct {
 
 // part is what one interface gives to a plan, whatever others there are.
 type part struct {
-	tap  link.Tap
-	rule firewall.Interface
-	host dhcp.Host
+	tap  *link.Tap
+	rule *firewall.Interface
+	host *dhcp.Host
 	ipv6 *leased6
 }
 
@@ -68,14 +72,15 @@ func (c *compiler) vpc(settings Config, v cloud.HostNetwork, asked []*Interface)
 		return newCompiled(settings, v, asked)
 	}
 	from, endWas, endNow := delta.Middle(was.asked, asked, equalInterfaces)
-	if from == endWas && from == endNow && equalGroups(was.vpc.Groups, v.Groups) {
+	if from == endWas && from == endNow && slices.EqualFunc(was.vpc.Groups, v.Groups, equalGroup) {
 		return was
 	}
 	if len(was.real) != len(was.asked) { // whom it refused may be right now, and the other way round
 		return newCompiled(settings, v, asked)
 	}
 	asked = slices.Concat(was.asked[:from], ownAll(asked[from:endNow]), was.asked[endWas:])
-	now := &compiled{settings: settings, vpc: ownNetwork(v), asked: asked, used: was.used}
+	now := &compiled{settings: settings, asked: asked, used: was.used}
+	now.own(v, was.groups)
 	was.used = claims{} // they go on with us
 	for _, i := range was.asked[from:endWas] {
 		now.used.drop(*i)
@@ -97,7 +102,8 @@ func (c *compiler) vpc(settings Config, v cloud.HostNetwork, asked []*Interface)
 // newCompiled compiles a VPC without a memory.
 func newCompiled(settings Config, v cloud.HostNetwork, asked []*Interface) *compiled {
 	asked = ownAll(asked)
-	now := &compiled{settings: settings, vpc: ownNetwork(v), asked: asked, used: newClaims(v, len(asked))}
+	now := &compiled{settings: settings, asked: asked, used: newClaims(v, len(asked))}
+	now.own(v, nil)
 	for _, i := range asked {
 		p, err := now.part(*i)
 		if err != nil {
@@ -117,15 +123,13 @@ func withoutGroups(v cloud.HostNetwork) cloud.HostNetwork {
 	return v
 }
 
-// equalGroups compares members in a loop of their own: there are thousands, and the rest is short.
-func equalGroups(a, b []cloud.HostGroup) bool {
-	return slices.EqualFunc(a, b, func(x, y cloud.HostGroup) bool {
-		if !slices.Equal(x.Members, y.Members) {
-			return false
-		}
-		x.Members, y.Members = nil, nil
-		return reflect.DeepEqual(x, y)
-	})
+// equalGroup compares members in a loop of their own: there are thousands, and the rest is short.
+func equalGroup(x, y cloud.HostGroup) bool {
+	if !slices.Equal(x.Members, y.Members) {
+		return false
+	}
+	x.Members, y.Members = nil, nil
+	return reflect.DeepEqual(x, y)
 }
 
 // equalInterfaces compares all that a part may be made from.
@@ -156,15 +160,23 @@ func ownAll(list []*Interface) []*Interface {
 	return out
 }
 
-func ownNetwork(v cloud.HostNetwork) cloud.HostNetwork {
+// own takes a copy of the network, and compiles of its groups those that were not there before.
+func (n *compiled) own(v cloud.HostNetwork, before []*group) {
 	v.Subnets, v.Groups = slices.Clone(v.Subnets), slices.Clone(v.Groups)
 	for k := range v.Subnets {
 		s := &v.Subnets[k]
 		s.Routes, s.ACL = slices.Clone(s.Routes), slices.Clone(s.ACL)
 	}
-	for k := range v.Groups {
-		g := &v.Groups[k]
-		g.Members, g.Ingress, g.Egress = slices.Clone(g.Members), slices.Clone(g.Ingress), slices.Clone(g.Egress)
+	for k, g := range v.Groups {
+		var made *group
+		if k < len(before) && before[k].from.ID == g.ID {
+			made = before[k]
+		}
+		if made == nil || !equalGroup(made.from, g) {
+			made = compileGroup(g, made)
+		}
+		n.groups = append(n.groups, made)
+		v.Groups[k] = made.from
 	}
-	return v
+	n.vpc = v
 }

@@ -1,6 +1,7 @@
 package eni
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -132,13 +133,22 @@ func TestTheCompilersMemoryChangesNothingOfItsAnswers(t *testing.T) {
 			got, gotErr := m.Compile(d.c)
 			want, wantErr := Compile(d.c)
 			if !reflect.DeepEqual(got, want) {
-				t.Fatalf("seed %d, after it %s: got\n%+v\nwant\n%+v", seed, did, got, want)
+				t.Fatalf("seed %d, after it %s: got\n%s\nwant\n%s", seed, did, text(t, got), text(t, want))
 			}
 			if fmt.Sprint(gotErr) != fmt.Sprint(wantErr) {
 				t.Fatalf("seed %d, after it %s: got %v, want %v", seed, did, gotErr, wantErr)
 			}
 		}
 	}
+}
+
+func text(t *testing.T, p Plan) []byte {
+	t.Helper()
+	b, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // What a part is made from must be compared, or a change of it would never be carried out.

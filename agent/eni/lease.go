@@ -11,9 +11,9 @@ import (
 )
 
 // lease is what DHCP tells the guest of an interface: what EC2 tells, and what the VPC's set of options says.
-func lease(c Config, v cloud.HostNetwork, i Interface, mac [6]byte, mtu int) dhcp.Host {
+func lease(c Config, v cloud.HostNetwork, i Interface, mac [6]byte, mtu int) *dhcp.Host {
 	router := i.Network.Router()
-	h := dhcp.Host{
+	h := &dhcp.Host{
 		MAC: mac, Source: link.RouterMAC, Address: i.Primary(), Subnet: i.Network.CIDR.Masked(), Router: router, Gateway: router,
 		MTU: mtu, Hostname: i.Hostname, Resolvers: resolvers(c, v), NetBIOSNode: v.Options.NetBIOSNodeType,
 		TimeServers: parse(v.Options.NTPServers), NetBIOS: parse(v.Options.NetBIOSNameServers),

@@ -19,6 +19,7 @@ import (
 	"github.com/ichiro-metal/ichiro/agent/link"
 	"github.com/ichiro-metal/ichiro/agent/presence"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/delta"
 )
 
 // Manager carries out Configs. One process has one, for one host.
@@ -37,7 +38,7 @@ type Manager struct {
 
 	one      sync.Mutex                  // one Apply at a time: it guards the kernel, and so is held over I/O
 	last     *Config                     // guarded by one
-	told     map[string]servedHosts      // guarded by one: by network, what the DHCP server answers
+	told     map[string]*served          // guarded by one: by network, what the DHCP server answers
 	cuts     map[string]firewall.Config  // guarded by one: by network, the rules that its connections have been judged by
 	compiler *compiler                   // guarded by one
 	missing  map[string][]netip.Addr     // guarded by one: by namespace, addresses that guests do not have
@@ -279,7 +280,7 @@ func (m *Manager) prune() {
 // lease gives the servers of DHCP and of IPv6 the taps that are there now.
 func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 	var networks []dhcp.Network
-	now := map[string]servedHosts{}
+	now := map[string]*served{}
 	same := len(m.told) == len(plan.DHCP)
 	for _, l := range plan.DHCP {
 		s, err := m.links.Space(l.Network)
@@ -287,25 +288,14 @@ func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 			return err
 		}
 		n := dhcp.Network{Name: fmt.Sprintf("%s@%d", l.Network, s.ID()), Enter: s.Do}
-		t := servedHosts{n.Name, l.Hosts, make([]int, len(l.Hosts))}
-		for i, name := range l.Taps {
-			t.indexes[i] = indexes[l.Network][name]
-		}
-		now[l.Network] = t
-		same = same && t.equal(m.told[l.Network])
+		was := m.told[l.Network]
+		t := was.next(n.Name, l, indexes[l.Network])
+		now[l.Network], n.Hosts = t, t.hosts
+		same = same && t == was
 		networks = append(networks, n)
 	}
 	if same {
 		return nil
-	}
-	for k, l := range plan.DHCP {
-		hosts := make([]dhcp.Host, 0, len(l.Hosts))
-		for i, h := range l.Hosts {
-			if h.Index = now[l.Network].indexes[i]; h.Index > 0 {
-				hosts = append(hosts, h)
-			}
-		}
-		networks[k].Hosts = hosts
 	}
 	m.told = nil
 	err := errors.Join(m.dhcp.Apply(networks), m.ipv6.apply(plan.DHCP, networks, indexes))
@@ -315,16 +305,44 @@ func (m *Manager) lease(plan Plan, indexes map[string]map[string]int) error {
 	return err
 }
 
-// servedHosts is what the servers of DHCP and IPv6 answer a network. The compiler gives the same list of hosts again if nothing in
-// it is different.
-type servedHosts struct {
+// served is what the servers of DHCP and IPv6 answer a network.
+type served struct {
 	name    string
-	hosts   []dhcp.Host
-	indexes []int
+	wished  []*dhcp.Host
+	indexes []int        // of their taps
+	hosts   []*dhcp.Host // with them; those without a tap are left out
 }
 
-func (t servedHosts) equal(o servedHosts) bool {
-	return t.name == o.name && len(t.hosts) == len(o.hosts) && (len(t.hosts) == 0 || &t.hosts[0] == &o.hosts[0]) && slices.Equal(t.indexes, o.indexes)
+// next returns what shall be answered: the same if nothing is different, and the same hosts where they are as they were.
+func (was *served) next(name string, l Leases, at map[string]int) *served {
+	if was == nil || was.name != name {
+		was = &served{name: name}
+	}
+	now := &served{name: name, wished: l.Hosts, indexes: make([]int, len(l.Hosts)), hosts: make([]*dhcp.Host, 0, len(l.Hosts))}
+	for k, tap := range l.Taps {
+		now.indexes[k] = at[tap]
+	}
+	from, endWas, endNow := delta.Middle(was.wished, l.Hosts, func(x, y **dhcp.Host) bool { return *x == *y })
+	if from == endWas && from == endNow && slices.Equal(was.indexes, now.indexes) && was.wished != nil {
+		return was
+	}
+	for k, h := range l.Hosts {
+		old := k // its place before, if it was there
+		if k >= endNow {
+			old += endWas - endNow
+		}
+		if now.indexes[k] == 0 {
+			continue
+		}
+		if (k < from || k >= endNow) && was.indexes[old] == now.indexes[k] && len(was.hosts) == len(was.wished) {
+			now.hosts = append(now.hosts, was.hosts[old])
+			continue
+		}
+		one := *h
+		one.Index = now.indexes[k]
+		now.hosts = append(now.hosts, &one)
+	}
+	return now
 }
 
 func (m *Manager) remember(want Config) {

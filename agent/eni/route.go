@@ -23,6 +23,7 @@ func publish(mine []*Interface, rules *firewall.Config, network *link.Network) (
 		}
 	}
 	for n, i := range mine {
+		var published []firewall.Public
 		for _, p := range i.Public {
 			switch {
 			case !p.Public.Is4() || !slices.Contains(i.Addresses, p.Private):
@@ -32,9 +33,14 @@ func publish(mine []*Interface, rules *firewall.Config, network *link.Network) (
 			case slices.ContainsFunc(rules.Prefixes, func(own netip.Prefix) bool { return own.Contains(p.Public) }):
 				errs = append(errs, refuse(i.ID, "publish %s as %s: it is an address of the VPC itself", p.Private, p.Public))
 			default:
-				rules.Interfaces[n].Public = append(rules.Interfaces[n].Public, firewall.Public{Public: p.Public, Private: p.Private})
+				published = append(published, firewall.Public{Public: p.Public, Private: p.Private})
 				network.Public = append(network.Public, p.Public)
 			}
+		}
+		if !slices.Equal(rules.Interfaces[n].Public, published) { // what is compiled is not changed any more: plans share it
+			other := *rules.Interfaces[n]
+			other.Public = published
+			rules.Interfaces[n] = &other
 		}
 	}
 	return errs

@@ -40,7 +40,7 @@ type Config struct {
 	Gateways   []netip.Addr   // answer ping
 	Services   []Service      // of the host, for guests
 	Subnets    []Subnet       // those of the interfaces
-	Interfaces []Interface
+	Interfaces []*Interface
 	Groups     []Group // all groups that an interface is in or a rule names
 	Moved      []Moved // in order of From
 }

@@ -83,7 +83,7 @@ func example() Config {
 		},
 		Gateways: addrs("10.0.0.1", "10.0.16.1"),
 		Services: []Service{{At: netip.MustParseAddrPort("169.254.169.254:80")}, {At: netip.MustParseAddrPort("169.254.169.254:8774")}, {UDP: true, At: netip.MustParseAddrPort("169.254.169.253:53")}},
-		Interfaces: []Interface{
+		Interfaces: []*Interface{
 			{
 				Name: "t1", MAC: [6]byte{2, 0, 0, 0, 0, 1}, Subnet: "subnet-open", Instance: "i-1", Addresses: addrs("10.0.0.11", "10.0.0.12"),
 				Groups: []string{"sg-web"}, Public: []Public{{addrs("203.0.113.12")[0], addrs("10.0.0.12")[0]}},
@@ -267,7 +267,7 @@ func TestManyElementsArrive(t *testing.T) {
 	_, fd := space(t, "many")
 	c := Config{Prefixes: prefixes("10.0.0.0/8")}
 	for i := range 5000 { // 64 KiB of elements in one message would lose most of them
-		c.Interfaces = append(c.Interfaces, Interface{
+		c.Interfaces = append(c.Interfaces, &Interface{
 			Name: fmt.Sprintf("t%d", i), MAC: [6]byte{2, 0, 0, 0, byte(i >> 8), byte(i)}, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})},
 		})
 	}

@@ -39,7 +39,7 @@ func NewJudge(cfg Config, uplink netip.Addr) *Judge {
 		public: map[netip.Addr]netip.Addr{}, sources: map[netip.Addr]netip.Addr{},
 	}
 	for n := range cfg.Interfaces {
-		i := &cfg.Interfaces[n]
+		i := cfg.Interfaces[n]
 		for _, a := range i.Addresses {
 			j.owners[a] = i
 		}
@@ -110,7 +110,7 @@ func (j *Judge) admits(f Flow, peer netip.AddrPort) bool {
 
 // through reports whether the instance that the flow goes to on its way lets it in.
 func (j *Judge) through(mark uint32, f Flow) bool {
-	return slices.ContainsFunc(j.cfg.Interfaces, func(i Interface) bool {
+	return slices.ContainsFunc(j.cfg.Interfaces, func(i *Interface) bool {
 		return i.Mark == mark && j.some(i.Groups, true, f.Protocol, f.Source.Addr(), f.ReplySource.Port())
 	})
 }
@@ -208,10 +208,10 @@ func Narrows(before, after Config) bool {
 	from, endWas, endIs := delta.Middle(before.Interfaces, after.Interfaces, equalInterfaces)
 	now := make(map[string]*Interface, endIs-from)
 	for k := from; k < endIs; k++ {
-		now[after.Interfaces[k].Name] = &after.Interfaces[k]
+		now[after.Interfaces[k].Name] = after.Interfaces[k]
 	}
 	for k := range before.Interfaces[from:endWas] {
-		was := &before.Interfaces[from+k]
+		was := before.Interfaces[from+k]
 		is := now[was.Name]
 		if is == nil || is.MAC != was.MAC || !contains(is.Addresses, was.Addresses) || !contains(is.Prefixes, was.Prefixes) ||
 			!contains(is.Groups, was.Groups) || !same(is.Public, was.Public) || was.Unchecked && !is.Unchecked {
@@ -242,8 +242,10 @@ func routesNarrow(before, after []Subnet) bool {
 	})
 }
 
-func equalInterfaces(a, b *Interface) bool {
-	return a.Name == b.Name && a.MAC == b.MAC && a.Subnet == b.Subnet && a.Instance == b.Instance && a.Mark == b.Mark && a.Unchecked == b.Unchecked &&
+// equalInterfaces is quick for what was compiled once and kept.
+func equalInterfaces(x, y **Interface) bool {
+	a, b := *x, *y
+	return a == b || a.Name == b.Name && a.MAC == b.MAC && a.Subnet == b.Subnet && a.Instance == b.Instance && a.Mark == b.Mark && a.Unchecked == b.Unchecked &&
 		slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Public, b.Public) && slices.Equal(a.Groups, b.Groups)
 }
 

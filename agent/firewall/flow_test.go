@@ -21,7 +21,7 @@ func judgedConfig() Config {
 				{Destination: netip.MustParsePrefix("192.0.2.128/25")},
 			}},
 		},
-		Interfaces: []Interface{
+		Interfaces: []*Interface{
 			{Name: "web", Subnet: "subnet-a", Addresses: []netip.Addr{addr("10.0.0.10"), addr("10.0.0.11")}, Groups: []string{"sg-web"}, Public: []Public{{addr("203.0.113.10"), addr("10.0.0.10")}}},
 			{Name: "app", Subnet: "subnet-b", Addresses: []netip.Addr{addr("10.0.1.10")}, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.1.64/28")}, Groups: []string{"sg-app"}},
 			{Name: "nat", Subnet: "subnet-a", Addresses: []netip.Addr{addr("10.0.0.30")}, Groups: []string{"sg-nat"}, Mark: 7, Unchecked: true},
@@ -137,7 +137,7 @@ func TestOnlyWhatTakesAwayNarrows(t *testing.T) {
 		want   bool
 	}{
 		"nothing":                     {func(*Config) {}, false},
-		"an interface more":           {func(c *Config) { c.Interfaces = append(c.Interfaces, Interface{Name: "new"}) }, false},
+		"an interface more":           {func(c *Config) { c.Interfaces = append(c.Interfaces, &Interface{Name: "new"}) }, false},
 		"an interface less":           {func(c *Config) { c.Interfaces = c.Interfaces[1:] }, true},
 		"a member more":               {func(c *Config) { c.Groups[1].Members = append(c.Groups[1].Members, c.Gateways...) }, false},
 		"a member less":               {func(c *Config) { c.Groups[1].Members = nil }, true},

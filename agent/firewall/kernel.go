@@ -50,13 +50,13 @@ type kernelTable struct {
 	exists bool
 	intact bool // same skeleton, no chain lacks a rule
 	chains map[string]bool
-	sets   map[string][]element
+	sets   map[string]contents
 }
 
 func (t table) nft() *nftables.Table { return &nftables.Table{Name: t.name, Family: t.family} }
 
 func look(c *nftables.Conn, t table) (kernelTable, error) {
-	have := kernelTable{chains: map[string]bool{}, sets: map[string][]element{}}
+	have := kernelTable{chains: map[string]bool{}, sets: map[string]contents{}}
 	tables, err := c.ListTablesOfFamily(t.family)
 	if err != nil {
 		return have, err
@@ -103,7 +103,7 @@ func (have kernelTable) readSets(c *nftables.Conn, t table) error {
 		if k.Anonymous {
 			continue
 		}
-		have.sets[k.Name] = nil
+		have.sets[k.Name] = contents{}
 		i := slices.IndexFunc(t.sets, func(s set) bool { return s.name == k.Name })
 		if i < 0 || t.sets[i].dynamic {
 			continue
@@ -112,7 +112,7 @@ func (have kernelTable) readSets(c *nftables.Conn, t table) error {
 		if err != nil {
 			return fmt.Errorf("read set %s: %w", k.Name, err)
 		}
-		have.sets[k.Name] = t.sets[i].fromKernel(elements)
+		have.sets[k.Name] = contents{elements: t.sets[i].fromKernel(elements)}
 	}
 	return nil
 }
@@ -317,11 +317,11 @@ func (b *batch) chains(have kernelTable, want table) {
 	}
 }
 
-func (b *batch) elements(s set, t *nftables.Table, have []element) error {
+func (b *batch) elements(s set, t *nftables.Table, have contents) error {
 	if s.dynamic {
 		return nil
 	}
-	add, remove := difference(have, s.elements)
+	add, remove := difference(s.contents().beside(have))
 	if len(add) == 0 && len(remove) == 0 {
 		return nil
 	}

@@ -102,7 +102,7 @@ func (w *way) build(t *testing.T, n int) {
 func (w *way) config() Config {
 	c := many(w.interfaces - 2)
 	for i := range 2 {
-		c.Interfaces = append(c.Interfaces, Interface{
+		c.Interfaces = append(c.Interfaces, &Interface{
 			Name: fmt.Sprintf("tap%d", i), MAC: [6]byte{2, 0, 0, 0, 0xff, byte(i + 1)}, Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 250, 0, byte(i + 1)})},
 			Groups: []string{"sg-1"},
 		})

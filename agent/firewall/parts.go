@@ -3,68 +3,135 @@ package firewall
 import (
 	"reflect"
 	"slices"
+
+	"github.com/ichiro-metal/ichiro/internal/delta"
 )
 
-// parts remembers what compiling has found out, for the next time: the names of skeletons, which are hashes of
-// long texts. It compares what goes into a name and not the name.
-type parts struct {
-	last   []table
-	config Config // that last was compiled from; the zero Config for a host's table
+// wish is what tables shall be, and what our last transaction has made them: the memory of Rules is the wish before.
+//
+// A VPC's tables are a sum: what its interfaces give, each for itself and those of its instance, and what all the rest
+// gives. So what two wishes have in common cancels, and a change costs what changed: beside leaves the common interfaces out
+// of both before they are compiled, and the difference of what is left is that of the whole tables.
+type wish interface {
+	// tables are all of them.
+	tables() []table
+	// beside returns tables whose difference is that of the whole ones; none, if there is no difference.
+	beside(known wish) (had, wanted []table)
 }
 
-func newParts() *parts { return &parts{} }
+// vpc is the wish for the tables of a VPC's namespace. It shares the lists of the Config, which must stay as they are. No
+// two of its interfaces have a name or an address in common.
+type vpc struct {
+	Config
+	layouts []string // of its tables
+}
 
-// compile is the package's compile, with a memory.
-func (p *parts) compile(cfg Config) []table {
-	if p.last != nil && identical(p.config, cfg) {
-		return p.last
+func (v *vpc) tables() []table {
+	ts := compile(v.Config)
+	v.layouts = v.layouts[:0]
+	for i := range ts {
+		ts[i].named = ts[i].layout()
+		v.layouts = append(v.layouts, ts[i].named)
 	}
-	p.config = cfg
-	return p.name(compile(cfg))
+	return ts
 }
 
-// identical reports whether two configurations are one, without looking at thousands of interfaces: whoever compiles
-// a VPC that has not changed gives the same list again.
-func identical(a, b Config) bool {
-	if len(a.Interfaces) == 0 || len(a.Interfaces) != len(b.Interfaces) || &a.Interfaces[0] != &b.Interfaces[0] {
+func (v *vpc) beside(known wish) (had, wanted []table) {
+	was, ok := known.(*vpc)
+	if !ok || was.layouts == nil || !sameBesides(was.Config, v.Config) {
+		return known.tables(), v.tables()
+	}
+	v.layouts = was.layouts // interfaces have no part in them
+	before, after, common := apart(was.Interfaces, v.Interfaces)
+	if len(before) == 0 && len(after) == 0 && sameMembers(was.Groups, v.Groups) {
+		return nil, nil
+	}
+	return was.of(slices.Concat(common, before)), v.of(slices.Concat(common, after))
+}
+
+// of compiles the wish as if it had only these interfaces.
+func (v *vpc) of(some []*Interface) []table {
+	c := v.Config
+	c.Interfaces = some
+	ts := compile(c)
+	for i := range ts {
+		ts[i].named = v.layouts[i]
+	}
+	return ts
+}
+
+// apart returns the interfaces that only one of two lists has, and of the common ones those that have a part in what these
+// give, with one of the rest for each list of groups, and each subnet of those that forward: by them the chains are asked
+// for that others still use.
+func apart(was, is []*Interface) (before, after, common []*Interface) {
+	from, endWas, endIs := delta.Middle(was, is, equalInterfaces)
+	instances := map[string]bool{}
+	for _, middle := range [][]*Interface{was[from:endWas], is[from:endIs]} {
+		for _, i := range middle {
+			instances[i.Instance] = i.Instance != ""
+		}
+	}
+	var last *Interface // neighbours are mostly of the same groups
+	asked := map[string]bool{}
+	var key []byte
+	for _, part := range [][]*Interface{is[:from], is[endIs:]} {
+		for k := range part {
+			i := part[k]
+			if !instances[i.Instance] {
+				if last != nil && !i.Unchecked && slices.Equal(i.Groups, last.Groups) {
+					continue
+				}
+				key = i.asks(key[:0])
+				if asked[string(key)] {
+					continue
+				}
+				asked[string(key)] = true
+				if !i.Unchecked {
+					last = i
+				}
+			}
+			common = append(common, i)
+		}
+	}
+	return was[from:endWas], is[from:endIs], common
+}
+
+// asks appends what the chains are chosen by that the interface needs.
+func (i *Interface) asks(key []byte) []byte {
+	for _, g := range i.Groups {
+		key = append(append(key, g...), 0)
+	}
+	if i.Unchecked {
+		key = append(append(key, 0), i.Subnet...)
+	}
+	return key
+}
+
+// sameBesides reports whether two configurations differ in nothing but interfaces and members of groups.
+func sameBesides(a, b Config) bool {
+	if !slices.EqualFunc(a.Groups, b.Groups, func(x, y Group) bool {
+		if !slices.Equal(x.In, y.In) || !slices.Equal(x.Out, y.Out) {
+			return false
+		}
+		x.In, x.Out, x.Members, y.In, y.Out, y.Members = nil, nil, nil, nil, nil, nil
+		return reflect.DeepEqual(x, y)
+	}) {
 		return false
 	}
-	a.Interfaces, b.Interfaces = nil, nil
+	a.Interfaces, a.Groups, b.Interfaces, b.Groups = nil, nil, nil, nil
 	return reflect.DeepEqual(a, b)
 }
 
-// name gives tables the names of their layouts.
-func (p *parts) name(tables []table) []table {
-	for i := range tables {
-		t := &tables[i]
-		if i < len(p.last) && t.alike(p.last[i]) {
-			t.named = p.last[i].named
-		} else {
-			t.named = t.layout()
-		}
-	}
-	p.last = tables
-	return tables
+func sameMembers(a, b []Group) bool {
+	return slices.EqualFunc(a, b, func(x, y Group) bool { return slices.Equal(x.Members, y.Members) })
 }
 
-// alike reports whether two tables have the same skeleton, hence the same layout.
-func (t table) alike(o table) bool {
-	return t.family == o.family && t.name == o.name && slices.Equal(t.counters, o.counters) &&
-		reflect.DeepEqual(t.skeleton(), o.skeleton())
-}
+// tables of a host are few and short.
+func (h Host) tables() []table { return []table{compileHost(h)} }
 
-// skeleton is what of a table goes into its layout.
-func (t table) skeleton() (s table) {
-	for _, c := range t.chains {
-		if c.base != nil {
-			s.chains = append(s.chains, c)
-		}
+func (h Host) beside(known wish) (had, wanted []table) {
+	if reflect.DeepEqual(known, h) {
+		return nil, nil
 	}
-	for _, k := range t.sets {
-		if k.skeleton {
-			k.elements = nil
-			s.sets = append(s.sets, k)
-		}
-	}
-	return s
+	return known.tables(), h.tables()
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -25,10 +26,9 @@ type Rules struct {
 	mu     sync.Mutex // one Apply at a time: held over I/O, it guards the kernel's tables
 	link   *connection
 	watch  *Watch
-	known  []table // nil: not known
-	blame  string  // who made the memory doubtful, until told
+	known  wish   // nil: not known
+	blame  string // who made the memory doubtful, until told
 	closed bool
-	parts  *parts
 }
 
 // NewRules returns the rules of the namespace that with enters, or of our own if it is nil. Nothing is read yet.
@@ -36,7 +36,7 @@ func NewRules(with func(func(fd int) error) error) *Rules {
 	if with == nil {
 		with = func(f func(int) error) error { return f(0) }
 	}
-	return &Rules{with: with, parts: newParts()}
+	return &Rules{with: with}
 }
 
 // Close lets go of the sockets; the kernel keeps the rules.
@@ -51,18 +51,18 @@ func (r *Rules) Close() {
 	}
 }
 
-// Apply makes the rules what cfg wants, and reports whether anything was changed.
+// Apply makes the rules what cfg wants, and reports whether anything was changed. The lists of cfg are ours from then on.
 func (r *Rules) Apply(cfg Config) (Change, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.apply(r.parts.compile(cfg))
+	return r.apply(&vpc{Config: cfg})
 }
 
 // ApplyHost does the same with the table of a host.
 func (r *Rules) ApplyHost(h Host) (Change, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.apply(r.parts.name([]table{compileHost(h)}))
+	return r.apply(h)
 }
 
 // Change is what an Apply has done.
@@ -74,7 +74,7 @@ type Change struct {
 
 // apply brings all tables to what is wanted. A transaction that fails is not to be trusted either way, so it
 // reads the kernel again and tries once more on a new connection.
-func (r *Rules) apply(want []table) (c Change, err error) {
+func (r *Rules) apply(want wish) (c Change, err error) {
 	if r.closed {
 		return c, errors.New("apply rules: they are closed")
 	}
@@ -166,13 +166,14 @@ func (r *Rules) Await(ctx context.Context) error {
 }
 
 // step changes the known tables to the wanted ones.
-func (r *Rules) step(want []table) (bool, error) {
-	if len(r.known) != len(want) {
-		return r.full(want)
+func (r *Rules) step(want wish) (bool, error) {
+	had, wanted := want.beside(r.known)
+	if len(wanted) == 0 {
+		return false, nil
 	}
 	return r.commit(func(b *batch) error {
-		for i, t := range want {
-			have := remembered(r.known[i], t)
+		for i, t := range wanted {
+			have := remembered(had[i], t)
 			if err := b.table(have, t); err != nil {
 				return fmt.Errorf("change table %s: %w", t.name, err)
 			}
@@ -182,9 +183,9 @@ func (r *Rules) step(want []table) (bool, error) {
 }
 
 // full reads the kernel and changes what it has to the wanted tables.
-func (r *Rules) full(want []table) (bool, error) {
+func (r *Rules) full(want wish) (bool, error) {
 	return r.commit(func(b *batch) error {
-		for _, t := range want {
+		for _, t := range want.tables() {
 			have, err := look(b.c, t)
 			if err != nil {
 				return fmt.Errorf("read table %s: %w", t.name, err)
@@ -222,19 +223,36 @@ func (r *Rules) commit(fill func(*batch) error) (bool, error) {
 // remembered is what the kernel has of a table that we wrote. Base chains do not change while the program is the same; if
 // they did, the table would be replaced, which needs no memory.
 func remembered(known, want table) kernelTable {
-	have := kernelTable{exists: true, chains: make(map[string]bool, len(known.chains)+1), sets: make(map[string][]element, len(known.sets))}
+	have := kernelTable{exists: true, chains: make(map[string]bool, len(known.chains)+1), sets: make(map[string]contents, len(known.sets))}
 	have.intact = known.name == want.name && known.family == want.family && sameSkeleton(known, want)
 	have.chains[known.layout()] = true
 	for _, c := range known.chains {
 		have.chains[c.name] = true
 	}
 	for _, s := range known.sets {
-		have.sets[s.name] = s.elements
+		have.sets[s.name] = s.contents()
 	}
 	return have
 }
 
 func sameSkeleton(a, b table) bool { return a.layout() == b.layout() }
+
+// contents are what a set has: elements, or the addresses that are to be elements, each there once.
+type contents struct {
+	elements  []element
+	addresses []netip.Addr
+}
+
+func (s set) contents() contents { return contents{s.elements, s.addresses} }
+
+// beside leaves out what both begin and end with, and makes elements of the rest.
+func (want contents) beside(have contents) (had, wanted []element) {
+	from, endHad, endWanted := delta.Middle(have.addresses, want.addresses, func(x, y *netip.Addr) bool { return *x == *y })
+	if from == endHad && from == endWanted {
+		return have.elements, want.elements
+	}
+	return slices.Concat(have.elements, ofAddresses(have.addresses[from:endHad])), slices.Concat(want.elements, ofAddresses(want.addresses[from:endWanted]))
+}
 
 // difference returns which elements a set gets and which it loses. Both lists may name an element twice.
 func difference(have, want []element) (add, remove []element) {

@@ -50,6 +50,8 @@ type set struct {
 	forget   time.Duration // of a dynamic set: how long an element stays that nobody uses. A full set takes no more
 	skeleton bool
 	elements []element
+	// Of addresses there are thousands in a group: they become elements where they make a difference.
+	addresses []netip.Addr
 }
 
 // element has inclusive ends; end is nil in a set without intervals.
@@ -128,11 +130,11 @@ func compileFilter(cfg Config, who speakers) table {
 	p, r := newProfiles(cfg.Groups), newRouting(cfg.Prefixes, family(nfprotoIPv4))
 	keys := make(keys, 0, n*(16+20))
 	for k := range cfg.Interfaces {
-		i := &cfg.Interfaces[k]
+		i := cfg.Interfaces[k]
 		name := keys.name(i.Name)
 		vIn.elements = append(vIn.elements, element{key: name, chain: p.profile("in", i.Groups)})
 		for _, s := range who.siblings.of(k) { // the groups are those of the address's owner
-			o := &cfg.Interfaces[s]
+			o := cfg.Interfaces[s]
 			out := p.profile("out", o.Groups)
 			for _, a := range o.Addresses {
 				vOut.elements = append(vOut.elements, element{key: keys.speaker(i.Name, a), chain: out})
@@ -178,7 +180,7 @@ func compileFilter(cfg Config, who speakers) table {
 // itself among them.
 type siblings [][]int
 
-func newSiblings(list []Interface) siblings {
+func newSiblings(list []*Interface) siblings {
 	first := make([]int, len(list)) // itself; one array for all
 	of, by := make(siblings, len(list)), map[string][]int{}
 	for k := range list {
@@ -209,9 +211,9 @@ func identities(cfg Config) speakers {
 	s := speakers{siblings: newSiblings(cfg.Interfaces), addresses: make([]element, 0, n)}
 	keys := make(keys, 0, n*identitySize)
 	for k := range cfg.Interfaces {
-		i := &cfg.Interfaces[k]
+		i := cfg.Interfaces[k]
 		for _, n := range s.siblings.of(k) {
-			o := &cfg.Interfaces[n]
+			o := cfg.Interfaces[n]
 			for _, a := range o.Addresses {
 				s.addresses = append(s.addresses, element{key: keys.identity(i, a)})
 			}
@@ -493,15 +495,20 @@ func prefixSet(name string, prefixes []netip.Prefix) set {
 	return s
 }
 
+// addressSet is a set of addresses, each there once.
 func addressSet(name string, addrs []netip.Addr, skeleton bool) set {
-	s := set{name: name, key: addressKey, skeleton: skeleton, elements: make([]element, 0, len(addrs))}
+	return set{name: name, key: addressKey, skeleton: skeleton, addresses: addrs}
+}
+
+func ofAddresses(addrs []netip.Addr) []element {
+	elements := make([]element, 0, len(addrs))
 	keys := make(keys, 0, 4*len(addrs))
 	for _, a := range addrs {
 		from := len(keys)
 		keys = append(keys, a.AsSlice()...)
-		s.elements = append(s.elements, element{key: keys.cut(from)})
+		elements = append(elements, element{key: keys.cut(from)})
 	}
-	return s
+	return elements
 }
 
 func serviceSet(services []Service) set {

@@ -53,7 +53,7 @@ type Network struct {
 	Local  []netip.Addr   // gateways and link-local services
 	Closed []netip.Prefix // the VPC's own addresses: those without a guest are nowhere
 	Public []netip.Addr   // reach the namespace by its uplink
-	Taps   []Tap
+	Taps   []*Tap         // not to be changed any more
 	Via    []Via
 }
 

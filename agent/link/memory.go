@@ -33,6 +33,9 @@ type memory struct {
 // 20 microseconds a tap.
 const memoryHolds = 5 * time.Minute
 
+// sameTap is quick for what was compiled once and kept.
+func sameTap(a, b **Tap) bool { return *a == *b || (*a).equal(*b) }
+
 func (t *Tap) equal(o *Tap) bool {
 	return t.Name == o.Name && t.Alias == o.Alias && t.MTU == o.MTU && t.Owner == o.Owner && t.Guest == o.Guest && t.Shaper == o.Shaper &&
 		slices.Equal(t.Addresses, o.Addresses) && slices.Equal(t.Prefixes, o.Prefixes)
@@ -49,7 +52,7 @@ func (m *memory) simple(want Network) bool {
 	if !reflect.DeepEqual(apart(m.network), apart(want)) {
 		return false
 	}
-	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, (*Tap).equal)
+	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, sameTap)
 	for _, t := range slices.Concat(m.network.Taps[from:endOld], want.Taps[from:endNew]) {
 		if len(t.Prefixes) > 0 || slices.ContainsFunc(want.Via, func(v Via) bool { return v.Tap == t.Name }) {
 			return false
@@ -59,7 +62,7 @@ func (m *memory) simple(want Network) bool {
 	for _, t := range m.network.Taps[from:endOld] {
 		owners[t.Name] = t.Owner
 	}
-	return !slices.ContainsFunc(want.Taps[from:endNew], func(t Tap) bool { // its tap is made anew
+	return !slices.ContainsFunc(want.Taps[from:endNew], func(t *Tap) bool { // its tap is made anew
 		o, ok := owners[t.Name]
 		return ok && o != t.Owner
 	})
@@ -171,18 +174,19 @@ func (s *Space) Blame() []string {
 
 // pruneKnown removes what the memory has and the wish does not name.
 func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
-	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, (*Tap).equal)
+	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, sameTap)
 	if from == endOld {
 		return nil, nil
 	}
 	wanted := make(map[string]*Tap, endNew-from)
 	for i := from; i < endNew; i++ {
-		wanted[want.Taps[i].Name] = &want.Taps[i]
+		wanted[want.Taps[i].Name] = want.Taps[i]
 	}
 	var gone []netip.Addr
 	var doomed []device
-	var left, changed []Tap
-	for _, t := range m.network.Taps[from:endOld] {
+	var left, changed []*Tap
+	for _, had := range m.network.Taps[from:endOld] {
+		t := *had
 		index := m.at[t.Name]
 		var keep []netip.Addr
 		if w := wanted[t.Name]; w != nil {
@@ -206,11 +210,11 @@ func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
 			}
 		}
 		if w := wanted[t.Name]; w == nil || w.Shaper.Name != t.Shaper.Name {
-			changed = append(changed, t)
+			changed = append(changed, had)
 		}
 		if wanted[t.Name] != nil {
 			t.Addresses = stay
-			left = append(left, t)
+			left = append(left, &t)
 			m.expected[index] = t
 		}
 	}
@@ -228,10 +232,10 @@ func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
 
 // attachKnown makes the taps that the memory lacks or has otherwise.
 func (s *Space) attachKnown(m *memory, want Network) error {
-	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, (*Tap).equal)
+	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, sameTap)
 	had := make(map[string]*Tap, endOld-from)
 	for i := from; i < endOld; i++ {
-		had[m.network.Taps[i].Name] = &m.network.Taps[i]
+		had[m.network.Taps[i].Name] = m.network.Taps[i]
 	}
 	var owed []netip.Addr
 	for _, t := range want.Taps[from:endNew] {
@@ -244,9 +248,9 @@ func (s *Space) attachKnown(m *memory, want Network) error {
 	if err := s.forget(owed); err != nil {
 		return err
 	}
-	for _, t := range want.Taps[from:endNew] {
-		old := had[t.Name]
-		if old != nil && old.equal(&t) {
+	for _, wanted := range want.Taps[from:endNew] {
+		t, old := *wanted, had[wanted.Name]
+		if old != nil && old.equal(wanted) {
 			continue
 		}
 		var v view // of this tap alone
@@ -276,7 +280,7 @@ func (s *Space) attachKnown(m *memory, want Network) error {
 func (s *Space) recall(want Network, up Range, at map[string]int, shapes *shapes) {
 	m := &memory{network: want, up: up, at: at, expected: make(map[int]Tap, len(at)), shapes: shapes, since: time.Now()}
 	for _, t := range want.Taps {
-		m.expected[at[t.Name]] = t
+		m.expected[at[t.Name]] = *t
 	}
 	s.memory, s.stale = m, false
 	s.listen(true) // may find that somebody came in between: stale again

@@ -87,7 +87,7 @@ func (w Shaper) limit() uint32 {
 
 // shaped reports whether a network has limits, or had them: else nobody looks at queues.
 func (v *view) shaped(want Network) bool {
-	return slices.ContainsFunc(want.Taps, func(t Tap) bool { return t.Shaper.Name != "" }) || slices.ContainsFunc(v.links, isShaper)
+	return slices.ContainsFunc(want.Taps, func(t *Tap) bool { return t.Shaper.Name != "" }) || slices.ContainsFunc(v.links, isShaper)
 }
 
 func isShaper(l netlink.Link) bool { return l.Type() == "ifb" }
@@ -301,14 +301,14 @@ func (s *Space) unhook(tap int) error {
 }
 
 // unshapeKnown is unshape for taps that went or changed, by memory: left are the taps that stay.
-func (s *Space) unshapeKnown(m *memory, changed, left []Tap, want Network) error {
+func (s *Space) unshapeKnown(m *memory, changed, left []*Tap, want Network) error {
 	var doomed []device
 	for _, t := range changed {
 		is, ok := m.shapes.is[t.Shaper.Name]
 		if t.Shaper.Name == "" || !ok {
 			continue
 		}
-		if slices.ContainsFunc(want.Taps, func(w Tap) bool { return w.Shaper.Name == t.Shaper.Name }) {
+		if slices.ContainsFunc(want.Taps, func(w *Tap) bool { return w.Shaper.Name == t.Shaper.Name }) {
 			continue
 		}
 		for _, l := range left {

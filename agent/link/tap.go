@@ -133,7 +133,7 @@ func isTap(l netlink.Link) bool {
 func (v view) addresses(index int) []netip.Addr { return v.hosts[index] }
 
 // fresh returns the addresses of taps that are not routed yet.
-func (v view) fresh(taps []Tap) []netip.Addr {
+func (v view) fresh(taps []*Tap) []netip.Addr {
 	var fresh []netip.Addr
 	for _, t := range taps {
 		var have []netip.Addr
@@ -184,7 +184,7 @@ func (s *Space) pruneFull(want Network) ([]netip.Addr, error) {
 	}
 	wanted := make(map[string]Tap, len(want.Taps))
 	for _, t := range want.Taps {
-		wanted[t.Name] = t
+		wanted[t.Name] = *t
 	}
 	var gone []netip.Addr
 	var doomed []device
@@ -311,7 +311,7 @@ func (s *Space) attachFull(want Network) (at map[string]int, shapes *shapes, err
 	}
 	at = make(map[string]int, len(want.Taps))
 	for _, t := range want.Taps {
-		index, err := s.attachTap(t, v.byName[t.Name], v)
+		index, err := s.attachTap(*t, v.byName[t.Name], v)
 		if err != nil {
 			return at, nil, err
 		}
