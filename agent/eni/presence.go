@@ -18,7 +18,7 @@ func asked(s *link.Space) string { return fmt.Sprintf("%s@%d", s.Name(), s.ID())
 func (m *Manager) lead(plan Plan) error {
 	for _, n := range plan.Link.Networks {
 		cfg := plan.Firewall[n.Name]
-		if !slices.ContainsFunc(n.Taps, func(t link.Tap) bool { return len(t.Addresses) > 1 }) {
+		if !slices.ContainsFunc(n.Taps, func(t *link.Tap) bool { return len(t.Addresses) > 1 }) {
 			delete(m.led, n.Name)
 			continue
 		}
@@ -49,7 +49,7 @@ func (m *Manager) lead(plan Plan) error {
 }
 
 // moves are pure: of the addresses that are missing those that some tap has, and not first.
-func moves(taps []link.Tap, missing []netip.Addr) (out []firewall.Moved) {
+func moves(taps []*link.Tap, missing []netip.Addr) (out []firewall.Moved) {
 	if len(missing) == 0 {
 		return nil
 	}
