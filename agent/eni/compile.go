@@ -108,6 +108,8 @@ func (n *compiled) part(i Interface) (*part, error) {
 		Name: name, MAC: mac, Subnet: string(i.Subnet), Instance: speaker(n.settings, i), Addresses: i.Addresses, Prefixes: prefixes,
 		Groups: texts(i.Groups), Mark: mark(i.ID), Unchecked: !i.SourceDestCheck,
 	}
+	p.tap.Addresses6, p.tap.Prefixes6 = own6(i)
+	p.rule.Addresses6, p.rule.Prefixes6 = p.tap.Addresses6, p.tap.Prefixes6
 	p.host = lease(n.settings, n.vpc, i, mac, mtu)
 	p.ipv6 = lease6(n.vpc, i, mac, mtu)
 	return p, nil
@@ -132,6 +134,7 @@ func (n *compiled) assemble() {
 		Prefixes: n.used.vpc, Services: services, Interfaces: make([]firewall.Interface, len(n.parts)),
 	}
 	leases := Leases{Network: name, Taps: make([]string, len(n.parts)), Hosts: make([]dhcp.Host, len(n.parts)), IPv6: Leases6{Prefixes: blocks6(v.VPC)}}
+	network.Closed6, rules.Prefixes6 = blocks6(v.VPC), blocks6(v.VPC)
 	for k := range n.parts {
 		p := n.parts[k]
 		network.Taps[k], rules.Interfaces[k], leases.Taps[k], leases.Hosts[k] = p.tap, p.rule, p.tap.Name, p.host
@@ -140,6 +143,10 @@ func (n *compiled) assemble() {
 		if !slices.Contains(rules.Gateways, router) {
 			rules.Gateways = append(rules.Gateways, router)
 			network.Local = append(network.Local, router)
+		}
+		if router := router6(n.real[k].Network); router.IsValid() && !slices.Contains(rules.Gateways6, router) {
+			rules.Gateways6 = append(rules.Gateways6, router)
+			network.Local6 = append(network.Local6, router)
 		}
 	}
 	n.errs = append(n.errs, publish(n.real, &rules, &network)...)
@@ -153,7 +160,8 @@ func (n *compiled) assemble() {
 // claims are what the interfaces of a VPC have, each once.
 type claims struct {
 	vpc       []netip.Prefix
-	local     []netip.Addr // what the host itself has in the VPC
+	blocks    []netip.Prefix // those of IPv6
+	local     []netip.Addr   // what the host itself has in the VPC
 	addresses map[netip.Addr]cloud.InterfaceID
 	prefixes  map[netip.Prefix]cloud.InterfaceID
 	taps      map[string]cloud.InterfaceID
@@ -163,27 +171,29 @@ func newClaims(v cloud.HostNetwork, n int) claims {
 	prefixes := slices.DeleteFunc(v.VPC.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is4() })
 	local, _ := allow(Services(v.VPC))
 	return claims{
-		prefixes, local, make(map[netip.Addr]cloud.InterfaceID, n), map[netip.Prefix]cloud.InterfaceID{}, make(map[string]cloud.InterfaceID, n),
+		prefixes, blocks6(v.VPC), local, make(map[netip.Addr]cloud.InterfaceID, n), map[netip.Prefix]cloud.InterfaceID{}, make(map[string]cloud.InterfaceID, n),
 	}
 }
 
 // drop is the way back of take.
 func (c claims) drop(i Interface) {
 	delete(c.taps, TapName(i.ID))
-	for _, a := range i.Addresses {
+	addresses, prefixes := own6(i)
+	for _, a := range slices.Concat(i.Addresses, addresses) {
 		delete(c.addresses, a)
 	}
-	for _, p := range delegated(i) {
+	for _, p := range slices.Concat(delegated(i), prefixes) {
 		delete(c.prefixes, p)
 	}
 }
 
 func (c claims) take(i Interface) {
 	c.taps[TapName(i.ID)] = i.ID
-	for _, a := range i.Addresses {
+	addresses, prefixes := own6(i)
+	for _, a := range slices.Concat(i.Addresses, addresses) {
 		c.addresses[a] = i.ID
 	}
-	for _, p := range delegated(i) {
+	for _, p := range slices.Concat(delegated(i), prefixes) {
 		c.prefixes[p] = i.ID
 	}
 }
@@ -215,7 +225,7 @@ func (c claims) check(i Interface) (mac [6]byte, err error) {
 			return mac, err
 		}
 	}
-	return mac, nil
+	return mac, c.six(i)
 }
 
 func (c claims) address(i Interface, a netip.Addr) error {
@@ -228,6 +238,11 @@ func (c claims) address(i Interface, a netip.Addr) error {
 	if slices.Contains(c.local, a) {
 		return fmt.Errorf("address %s is the resolver's", a)
 	}
+	return c.free(a)
+}
+
+// free reports whether nobody has the address yet.
+func (c claims) free(a netip.Addr) error {
 	if other, ok := c.addresses[a]; ok {
 		return fmt.Errorf("address %s belongs to %s", a, other)
 	}
@@ -243,6 +258,11 @@ func (c claims) prefix(i Interface, p netip.Prefix) error {
 	if p.Bits() <= i.Network.CIDR.Bits() || !i.Network.CIDR.Contains(p.Addr()) || p.Contains(i.Network.Router()) {
 		return fmt.Errorf("prefix %s is not one for guests of %s", p, i.Network.CIDR)
 	}
+	return c.apart(p)
+}
+
+// apart reports whether nobody has anything of the prefix yet.
+func (c claims) apart(p netip.Prefix) error {
 	for a, other := range c.addresses {
 		if p.Contains(a) {
 			return fmt.Errorf("address %s of prefix %s belongs to %s", a, p, other)
@@ -307,8 +327,10 @@ func compileGroups(vpc cloud.VPCID, groups []cloud.HostGroup, mine []*Interface)
 		in, inErrs := compileRules(g.ID, g.Ingress)
 		egress, outErrs := compileRules(g.ID, g.Egress)
 		errs = append(append(errs, inErrs...), outErrs...)
-		members := slices.SortedFunc(slices.Values(g.Members), netip.Addr.Compare)
-		out = append(out, firewall.Group{ID: string(g.ID), In: in, Out: egress, Members: slices.Compact(members)})
+		members, members6 := families(slices.Compact(slices.SortedFunc(slices.Values(g.Members), netip.Addr.Compare)))
+		out = append(out, firewall.Group{
+			ID: string(g.ID), In: in, Out: egress, Members: members, Members6: members6, Behind6: behind6(g.ID, mine),
+		})
 	}
 	return out, errs
 }
@@ -316,14 +338,11 @@ func compileGroups(vpc cloud.VPCID, groups []cloud.HostGroup, mine []*Interface)
 func compileRules(group cloud.GroupID, rules []cloud.GroupRule) (out []firewall.Rule, errs []error) {
 	for _, r := range rules {
 		f, err := compileRule(r)
-		switch {
-		case err != nil:
+		if err != nil {
 			errs = append(errs, refuse("", "compile group %s: rule %s: %w", group, r.ID, err))
-		case f.Group == "" && f.Prefix.Addr().Is6():
-			// Guests have no IPv6 yet: nothing to allow.
-		default:
-			out = append(out, f)
+			continue
 		}
+		out = append(out, f)
 	}
 	return out, errs
 }
@@ -364,7 +383,7 @@ func parseProtocol(s string) (int, error) {
 func checkPorts(r firewall.Rule) error {
 	limit := 65535
 	switch r.Protocol {
-	case 1:
+	case 1, 58:
 		limit = 255
 	case 6, 17:
 		if r.From > r.To {

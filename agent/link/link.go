@@ -55,6 +55,9 @@ type Network struct {
 	Public []netip.Addr   // reach the namespace by its uplink
 	Taps   []Tap
 	Via    []Via
+
+	Local6  []netip.Addr   // of IPv6
+	Closed6 []netip.Prefix // the VPC's own addresses of IPv6; none: it has no IPv6
 }
 
 // Via leads packets that bear a mark to a guest, whatever their destination.
@@ -74,6 +77,9 @@ type Tap struct {
 	Addresses []netip.Addr
 	Prefixes  []netip.Prefix // behind the first address
 	Shaper    Shaper
+
+	Addresses6 []netip.Addr // of IPv6
+	Prefixes6  []netip.Prefix
 }
 
 // Range is the pair of addresses of one network's uplink, as the firewall needs it.

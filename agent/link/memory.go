@@ -35,7 +35,8 @@ const memoryHolds = 5 * time.Minute
 
 func (t *Tap) equal(o *Tap) bool {
 	return t.Name == o.Name && t.Alias == o.Alias && t.MTU == o.MTU && t.Owner == o.Owner && t.Guest == o.Guest && t.Shaper == o.Shaper &&
-		slices.Equal(t.Addresses, o.Addresses) && slices.Equal(t.Prefixes, o.Prefixes)
+		slices.Equal(t.Addresses, o.Addresses) && slices.Equal(t.Prefixes, o.Prefixes) &&
+		slices.Equal(t.Addresses6, o.Addresses6) && slices.Equal(t.Prefixes6, o.Prefixes6)
 }
 
 // apart is a network without its taps.
@@ -51,7 +52,7 @@ func (m *memory) simple(want Network) bool {
 	}
 	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, (*Tap).equal)
 	for _, t := range slices.Concat(m.network.Taps[from:endOld], want.Taps[from:endNew]) {
-		if len(t.Prefixes) > 0 || slices.ContainsFunc(want.Via, func(v Via) bool { return v.Tap == t.Name }) {
+		if len(t.Prefixes)+len(t.Prefixes6) > 0 || slices.ContainsFunc(want.Via, func(v Via) bool { return v.Tap == t.Name }) {
 			return false
 		}
 	}
@@ -100,7 +101,7 @@ func (s *Space) listen(inside bool) {
 		err := s.With(func(fd int) (err error) {
 			s.notices, err = notice.Open(fd, unix.NETLINK_ROUTE, []int{
 				unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
-				unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_TC,
+				unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_TC,
 			})
 			return err
 		})
@@ -184,8 +185,9 @@ func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
 	for _, t := range m.network.Taps[from:endOld] {
 		index := m.at[t.Name]
 		var keep []netip.Addr
+		var will Tap
 		if w := wanted[t.Name]; w != nil {
-			keep = w.Addresses
+			keep, will = w.Addresses, *w
 		} else {
 			doomed = append(doomed, device{t.Name, index})
 		}
@@ -204,11 +206,17 @@ func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
 				return gone, fmt.Errorf("delete neighbour %s: %w", a, err)
 			}
 		}
+		free, err := s.release6(index, t, will)
+		gone = append(gone, free...)
+		if err != nil {
+			return gone, err
+		}
 		if w := wanted[t.Name]; w == nil || w.Shaper.Name != t.Shaper.Name {
 			changed = append(changed, t)
 		}
 		if wanted[t.Name] != nil {
 			t.Addresses = stay
+			t.Addresses6 = slices.DeleteFunc(slices.Clone(t.Addresses6), func(a netip.Addr) bool { return !slices.Contains(will.Addresses6, a) })
 			left = append(left, t)
 			m.expected[index] = t
 		}
@@ -234,7 +242,7 @@ func (s *Space) attachKnown(m *memory, want Network) error {
 	}
 	var owed []netip.Addr
 	for _, t := range want.Taps[from:endNew] {
-		for _, a := range t.Addresses {
+		for _, a := range slices.Concat(t.Addresses, t.Addresses6) {
 			if s.owed[a] {
 				owed = append(owed, a)
 			}
@@ -256,6 +264,7 @@ func (s *Space) attachKnown(m *memory, want Network) error {
 				return fmt.Errorf("find tap %s: %w", t.Name, err)
 			}
 			v.hosts = map[int][]netip.Addr{l.Attrs().Index: old.Addresses}
+			v.six.hosts = map[int][]netip.Addr{l.Attrs().Index: old.Addresses6}
 		}
 		index, err := s.attachTap(t, l, v)
 		if err != nil {

@@ -36,6 +36,7 @@ type Space struct {
 	blame   []string            // what made the memory doubtful
 	retune  map[int]bool        // links whose settings somebody has changed
 	owed    map[netip.Addr]bool // addresses taken away whose connections are not forgotten yet
+	six     bool                // it has IPv6
 
 	mu     sync.RWMutex // held over f in With: a descriptor must not become another file's meanwhile
 	file   *os.File

@@ -37,7 +37,7 @@ func (s *Space) prepare(n Network) error {
 			{"ipv4/conf/default/send_redirects", "0"},
 			{"ipv4/conf/all/accept_redirects", "0"},
 			{"ipv4/conf/default/accept_redirects", "0"},
-			{"ipv6/conf/all/disable_ipv6", "1"}, // guests have IPv4 only, until IPv6 is a wish
+			{"ipv6/conf/all/disable_ipv6", "1"}, // for all that are there and will come: six.go takes out whom it needs
 			{"ipv6/conf/default/disable_ipv6", "1"},
 		})
 	})
@@ -56,7 +56,10 @@ func (s *Space) prepare(n Network) error {
 	if err := s.local(lo, n.Local); err != nil {
 		return err
 	}
-	return s.shut(n.Closed)
+	if err := s.shut(n.Closed); err != nil {
+		return err
+	}
+	return s.prepare6(n, lo)
 }
 
 // local makes the addresses of lo, beside 127.0.0.1, the wanted ones.
