@@ -23,8 +23,10 @@ import (
 
 // Numbers of IPv6 and ICMPv6.
 const (
-	protoICMPv6   = 58
-	headerRouting = 43 // RFC 8200
+	protoICMPv6 = 58
+	// Extension headers of RFC 8200. Who judges a packet with a routing header by its destination judges one stage of its way.
+	headerHopByHop = 0
+	headerRouting  = 43
 	// noHeader is reserved (RFC 8200 section 4.7): no packet has it, so whatever differs from it is a protocol that could be
 	// found at the end of the chain of headers.
 	noHeader = 255
@@ -79,15 +81,14 @@ func discovery() rule {
 	})
 }
 
-// routed matches packets with a routing header: whoever judges them by their destination judges one stage of their way.
-func routed() rule {
+// has matches packets with an extension header.
+func has(header byte) rule {
+	const present = 1 // NFT_EXTHDR_F_PRESENT of linux/netfilter/nf_tables.h
 	return rule{
-		&expr.Exthdr{DestRegister: reg1, Type: headerRouting, Len: 1, Flags: unixExthdrPresent, Op: expr.ExthdrOpIpv6},
+		&expr.Exthdr{DestRegister: reg1, Type: header, Len: 1, Flags: present, Op: expr.ExthdrOpIpv6},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg1, Data: []byte{1}},
 	}
 }
-
-const unixExthdrPresent = 1 // NFT_EXTHDR_F_PRESENT of linux/netfilter/nf_tables.h
 
 // masked matches an address, loaded by load, that has the prefix.
 func masked(load func(uint32) rule, p netip.Prefix) rule {
@@ -127,8 +128,8 @@ func chains6() []chain {
 			drop("isolated"),
 		}, true},
 		{"own6", nil, []rule{
-			rules(ip6, payload(netHeader, 6, 1, reg1), equal([]byte{0}), drop("headers")), // hop-by-hop: work for every router
-			rules(routed(), drop("headers")),
+			rules(has(headerHopByHop), drop("headers")), // work for every router on the way
+			rules(has(headerRouting), drop("headers")),
 			rules(discovery(), verdict(expr.VerdictGoto, "near6")),
 			rules(meta(expr.MetaKeyL4PROTO, reg1), rule{&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: []byte{noHeader}}}, accept()),
 			drop("headers"), // a chain of headers without an end
@@ -146,7 +147,7 @@ func chains6() []chain {
 		{"arrive6", nil, []rule{
 			rules(ip6, saddr6(reg1), in("vpc6"), drop("uplink")),
 			rules(discovery(), drop("uplink")),
-			rules(routed(), drop("headers")),
+			rules(has(headerRouting), drop("headers")),
 			accept(),
 		}, true},
 		{"out6", nil, []rule{
