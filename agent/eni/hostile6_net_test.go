@@ -181,8 +181,12 @@ func hidden(src, dst netip.Addr, message []byte, frame func([]byte) []byte) [][]
 	}
 }
 
-// fromRouter reports whether a frame is the router's own word: neighbour discovery from its link-local address.
+// fromRouter reports whether a frame is the router's own word: neighbour discovery from its link-local address, or its
+// kernel's report of the groups that it listens to.
 func fromRouter(f []byte) bool {
+	if bytes.Equal(f[6:12], router) && bytes.Equal(f[:6], net.HardwareAddr{0x33, 0x33, 0, 0, 0, 0x16}) {
+		return true
+	}
 	return bytes.Equal(f[6:12], router) && len(f) > 54 && f[12] == 0x86 && f[13] == 0xdd && f[20] == 58 && f[54] >= 134 && f[54] <= 136 &&
 		slices.Equal(f[22:38], ownRouter.AsSlice())
 }

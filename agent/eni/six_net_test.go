@@ -76,6 +76,7 @@ func configured6(t *testing.T, m *Manager, i Interface) *nstest.Guest {
 
 // enable6 gives a guest IPv6 without waiting for what its kernel checks first.
 func enable6(g *nstest.Guest) {
+	g.Sysctl("ipv6/conf/lo/disable_ipv6", "0")
 	g.Sysctl("ipv6/conf/eth0/accept_dad", "0")
 	g.Sysctl("ipv6/conf/eth0/disable_ipv6", "0")
 }

@@ -47,7 +47,6 @@ func (s *Space) prepare6(n Network, lo netlink.Link) error {
 			{"ipv6/conf/default/accept_ra", "0"},
 			{"ipv6/conf/default/autoconf", "0"},
 			{"ipv6/conf/default/accept_redirects", "0"},
-			{"ipv6/conf/default/addr_gen_mode", "1"}, // no link-local address
 			{"ipv6/conf/default/accept_dad", "0"},
 			{"ipv6/conf/lo/disable_ipv6", "0"},
 		})

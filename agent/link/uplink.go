@@ -39,6 +39,7 @@ func (s *Space) prepare(n Network) error {
 			{"ipv4/conf/default/accept_redirects", "0"},
 			{"ipv6/conf/all/disable_ipv6", "1"}, // for all that are there and will come: six.go takes out whom it needs
 			{"ipv6/conf/default/disable_ipv6", "1"},
+			{"ipv6/conf/default/addr_gen_mode", "1"}, // no link-local address
 		})
 	})
 	if err != nil {
