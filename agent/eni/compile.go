@@ -135,6 +135,7 @@ func (n *compiled) assemble() {
 	}
 	leases := Leases{Network: name, Taps: make([]string, len(n.parts)), Hosts: make([]dhcp.Host, len(n.parts)), IPv6: Leases6{Prefixes: blocks6(v.VPC)}}
 	network.Closed6, rules.Prefixes6 = blocks6(v.VPC), blocks6(v.VPC)
+	network.Routed6 = routed6(n.settings.Pool6, network.Closed6)
 	for k := range n.parts {
 		p := n.parts[k]
 		network.Taps[k], rules.Interfaces[k], leases.Taps[k], leases.Hosts[k] = p.tap, p.rule, p.tap.Name, p.host

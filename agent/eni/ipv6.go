@@ -64,6 +64,16 @@ func blocks6(v cloud.VPC) (out []netip.Prefix) {
 	return out
 }
 
+// routed6 are those of the blocks that lie in the pool.
+func routed6(pool, blocks []netip.Prefix) (out []netip.Prefix) {
+	for _, b := range blocks {
+		if slices.ContainsFunc(pool, func(p netip.Prefix) bool { return p.Bits() <= b.Bits() && p.Contains(b.Addr()) }) {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
 // router6 is the address that a subnet's router answers at and reports errors from: the first after the base, which EC2
 // gives to nobody.
 func router6(s cloud.Subnet) netip.Addr {

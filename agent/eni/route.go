@@ -57,7 +57,8 @@ func compileSubnets(v cloud.HostNetwork, mine []*Interface, rules *firewall.Conf
 			if r.Destination.Addr().Is4() {
 				out.Routes = append(out.Routes, compileRoute(r, mine, rules, network))
 			} else { // to an instance, or translated: not built, and a black hole
-				out.Routes6 = append(out.Routes6, firewall.Route{Destination: r.Destination.Masked(), Internet: r.Internet})
+				internet := r.Internet && slices.ContainsFunc(network.Routed6, s.IPv6().Overlaps)
+				out.Routes6 = append(out.Routes6, firewall.Route{Destination: r.Destination.Masked(), Internet: internet})
 			}
 		}
 		rules.Subnets = append(rules.Subnets, out)

@@ -136,6 +136,8 @@ type Uplink struct {
 	Name   string       // in the root namespace
 	Range  netip.Prefix // a /31: the odd address is inside
 	Public []netip.Addr // reach the VPC from anywhere, and leave it as they are
+
+	Routed6 []netip.Prefix // so do all addresses of these
 }
 
 // Apply makes the rules of the namespace fd what cfg wants, without a memory, and reports whether anything was changed.

@@ -429,6 +429,7 @@ func compileHost(h Host) table {
 			// Also towards an uplink: a namespace takes no packet from its own address.
 			rules(family(nfprotoIPv4), saddr(reg1), in("ranges"), rule{&expr.Masq{}}),
 		}, true})
+	t.host6(h.Uplinks, fromUplink, toUplink)
 	return t
 }
 

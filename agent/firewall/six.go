@@ -81,6 +81,11 @@ func discovery() rule {
 	})
 }
 
+// whole6 matches ICMPv6 whose type can be read: not a fragment.
+func whole6() rule {
+	return rules(l4proto(protoICMPv6), payload(thHeader, 0, 1, reg1), rule{&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: []byte{redirect6}}})
+}
+
 // has matches packets with an extension header.
 func has(header byte) rule {
 	const present = 1 // NFT_EXTHDR_F_PRESENT of linux/netfilter/nf_tables.h
@@ -146,6 +151,7 @@ func chains6() []chain {
 		}, true},
 		{"arrive6", nil, []rule{
 			rules(ip6, saddr6(reg1), in("vpc6"), drop("uplink")),
+			rules(ip6, daddr6(reg1), notIn("open6"), drop("uplink")), // its subnet has no internet gateway
 			rules(discovery(), drop("uplink")),
 			rules(has(headerRouting), drop("headers")),
 			accept(),
@@ -186,6 +192,9 @@ func weave(chains []chain) []chain {
 			c.rules = slices.Insert(c.rules, last, toSix("arrive6"))
 		case "fo":
 			c.rules = slices.Insert(c.rules, last, toSix("out6"))
+		case "stray": // errors and answers that no connection has asked for, whole ones
+			c.rules = slices.Insert(c.rules, last,
+				rules(ip6, whole6(), foreign(), verdict(expr.VerdictGoto, "passing")), rules(ip6, whole6(), verdict(expr.VerdictReturn, "")))
 		case "leave":
 			c.rules = slices.Insert(c.rules, last, rules(ip6, saddr6(reg1), vmap("v_route6")))
 		case "inp":
@@ -246,7 +255,18 @@ func (t *table) compile6(cfg Config, who speakers, p *profiles, r *routing) {
 		gateways.elements = append(gateways.elements, element{key: a.AsSlice()})
 	}
 	vRoute := bySubnet6("v_route6", cfg.Subnets, r.leave6)
-	t.sets = append(t.sets, src, srcPrefix, link, vOut, vOutPrefix, services, gateways, vRoute, prefixSet6("vpc6", cfg.Prefixes6))
+	t.sets = append(t.sets, src, srcPrefix, link, vOut, vOutPrefix, services, gateways, vRoute,
+		prefixSet6("vpc6", cfg.Prefixes6), prefixSet6("open6", cfg.open6()))
+}
+
+// open6 are the subnets that the internet has a way to.
+func (c Config) open6() (out []netip.Prefix) {
+	for _, s := range c.Subnets {
+		if s.CIDR6.IsValid() && slices.ContainsFunc(s.Routes6, func(r Route) bool { return r.Internet }) {
+			out = append(out, s.CIDR6)
+		}
+	}
+	return out
 }
 
 // ends6 are the first and the last address of a prefix.

@@ -58,6 +58,7 @@ type Network struct {
 
 	Local6  []netip.Addr   // of IPv6
 	Closed6 []netip.Prefix // the VPC's own addresses of IPv6; none: it has no IPv6
+	Routed6 []netip.Prefix // those of them that this machine's neighbours route to it
 }
 
 // Via leads packets that bear a mark to a guest, whatever their destination.
@@ -250,7 +251,7 @@ func (l *Links) ensure(want Config, n Network) (Range, error) {
 	r, err := l.uplink(want, n, s)
 	if err == nil {
 		l.mu.Lock()
-		l.made[n.Name] = made{outside: want.Outside, pool: want.Pool, up: r, public: n.Public}
+		l.made[n.Name] = made{outside: want.Outside, pool: want.Pool, up: r, public: n.Public, routed: n.Routed6}
 		l.published = false
 		l.mu.Unlock()
 	}

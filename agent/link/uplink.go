@@ -155,7 +155,10 @@ func (l *Links) uplink(want Config, n Network, s *Space) (Range, error) {
 			r.outside = out.Attrs().Index
 		}
 	}
-	return r, sysctls([][2]string{{"ipv4/conf/" + name + "/forwarding", "1"}, {"ipv6/conf/" + name + "/disable_ipv6", "1"}})
+	if err := sysctl("ipv4/conf/"+name+"/forwarding", "1"); err != nil {
+		return r, err
+	}
+	return r, l.uplink6(n, s, name, outside)
 }
 
 // pair finds or makes the veth pair and its addresses: the even one outside, the odd one inside (RFC 3021).
