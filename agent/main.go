@@ -25,6 +25,7 @@ import (
 	"github.com/ichiro-metal/ichiro/agent/host"
 	"github.com/ichiro-metal/ichiro/agent/unit"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/handover"
 	"github.com/ichiro-metal/ichiro/internal/reconcile"
 	"github.com/ichiro-metal/ichiro/internal/service"
@@ -45,6 +46,7 @@ type options struct {
 	uplink  string
 	pool    netip.Prefix
 	mtu     int
+	pool6   []netip.Prefix
 	strict  bool
 	shaping bool
 	program string
@@ -82,6 +84,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.accel, "accel", "auto", "auto, kvm or tcg")
 	flags.StringVar(&o.uplink, "uplink", "", "`link` that leads out of this machine (default: that of the default route)")
 	flags.TextVar(&o.pool, "uplink-range", netip.Prefix{}, "`addresses` for the links between VPCs and this machine")
+	six := flags.String("ipv6-pool", "", "VPCs' blocks of IPv6 within these are routed to this machine from outside: `CIDRs`, comma separated")
 	flags.IntVar(&o.mtu, "mtu", eni.DefaultMTU, "MTU of the guests' interfaces")
 	check := flags.String("source-check", "instance", "instance: an interface may use all addresses of its instance; eni: only its own")
 	shaping := flags.String("shaping", "on", "on: an instance has the bandwidth of its type; off: as much as there is")
@@ -101,6 +104,9 @@ func parse(args []string) (options, error) {
 	}
 	if o.mtu < 576 || o.mtu > 65521 {
 		return o, service.Usagef("--mtu %d: want 576 to 65521", o.mtu)
+	}
+	if o.pool6, err = cloud.ParseIPv6Pool(*six); err != nil {
+		return o, service.Usagef("--ipv6-pool: %v", err)
 	}
 	o.strict, o.shaping = *check == "eni", *shaping == "on"
 	o.root = bundle.Root(*dir)
@@ -157,7 +163,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	cfg := host.Config{
 		ID: id, Zone: o.zone, Region: o.region, Root: o.root, Images: filepath.Join(o.state, "images"), Keys: filepath.Join(o.state, "keys"),
-		Prefix: eni.Prefix(string(o.root)), Uplink: o.uplink, Pool: o.pool, MTU: o.mtu, Strict: o.strict, Unshaped: !o.shaping, Accel: o.accel,
+		Prefix: eni.Prefix(string(o.root)), Uplink: o.uplink, Pool: o.pool, Pool6: o.pool6, MTU: o.mtu, Strict: o.strict, Unshaped: !o.shaping, Accel: o.accel,
 		IMDSGroup: o.imds.gid, GatewayGID: o.gateway.gid, Group: o.group,
 		Store: client, Mirror: mirror, Member: member, Network: network, Units: units, Sockets: sockets, Now: time.Now, Log: log,
 	}

@@ -45,7 +45,7 @@ type options struct {
 	listenFD               int
 	region, zone, account  string
 	etcd, cert, key, cacrt string
-	elastic                []netip.Prefix
+	elastic, ipv6          []netip.Prefix
 }
 
 func parse(args []string) (options, error) {
@@ -64,10 +64,14 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.key, "etcd-key", "", "its key `file`")
 	flags.StringVar(&o.cacrt, "etcd-ca", "", "`file` of the CA that signed the servers' certificates")
 	elastic := flags.String("elastic", "", "public addresses to give out: `CIDRs`, comma separated; every address of them is used")
+	ipv6 := flags.String("ipv6-pool", "", "VPCs' blocks of IPv6 come from here: `CIDRs`, comma separated (default: unique local ones)")
 	if err := service.Parse(flags, args); err != nil {
 		return o, err
 	}
 	var err error
+	if o.ipv6, err = cloud.ParseIPv6Pool(*ipv6); err != nil {
+		return o, service.Usagef("--ipv6-pool: %v", err)
+	}
 	if o.elastic, err = cloud.ParsePool(*elastic); err != nil {
 		return o, service.Usagef("--elastic: %v", err)
 	}
@@ -219,7 +223,7 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 		Services: []api.Service{
 			ec2.New(ec2.Config{
 				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: door.Client{}, Pager: pager,
-				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: types, Elastic: o.elastic,
+				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: types, Elastic: o.elastic, IPv6Pool: o.ipv6,
 				Now: time.Now, Rand: rand.Reader, Log: log,
 			}),
 			ssm.New(ssm.Config{Store: client, Mirror: mirror, Door: door.Client{}, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),

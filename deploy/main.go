@@ -86,6 +86,7 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		fs.StringVar(&opt.Outside, "uplink", "", "link that leads out of this machine (default: that of the default route)")
 		fs.StringVar(&opt.Uplink, "uplink-range", "100.64.0.0/16", "addresses for the links between VPCs and this machine")
 		fs.StringVar(&opt.Elastic, "elastic", "", "public addresses to give out: CIDRs, comma separated; every address of them is used")
+		fs.StringVar(&opt.IPv6Pool, "ipv6-pool", "", "VPCs' blocks of IPv6 come from here, and are routed to this machine: CIDRs, comma separated (default: unique local ones, which stay in their VPC)")
 		fs.IntVar(&opt.MTU, "mtu", 9001, "MTU of the instances' network interfaces")
 		fs.StringVar(&opt.SourceCheck, "source-check", "instance", "instance: an interface may use all addresses of its instance; eni: only its own, as on EC2")
 		fs.StringVar(&opt.Shaping, "shaping", "on", "on: an instance has the bandwidth of its type, as on EC2; off: as much as there is")
@@ -123,6 +124,9 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	if _, err := cloud.ParseResolvers(opt.Resolvers); opt.Resolvers != "" && err != nil {
 		return service.Usagef("--resolvers: %v", err)
+	}
+	if _, err := cloud.ParseIPv6Pool(opt.IPv6Pool); err != nil {
+		return service.Usagef("--ipv6-pool: %v", err)
 	}
 	if opt.Zone == "" {
 		opt.Zone = opt.Region + "a"

@@ -109,6 +109,8 @@ func (n *compiled) part(i Interface) (*part, error) {
 		Name: name, MAC: mac, Subnet: string(i.Subnet), Instance: speaker(n.settings, i), Addresses: i.Addresses, Prefixes: prefixes,
 		Groups: texts(i.Groups), Mark: mark(i.ID), Unchecked: !i.SourceDestCheck,
 	}
+	p.tap.Addresses6, p.tap.Prefixes6 = own6(i)
+	p.rule.Addresses6, p.rule.Prefixes6 = p.tap.Addresses6, p.tap.Prefixes6
 	p.host = lease(n.settings, n.vpc, i, mac, mtu)
 	p.ipv6 = lease6(n.vpc, i, mac, mtu)
 	return p, nil
@@ -133,6 +135,8 @@ func (n *compiled) assemble() {
 		Prefixes: n.used.vpc, Services: services, Interfaces: make([]*firewall.Interface, len(n.parts)),
 	}
 	leases := Leases{Network: name, Taps: make([]string, len(n.parts)), Hosts: make([]*dhcp.Host, len(n.parts)), IPv6: Leases6{Prefixes: blocks6(v.VPC)}}
+	network.Closed6, rules.Prefixes6 = blocks6(v.VPC), blocks6(v.VPC)
+	network.Routed6 = routed6(n.settings.Pool6, network.Closed6)
 	for k := range n.parts {
 		p := n.parts[k]
 		network.Taps[k], rules.Interfaces[k], leases.Taps[k], leases.Hosts[k] = p.tap, p.rule, p.tap.Name, p.host
@@ -141,6 +145,10 @@ func (n *compiled) assemble() {
 		if !slices.Contains(rules.Gateways, router) {
 			rules.Gateways = append(rules.Gateways, router)
 			network.Local = append(network.Local, router)
+		}
+		if router := router6(n.real[k].Network); router.IsValid() && !slices.Contains(rules.Gateways6, router) {
+			rules.Gateways6 = append(rules.Gateways6, router)
+			network.Local6 = append(network.Local6, router)
 		}
 	}
 	n.errs = append(n.errs, publish(n.real, &rules, &network)...)
@@ -159,7 +167,8 @@ func (n *compiled) assemble() {
 // claims are what the interfaces of a VPC have, each once.
 type claims struct {
 	vpc       []netip.Prefix
-	local     []netip.Addr // what the host itself has in the VPC
+	blocks    []netip.Prefix // those of IPv6
+	local     []netip.Addr   // what the host itself has in the VPC
 	addresses map[netip.Addr]cloud.InterfaceID
 	prefixes  map[netip.Prefix]cloud.InterfaceID
 	taps      map[string]cloud.InterfaceID
@@ -169,27 +178,29 @@ func newClaims(v cloud.HostNetwork, n int) claims {
 	prefixes := slices.DeleteFunc(v.VPC.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is4() })
 	local, _ := allow(Services(v.VPC))
 	return claims{
-		prefixes, local, make(map[netip.Addr]cloud.InterfaceID, n), map[netip.Prefix]cloud.InterfaceID{}, make(map[string]cloud.InterfaceID, n),
+		prefixes, blocks6(v.VPC), local, make(map[netip.Addr]cloud.InterfaceID, n), map[netip.Prefix]cloud.InterfaceID{}, make(map[string]cloud.InterfaceID, n),
 	}
 }
 
 // drop is the way back of take.
 func (c claims) drop(i Interface) {
 	delete(c.taps, TapName(i.ID))
-	for _, a := range i.Addresses {
+	addresses, prefixes := own6(i)
+	for _, a := range slices.Concat(i.Addresses, addresses) {
 		delete(c.addresses, a)
 	}
-	for _, p := range delegated(i) {
+	for _, p := range slices.Concat(delegated(i), prefixes) {
 		delete(c.prefixes, p)
 	}
 }
 
 func (c claims) take(i Interface) {
 	c.taps[TapName(i.ID)] = i.ID
-	for _, a := range i.Addresses {
+	addresses, prefixes := own6(i)
+	for _, a := range slices.Concat(i.Addresses, addresses) {
 		c.addresses[a] = i.ID
 	}
-	for _, p := range delegated(i) {
+	for _, p := range slices.Concat(delegated(i), prefixes) {
 		c.prefixes[p] = i.ID
 	}
 }
@@ -221,7 +232,7 @@ func (c claims) check(i Interface) (mac [6]byte, err error) {
 			return mac, err
 		}
 	}
-	return mac, nil
+	return mac, c.six(i)
 }
 
 func (c claims) address(i Interface, a netip.Addr) error {
@@ -234,6 +245,11 @@ func (c claims) address(i Interface, a netip.Addr) error {
 	if slices.Contains(c.local, a) {
 		return fmt.Errorf("address %s is the resolver's", a)
 	}
+	return c.free(a)
+}
+
+// free reports whether nobody has the address yet.
+func (c claims) free(a netip.Addr) error {
 	if other, ok := c.addresses[a]; ok {
 		return fmt.Errorf("address %s belongs to %s", a, other)
 	}
@@ -249,6 +265,11 @@ func (c claims) prefix(i Interface, p netip.Prefix) error {
 	if p.Bits() <= i.Network.CIDR.Bits() || !i.Network.CIDR.Contains(p.Addr()) || p.Contains(i.Network.Router()) {
 		return fmt.Errorf("prefix %s is not one for guests of %s", p, i.Network.CIDR)
 	}
+	return c.apart(p)
+}
+
+// apart reports whether nobody has anything of the prefix yet.
+func (c claims) apart(p netip.Prefix) error {
 	for a, other := range c.addresses {
 		if p.Contains(a) {
 			return fmt.Errorf("address %s of prefix %s belongs to %s", a, p, other)
@@ -293,6 +314,7 @@ func parseMAC(s string) (mac [6]byte, err error) {
 type group struct {
 	from cloud.HostGroup
 	to   firewall.Group
+	all  []netip.Addr // its members, in order
 	errs []error
 }
 
@@ -302,8 +324,10 @@ func compileGroup(g cloud.HostGroup, before *group) *group {
 	g.Members, g.Ingress, g.Egress = slices.Clone(g.Members), slices.Clone(g.Ingress), slices.Clone(g.Egress)
 	in, inErrs := compileRules(g.ID, g.Ingress)
 	egress, outErrs := compileRules(g.ID, g.Egress)
-	to := firewall.Group{ID: string(g.ID), In: in, Out: egress, Members: sortMembers(g.Members, before)}
-	return &group{from: g, to: to, errs: append(inErrs, outErrs...)}
+	all := sortMembers(g.Members, before)
+	to := firewall.Group{ID: string(g.ID), In: in, Out: egress}
+	to.Members, to.Members6 = families(all)
+	return &group{from: g, to: to, all: all, errs: append(inErrs, outErrs...)}
 }
 
 // sortMembers returns each member once, in order. Where few came or went there is no need to sort thousands.
@@ -316,7 +340,7 @@ func sortMembers(members []netip.Addr, before *group) []netip.Addr {
 		was := []netip.Addr(before.from.Members)
 		from, endWas, endIs := delta.Middle(was, members, func(x, y *netip.Addr) bool { return *x == *y })
 		if gone, come := was[from:endWas], members[from:endIs]; len(gone) <= few && len(come) <= few {
-			sorted := append(make([]netip.Addr, 0, len(before.to.Members)+len(come)), before.to.Members...)
+			sorted := append(make([]netip.Addr, 0, len(before.all)+len(come)), before.all...)
 			for _, a := range gone {
 				if n, ok := slices.BinarySearchFunc(sorted, a, netip.Addr.Compare); ok && !slices.Contains(members, a) {
 					sorted = slices.Delete(sorted, n, n+1)
@@ -359,7 +383,9 @@ func chooseGroups(vpc cloud.VPCID, groups []*group, mine []*Interface) (out []fi
 	}
 	for _, g := range slices.SortedFunc(slices.Values(groups), func(a, b *group) int { return cmp.Compare(a.from.ID, b.from.ID) }) {
 		if used[g.from.ID] && g.from.VPC == vpc {
-			out, errs = append(out, g.to), append(errs, g.errs...)
+			to := g.to
+			to.Behind6 = behind6(g.from.ID, mine)
+			out, errs = append(out, to), append(errs, g.errs...)
 		}
 	}
 	return out, errs
@@ -368,14 +394,11 @@ func chooseGroups(vpc cloud.VPCID, groups []*group, mine []*Interface) (out []fi
 func compileRules(group cloud.GroupID, rules []cloud.GroupRule) (out []firewall.Rule, errs []error) {
 	for _, r := range rules {
 		f, err := compileRule(r)
-		switch {
-		case err != nil:
+		if err != nil {
 			errs = append(errs, refuse("", "compile group %s: rule %s: %w", group, r.ID, err))
-		case f.Group == "" && f.Prefix.Addr().Is6():
-			// Guests have no IPv6 yet: nothing to allow.
-		default:
-			out = append(out, f)
+			continue
 		}
+		out = append(out, f)
 	}
 	return out, errs
 }
@@ -416,7 +439,7 @@ func parseProtocol(s string) (int, error) {
 func checkPorts(r firewall.Rule) error {
 	limit := 65535
 	switch r.Protocol {
-	case 1:
+	case 1, 58:
 		limit = 255
 	case 6, 17:
 		if r.From > r.To {

@@ -69,6 +69,9 @@ func (d *dice) index() int {
 
 // roll changes the Config in place, as a careless caller might, and returns what it did.
 func (d *dice) roll() string {
+	if d.IntN(5) == 0 {
+		return d.roll6()
+	}
 	switch k := d.IntN(11); k {
 	case 0, 1, 2:
 		n := d.IntN(90)

@@ -63,7 +63,9 @@ func TestAVPCMayHaveItsShareOfTheHostsConnections(t *testing.T) {
 		if got := arrives(); got != fmt.Sprint("crowd", i) {
 			t.Errorf("got %q", got)
 		}
-		plain.Await(func(f []byte) bool { return contains("answer")(f) && f[37] == byte(4000+i) && f[36] == byte((4000+i)>>8) })
+		plain.Await(func(f []byte) bool {
+			return contains("answer")(f) && f[37] == byte(4000+i) && f[36] == byte((4000+i)>>8)
+		})
 	}
 	settled(t, plain)
 	send(plain, 2, 4003, "again") // of a connection that has been answered

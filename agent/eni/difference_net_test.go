@@ -28,7 +28,7 @@ func shape(t *testing.T, prefix string) string {
 		}
 		fmt.Fprintf(&b, "## %s\n", vpc)
 		fmt.Fprintf(&b, "# queues\n%s\n", normal(queues(t, n), false))
-		for _, c := range []string{"ip -d -o link", "ip -o -4 addr", "ip route show table all", "ip rule", "ip neigh", "nft -s list ruleset"} {
+		for _, c := range []string{"ip -d -o link", "ip -o -4 addr", "ip -o -6 addr", "ip route show table all", "ip -6 route show table all", "ip rule", "ip neigh", "nft -s list ruleset"} {
 			out := nstest.Run(t, "ip", append([]string{"netns", "exec", n}, strings.Fields(c)...)...)
 			fmt.Fprintf(&b, "# %s\n%s\n", c, normal(out, strings.HasPrefix(c, "nft")))
 		}

@@ -32,6 +32,7 @@ type Config struct {
 	Prefix     string              // names of this host in the root namespace, see Prefix
 	Uplink     string              // link of the root namespace that leads out; empty: the default route's
 	Pool       netip.Prefix        // for the uplinks' addresses; zero: DefaultPool
+	Pool6      []netip.Prefix      // blocks of IPv6 of these are routed to this machine from outside
 	Domain     string              // DHCP option 15 where the VPC says none, such as ichiro-1.compute.internal
 	Strict     bool                // an interface speaks as itself only; else also as the others of its instance
 	Resolvers  []netip.Addr        // DHCP option 6 where the VPC says none; none: the option is not given

@@ -3,6 +3,7 @@ package eni
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -41,18 +42,11 @@ func lease6(v cloud.HostNetwork, i Interface, mac [6]byte, mtu int) *leased6 {
 	subnet := i.Network.IPv6()
 	d := dhcp6.Host{MAC: mac, Source: link.RouterMAC, Preferred: v.Options.IPv6PreferredLeaseSec}
 	n := neighbour.Host{MAC: mac, Source: link.RouterMAC, Subnet: subnet, MTU: mtu}
-	for _, a := range i.IPv6 {
-		if subnet.IsValid() && subnet.Contains(a) {
-			d.Addresses = append(d.Addresses, a)
-			n.Own = append(n.Own, netip.PrefixFrom(a, a.BitLen()))
-		}
+	d.Addresses, d.Prefixes = own6(i)
+	for _, a := range d.Addresses {
+		n.Own = append(n.Own, netip.PrefixFrom(a, a.BitLen()))
 	}
-	for _, p := range i.Prefixes {
-		if subnet.IsValid() && subnet.Contains(p.Addr()) {
-			d.Prefixes = append(d.Prefixes, p.Masked())
-			n.Own = append(n.Own, p.Masked())
-		}
-	}
+	n.Own = append(n.Own, d.Prefixes...)
 	if len(n.Own) == 0 {
 		return nil
 	}
@@ -61,8 +55,102 @@ func lease6(v cloud.HostNetwork, i Interface, mac [6]byte, mtu int) *leased6 {
 }
 
 // blocks6 are a VPC's blocks of IPv6.
-func blocks6(v cloud.VPC) []netip.Prefix {
-	return slices.DeleteFunc(v.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is6() })
+func blocks6(v cloud.VPC) (out []netip.Prefix) {
+	for _, p := range v.Prefixes() {
+		if p.Addr().Is6() {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}
+
+// routed6 are those of the blocks that lie in the pool.
+func routed6(pool, blocks []netip.Prefix) (out []netip.Prefix) {
+	for _, b := range blocks {
+		if slices.ContainsFunc(pool, func(p netip.Prefix) bool { return p.Bits() <= b.Bits() && p.Contains(b.Addr()) }) {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// router6 is the address that a subnet's router answers at and reports errors from: the first after the base, which EC2
+// gives to nobody.
+func router6(s cloud.Subnet) netip.Addr {
+	if !s.IPv6().IsValid() {
+		return netip.Addr{}
+	}
+	return s.IPv6().Masked().Addr().Next()
+}
+
+// own6 returns the IPv6 addresses and prefixes of an interface that are its subnet's to give, in order: of what a block
+// that has gone may have left, nothing comes or goes.
+func own6(i Interface) (addresses []netip.Addr, prefixes []netip.Prefix) {
+	subnet, router := i.Network.IPv6(), router6(i.Network)
+	if !subnet.IsValid() {
+		return nil, nil
+	}
+	for _, a := range i.IPv6 {
+		if subnet.Contains(a) && a != router {
+			addresses = append(addresses, a)
+		}
+	}
+	for _, p := range i.Prefixes {
+		if subnet.Bits() < p.Bits() && subnet.Contains(p.Addr()) && !p.Contains(router) {
+			prefixes = append(prefixes, p.Masked())
+		}
+	}
+	slices.SortFunc(prefixes, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	return addresses, slices.Compact(prefixes)
+}
+
+// behind6 returns the prefixes of those of the interfaces that are in the group: they are too large to be members one by
+// one.
+func behind6(group cloud.GroupID, mine []*Interface) (out []netip.Prefix) {
+	for _, i := range mine {
+		if len(i.Prefixes) > 0 && slices.Contains(i.Groups, group) {
+			_, prefixes := own6(*i)
+			out = append(out, prefixes...)
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Prefix) int { return a.Addr().Compare(b.Addr()) })
+	return slices.Compact(out)
+}
+
+// families parts addresses of IPv4 from those of IPv6: in order, the former come first.
+func families(sorted []netip.Addr) (four, six []netip.Addr) {
+	n, _ := slices.BinarySearchFunc(sorted, true, func(a netip.Addr, _ bool) int {
+		if a.Is6() {
+			return 1
+		}
+		return -1
+	})
+	if n == len(sorted) {
+		return sorted, nil
+	}
+	return sorted[:n:n], sorted[n:]
+}
+
+// six refuses addresses and prefixes of IPv6 that an interface cannot have beside the others.
+func (c claims) six(i Interface) error {
+	addresses, prefixes := own6(i)
+	if len(addresses)+len(prefixes) == 0 {
+		return nil
+	}
+	if subnet := i.Network.IPv6(); !slices.ContainsFunc(c.blocks, func(b netip.Prefix) bool { return b.Bits() <= subnet.Bits() && b.Contains(subnet.Addr()) }) {
+		return fmt.Errorf("subnet %s is not of its VPC", subnet)
+	}
+	for _, a := range addresses {
+		if err := c.free(a); err != nil {
+			return err
+		}
+	}
+	for _, p := range prefixes {
+		if err := c.apart(p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func only6(list []string) (out []netip.Addr) {

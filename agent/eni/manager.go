@@ -212,7 +212,7 @@ func (m *Manager) filter(plan Plan, ranges []link.Range) error {
 	host := firewall.Host{Table: m.prefix, Connections: m.connections}
 	for _, r := range ranges {
 		n := slices.IndexFunc(plan.Link.Networks, func(n link.Network) bool { return n.Name == r.Network })
-		host.Uplinks = append(host.Uplinks, firewall.Uplink{Name: r.Veth, Range: r.Prefix, Public: plan.Link.Networks[n].Public})
+		host.Uplinks = append(host.Uplinks, firewall.Uplink{Name: r.Veth, Range: r.Prefix, Public: plan.Link.Networks[n].Public, Routed6: plan.Link.Networks[n].Routed6})
 	}
 	var errs []error
 	if len(ranges) > 0 {

@@ -58,10 +58,13 @@ func compileSubnets(v cloud.HostNetwork, mine []*Interface, rules *firewall.Conf
 			errs = append(errs, refuse("", "compile subnet %s: %s overlaps another", s.ID, s.CIDR))
 			continue
 		}
-		out := firewall.Subnet{ID: string(s.ID), CIDR: s.CIDR.Masked(), ACL: compileACL(s.ACL)}
+		out := firewall.Subnet{ID: string(s.ID), CIDR: s.CIDR.Masked(), CIDR6: s.IPv6(), ACL: compileACL(s.ACL)}
 		for _, r := range s.Routes {
 			if r.Destination.Addr().Is4() {
 				out.Routes = append(out.Routes, compileRoute(r, mine, rules, network))
+			} else { // to an instance, or translated: not built, and a black hole
+				internet := r.Internet && slices.ContainsFunc(network.Routed6, s.IPv6().Overlaps)
+				out.Routes6 = append(out.Routes6, firewall.Route{Destination: r.Destination.Masked(), Internet: internet})
 			}
 		}
 		rules.Subnets = append(rules.Subnets, out)

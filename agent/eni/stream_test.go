@@ -19,7 +19,7 @@ type server struct{ seen chan string }
 func tcp(t *testing.T, n *nstest.Namespace, at netip.AddrPort) server {
 	t.Helper()
 	var l net.Listener
-	if err := n.Do(func() (err error) { l, err = net.Listen("tcp4", at.String()); return err }); err != nil {
+	if err := n.Do(func() (err error) { l, err = net.Listen("tcp", at.String()); return err }); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
@@ -57,7 +57,8 @@ func (s server) stay(t *testing.T, n *nstest.Namespace, to netip.AddrPort) strea
 	t.Helper()
 	var fd int
 	err := n.Do(func() (err error) {
-		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		family, sa := sockaddr(to)
+		if fd, err = unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
 		for _, o := range []int{unix.SO_SNDTIMEO, unix.SO_RCVTIMEO} {
@@ -65,7 +66,7 @@ func (s server) stay(t *testing.T, n *nstest.Namespace, to netip.AddrPort) strea
 				return err
 			}
 		}
-		return unix.Connect(fd, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+		return unix.Connect(fd, sa)
 	})
 	if err != nil {
 		t.Fatalf("connect from %s to %s: %v", n.Name, to, err)

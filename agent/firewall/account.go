@@ -60,16 +60,23 @@ func Account(fd int, known func(name string) bool) (drops []Drop, sent []Sent, e
 			return nil, nil, fmt.Errorf("forget interfaces that are gone: %w", err)
 		}
 	}
-	elements, err := c.GetSetElements(&nftables.Set{Table: filter, Name: "src4"})
+	sets, err := c.GetSets(filter)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read set src4: %w", err)
+		return nil, nil, fmt.Errorf("list sets: %w", err)
 	}
-	for _, e := range elements {
-		if len(e.Key) != 28 || e.Counter == nil {
+	for _, k := range sets {
+		if k.Name != "src4" && k.Name != "src6" {
 			continue
 		}
-		a := netip.AddrFrom4([4]byte(e.Key[24:]))
-		sent = append(sent, Sent{nameOf(e.Key[:16]), a, Count{e.Counter.Packets, e.Counter.Bytes}})
+		elements, err := c.GetSetElements(&nftables.Set{Table: filter, Name: k.Name})
+		if err != nil {
+			return nil, nil, fmt.Errorf("read set %s: %w", k.Name, err)
+		}
+		for _, e := range elements {
+			if a, ok := netip.AddrFromSlice(e.Key[min(len(e.Key), 24):]); ok && e.Counter != nil { // behind name and MAC
+				sent = append(sent, Sent{nameOf(e.Key[:16]), a, Count{e.Counter.Packets, e.Counter.Bytes}})
+			}
+		}
 	}
 	slices.SortFunc(drops, func(a, b Drop) int { return strings.Compare(a.Interface+a.Reason, b.Interface+b.Reason) })
 	return drops, sent, nil

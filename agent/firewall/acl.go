@@ -30,43 +30,52 @@ func (t *table) acls(cfg Config, r *routing) {
 		a := bounds(s.CIDR)
 		egress[s.ID] = r.chain("acl_", append([]rule{
 			rules(meta(expr.MetaKeyOIFNAME, reg1), in(taps.name), accept()),
-		}, entries(s.ACL, true)...))
+		}, entries(s.ACL, true, cfg.six())...))
 		ingress[s.ID] = r.chain("acl_", append([]rule{
 			rules(foreign(), meta(expr.MetaKeyIIFNAME, reg1), in(taps.name), accept()),
 			rules(honest(), family(nfprotoIPv4), saddr(reg1), in(r.ranges([]addresses{a})), accept()),
-		}, entries(s.ACL, false)...))
+		}, append(s.inside6(), entries(s.ACL, false, cfg.six())...)...))
 		for _, e := range taps.elements {
 			inward.elements = append(inward.elements, element{key: e.key, chain: ingress[s.ID]})
 		}
 	}
 	out := func(s Subnet) string { return egress[s.ID] }
 	t.sets = append(t.sets, inward, bySubnet("v_acl_out", true, cfg.Subnets, out), byForeign("v_acl_any", cfg, open, out))
+	leaving := []rule{
+		rules(iifgroup(groupUplink), accept()),
+		rules(foreign(), meta(expr.MetaKeyIIFNAME, reg1), vmap("v_acl_any")),
+		rules(family(nfprotoIPv4), saddr(reg1), vmap("v_acl_out")),
+	}
+	if cfg.six() {
+		t.sets = append(t.sets, bySubnet6("v_acl_out6", cfg.Subnets, out))
+		leaving = append(leaving, rules(family(nfprotoIPv6), saddr6(reg1), vmap("v_acl_out6")))
+	}
 	// Between fo, which has dropped what belongs to no connection, and fi.
 	t.chains = append(t.chains,
-		chain{"ao", &base{nftables.ChainTypeFilter, nftables.ChainHookForward, 5, false}, []rule{
-			rules(iifgroup(groupUplink), accept()),
-			rules(foreign(), meta(expr.MetaKeyIIFNAME, reg1), vmap("v_acl_any")),
-			rules(family(nfprotoIPv4), saddr(reg1), vmap("v_acl_out")),
-		}, true},
+		chain{"ao", &base{nftables.ChainTypeFilter, nftables.ChainHookForward, 5, false}, leaving, true},
 		chain{"ai", &base{nftables.ChainTypeFilter, nftables.ChainHookForward, 7, false}, []rule{
 			rules(meta(expr.MetaKeyOIFNAME, reg1), vmap("v_acl_in")),
 		}, true})
 }
 
 // entries are the rules of one direction: a network ACL has few, and their order has a meaning.
-func entries(acl []Entry, egress bool) []rule {
+func entries(acl []Entry, egress, six bool) []rule {
 	reason, peer := "aclin", saddr
 	if egress {
 		reason, peer = "aclout", daddr
 	}
 	var rs []rule
 	for _, e := range acl {
-		if e.Egress != egress || !e.Prefix.Addr().Is4() {
+		if e.Egress != egress || e.Prefix.Addr().Is6() && !six {
 			continue
 		}
 		end := drop(reason)
 		if e.Allow {
 			end = accept()
+		}
+		if e.Prefix.Addr().Is6() {
+			rs = append(rs, rules(within6(egress, e), layer46(e), end))
+			continue
 		}
 		rs = append(rs, rules(within(peer, e), layer4(e), end))
 	}

@@ -20,6 +20,8 @@
 // others; what they send in another's name is marked, and judged each time although the same connection has passed
 // before, on its way to them.
 //
+// IPv6 has chains of its own in the same table, where the VPC has a block of it (six.go).
+//
 // Every drop has a reason, counted in a named counter and for each interface (see Drops). Compile-time decisions are
 // in ruleset.go, routes.go, acl.go, group.go and intervals.go (pure), flow.go judges tracked connections by the same
 // configuration; kernel.go reads, compares and writes.
@@ -36,10 +38,12 @@ import (
 
 // Config is the whole wanted state of one VPC's namespace.
 type Config struct {
-	Prefixes   []netip.Prefix // the VPC's own addresses
+	Prefixes   []netip.Prefix // the VPC's own addresses, of IPv4
+	Prefixes6  []netip.Prefix // and of IPv6; none: nothing of it passes
 	Gateways   []netip.Addr   // answer ping
-	Services   []Service      // of the host, for guests
-	Subnets    []Subnet       // those of the interfaces
+	Gateways6  []netip.Addr
+	Services   []Service // of the host, for guests
+	Subnets    []Subnet  // those of the interfaces
 	Interfaces []*Interface
 	Groups     []Group // all groups that an interface is in or a rule names
 	Moved      []Moved // in order of From
@@ -58,8 +62,11 @@ type Service struct {
 type Subnet struct {
 	ID     string
 	CIDR   netip.Prefix
-	Routes []Route // beside the VPC's own addresses; the longest prefix wins
-	ACL    []Entry // in order; none: everything may pass
+	CIDR6  netip.Prefix // zero: it has no IPv6
+	Routes []Route      // beside the VPC's own addresses; the longest prefix wins
+	ACL    []Entry      // in order; none: everything may pass
+
+	Routes6 []Route // those of IPv6, to the internet or nowhere
 }
 
 // Route leads a destination out of the VPC or to an instance. One without a target drops.
@@ -87,6 +94,10 @@ type Interface struct {
 	Instance  string // interfaces of one instance may speak as each other; empty: only as itself
 	Addresses []netip.Addr
 	Prefixes  []netip.Prefix // delegated: whoever is behind the guest
+
+	Addresses6 []netip.Addr // of IPv6
+	Prefixes6  []netip.Prefix
+
 	Public    []Public
 	Groups    []string
 	Mark      uint32 // of packets that routes lead to it
@@ -101,6 +112,9 @@ type Group struct {
 	ID      string
 	In, Out []Rule
 	Members []netip.Addr // addresses of all members in the VPC, on any host
+
+	Members6 []netip.Addr   // those of IPv6
+	Behind6  []netip.Prefix // prefixes that are delegated to members
 }
 
 // AnyProtocol in a rule means all of them.
@@ -128,6 +142,8 @@ type Uplink struct {
 	Name   string       // in the root namespace
 	Range  netip.Prefix // a /31: the odd address is inside
 	Public []netip.Addr // reach the VPC from anywhere, and leave it as they are
+
+	Routed6 []netip.Prefix // so do all addresses of these
 }
 
 // Apply makes the rules of the namespace fd what cfg wants, without a memory, and reports whether anything was changed.

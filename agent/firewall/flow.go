@@ -40,10 +40,10 @@ func NewJudge(cfg Config, uplink netip.Addr) *Judge {
 	}
 	for n := range cfg.Interfaces {
 		i := cfg.Interfaces[n]
-		for _, a := range i.Addresses {
+		for _, a := range slices.Concat(i.Addresses, i.Addresses6) {
 			j.owners[a] = i
 		}
-		if len(i.Prefixes) > 0 {
+		if len(i.Prefixes)+len(i.Prefixes6) > 0 {
 			j.behind = append(j.behind, i)
 		}
 		for _, p := range i.Public {
@@ -52,7 +52,7 @@ func NewJudge(cfg Config, uplink netip.Addr) *Judge {
 	}
 	for _, g := range cfg.Groups {
 		members := map[netip.Addr]bool{}
-		for _, a := range g.Members {
+		for _, a := range slices.Concat(g.Members, g.Members6) {
 			members[a] = true
 		}
 		j.groups[g.ID] = judged{g, members}
@@ -127,6 +127,8 @@ func (j *Judge) leaves(f Flow) bool {
 		return now == t.nat
 	case !t.internet:
 		return false
+	case now.Is6(): // nobody translates it
+		return now == f.Source.Addr()
 	case published:
 		return now == public
 	}
@@ -137,10 +139,10 @@ func (j *Judge) leaves(f Flow) bool {
 func (j *Judge) target(from, to netip.Addr) (t target) {
 	bits := -1
 	for _, s := range j.cfg.Subnets {
-		if !s.CIDR.Contains(from) {
+		if !s.CIDR.Contains(from) && !s.CIDR6.Contains(from) {
 			continue
 		}
-		for _, r := range s.Routes {
+		for _, r := range slices.Concat(s.Routes, s.Routes6) {
 			if r.Destination.Contains(to) && r.Destination.Bits() > bits {
 				bits, t = r.Destination.Bits(), r.target()
 			}
@@ -154,7 +156,7 @@ func (j *Judge) owner(a netip.Addr) *Interface {
 		return i
 	}
 	for _, i := range j.behind {
-		if slices.ContainsFunc(i.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		if inAny(i.Prefixes, a) || inAny(i.Prefixes6, a) {
 			return i
 		}
 	}
@@ -162,13 +164,13 @@ func (j *Judge) owner(a netip.Addr) *Interface {
 }
 
 func (j *Judge) vpc(a netip.Addr) bool {
-	return slices.ContainsFunc(j.cfg.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+	return inAny(j.cfg.Prefixes, a) || inAny(j.cfg.Prefixes6, a)
 }
 
 // local is what the namespace itself answers: no group is asked.
 func (j *Judge) local(a netip.Addr) bool {
 	return a.IsLinkLocalUnicast() || a.IsLoopback() || a.IsMulticast() || a == j.uplink || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}) ||
-		slices.Contains(j.cfg.Gateways, a) || slices.ContainsFunc(j.cfg.Services, func(s Service) bool { return s.At.Addr() == a })
+		slices.Contains(j.cfg.Gateways, a) || slices.Contains(j.cfg.Gateways6, a) || slices.ContainsFunc(j.cfg.Services, func(s Service) bool { return s.At.Addr() == a })
 }
 
 // some reports whether one of the groups allows it.
@@ -182,8 +184,23 @@ func (j *Judge) some(groups []string, in bool, protocol uint8, peer netip.Addr, 
 	})
 }
 
+func (j *Judge) member(group string, a netip.Addr) bool {
+	g := j.groups[group]
+	return g.members[a] || inAny(g.Behind6, a)
+}
+
+func inAny(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// holdsEcho reports whether a rule of ICMP lets an echo request pass.
+func holdsEcho(r Rule, kind uint16) bool {
+	s, echo := icmpSpan(r.From, r.To), kind<<8
+	return s.lo <= echo && echo <= s.hi
+}
+
 func (j *Judge) matches(r Rule, protocol uint8, peer netip.Addr, port uint16) bool {
-	if r.Group != "" && !j.groups[r.Group].members[peer] || r.Group == "" && !r.Prefix.Contains(peer) {
+	if r.Group != "" && !j.member(r.Group, peer) || r.Group == "" && !r.Prefix.Contains(peer) {
 		return false
 	}
 	switch {
@@ -192,8 +209,9 @@ func (j *Judge) matches(r Rule, protocol uint8, peer netip.Addr, port uint16) bo
 	case r.Protocol != int(protocol):
 		return false
 	case protocol == protoICMP:
-		s, echo := icmpSpan(r.From, r.To), uint16(8)<<8
-		return s.lo <= echo && echo <= s.hi
+		return holdsEcho(r, 8)
+	case protocol == protoICMPv6:
+		return holdsEcho(r, echoRequest6)
 	}
 	s := portSpan(r)
 	return protocol != protoTCP && protocol != protoUDP || s.lo <= port && port <= s.hi
@@ -202,7 +220,8 @@ func (j *Judge) matches(r Rule, protocol uint8, peer netip.Addr, port uint16) bo
 // Narrows reports whether something that the old configuration allows may not be allowed by the new one, so that there
 // may be connections to end. It errs on the side of yes.
 func Narrows(before, after Config) bool {
-	if !contains(after.Prefixes, before.Prefixes) || !contains(after.Gateways, before.Gateways) || !contains(after.Services, before.Services) {
+	if !contains(after.Prefixes, before.Prefixes) || !contains(after.Prefixes6, before.Prefixes6) ||
+		!contains(after.Gateways, before.Gateways) || !contains(after.Gateways6, before.Gateways6) || !contains(after.Services, before.Services) {
 		return true
 	}
 	from, endWas, endIs := delta.Middle(before.Interfaces, after.Interfaces, equalInterfaces)
@@ -214,6 +233,7 @@ func Narrows(before, after Config) bool {
 		was := before.Interfaces[from+k]
 		is := now[was.Name]
 		if is == nil || is.MAC != was.MAC || !contains(is.Addresses, was.Addresses) || !contains(is.Prefixes, was.Prefixes) ||
+			!contains(is.Addresses6, was.Addresses6) || !contains(is.Prefixes6, was.Prefixes6) ||
 			!contains(is.Groups, was.Groups) || !same(is.Public, was.Public) || was.Unchecked && !is.Unchecked {
 			return true
 		}
@@ -224,7 +244,8 @@ func Narrows(before, after Config) bool {
 	}
 	for _, was := range before.Groups {
 		is := groups[was.ID]
-		if !contains(is.In, was.In) || !contains(is.Out, was.Out) || !contains(is.Members, was.Members) {
+		if !contains(is.In, was.In) || !contains(is.Out, was.Out) || !contains(is.Members, was.Members) ||
+			!contains(is.Members6, was.Members6) || !contains(is.Behind6, was.Behind6) {
 			return true
 		}
 	}
@@ -238,7 +259,7 @@ func routesNarrow(before, after []Subnet) bool {
 	}
 	return slices.ContainsFunc(before, func(was Subnet) bool {
 		is, ok := now[was.ID]
-		return ok && !same(is.Routes, was.Routes) || !ok && len(was.Routes) > 0
+		return ok && !(same(is.Routes, was.Routes) && same(is.Routes6, was.Routes6)) || !ok && len(was.Routes)+len(was.Routes6) > 0
 	})
 }
 
@@ -246,7 +267,8 @@ func routesNarrow(before, after []Subnet) bool {
 func equalInterfaces(x, y **Interface) bool {
 	a, b := *x, *y
 	return a == b || a.Name == b.Name && a.MAC == b.MAC && a.Subnet == b.Subnet && a.Instance == b.Instance && a.Mark == b.Mark && a.Unchecked == b.Unchecked &&
-		slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Public, b.Public) && slices.Equal(a.Groups, b.Groups)
+		slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Prefixes, b.Prefixes) &&
+		slices.Equal(a.Addresses6, b.Addresses6) && slices.Equal(a.Prefixes6, b.Prefixes6) && slices.Equal(a.Public, b.Public) && slices.Equal(a.Groups, b.Groups)
 }
 
 func contains[T comparable](all, some []T) bool {

@@ -12,6 +12,7 @@ import (
 // profiles compiles groups as interfaces ask for them, each once.
 type profiles struct {
 	groups      map[string]Group
+	six         bool              // there is IPv6
 	done        map[string]string // direction and group or list of groups -> chain
 	asked       []byte
 	lists       map[string]string // direction and groups as they were asked for -> chain
@@ -21,8 +22,8 @@ type profiles struct {
 	chains      []chain
 }
 
-func newProfiles(groups []Group) *profiles {
-	p := &profiles{groups: map[string]Group{}, done: map[string]string{}, lists: map[string]string{}, members: map[string]bool{}}
+func newProfiles(groups []Group, six bool) *profiles {
+	p := &profiles{six: six, groups: map[string]Group{}, done: map[string]string{}, lists: map[string]string{}, members: map[string]bool{}}
 	for _, g := range groups {
 		p.groups[g.ID] = g
 	}
@@ -79,11 +80,12 @@ func (p *profiles) group(direction string, g Group) string {
 	}
 	for _, ref := range slices.Sorted(maps.Keys(byPeer)) {
 		if ref == "" {
-			rs = append(rs, p.cidrRules(stem, byPeer[""], peer)...)
+			rs = append(rs, p.cidrRules(stem, four(byPeer[""]), peer)...)
 		} else {
 			rs = append(rs, p.referenceRules(stem, ref, byPeer[ref], peer)...)
 		}
 	}
+	rs = append(rs, p.rules6(stem, direction, byPeer)...)
 	name := stem + "_" + digest(rs)
 	p.done[key] = name
 	p.groupChains = append(p.groupChains, chain{name: name, rules: rs})

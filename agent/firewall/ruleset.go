@@ -92,11 +92,13 @@ var reasons = []struct {
 	{"blackhole", "blackhole", expr.MetaKeyIIFNAME},
 	{"dhcprate", "dhcprate", expr.MetaKeyIIFNAME},
 	{"foreign", "foreign", expr.MetaKeyIIFNAME},
+	{"headers", "headers", expr.MetaKeyIIFNAME},
 	{"invalid", "invalid", expr.MetaKeyIIFNAME},
 	{"ipv6", "ipv6", expr.MetaKeyIIFNAME},
 	{"isolated", "isolated", expr.MetaKeyIIFNAME},
 	{"linklocal", "linklocal", expr.MetaKeyIIFNAME},
 	{"llrate", "llrate", expr.MetaKeyIIFNAME},
+	{"nd", "nd", expr.MetaKeyIIFNAME},
 	{"noroute", "noroute", expr.MetaKeyIIFNAME},
 	{"sgin", "sgdrop", expr.MetaKeyOIFNAME},
 	{"sgout", "sgdrop", expr.MetaKeyIIFNAME},
@@ -127,7 +129,7 @@ func compileFilter(cfg Config, who speakers) table {
 	vOutPrefix := set{name: "v_out_pfx", key: speakerKey, isMap: true, interval: true, skeleton: true}
 	vAny := set{name: "v_any", key: ifnameKey, isMap: true, skeleton: true}
 	nocheck := set{name: "nocheck", key: ifnameKey, skeleton: true}
-	p, r := newProfiles(cfg.Groups), newRouting(cfg.Prefixes, family(nfprotoIPv4))
+	p, r := newProfiles(cfg.Groups, cfg.six()), newRouting(cfg.Prefixes, family(nfprotoIPv4))
 	keys := make(keys, 0, n*(16+20))
 	for k := range cfg.Interfaces {
 		i := cfg.Interfaces[k]
@@ -168,7 +170,12 @@ func compileFilter(cfg Config, who speakers) table {
 		t.sets = append(t.sets, dropped(reason.name))
 		t.chains = append(t.chains, dropChain(reason.name, reason.counter, reason.charged))
 	}
-	t.chains = append(t.chains, filterChains()...)
+	if cfg.six() {
+		t.chains = append(t.chains, weave(filterChains())...)
+	} else {
+		t.chains = append(t.chains, filterChains()...)
+	}
+	t.compile6(cfg, who, p, r)
 	t.steering(cfg, r)
 	t.acls(cfg, r)
 	t.sets = slices.Concat(t.sets, p.sets, r.sets)
@@ -447,6 +454,7 @@ func compileHost(h Host) table {
 			// Also towards an uplink: a namespace takes no packet from its own address.
 			rules(family(nfprotoIPv4), saddr(reg1), in("ranges"), rule{&expr.Masq{}}),
 		}, true})
+	t.host6(h.Uplinks, fromUplink, toUplink)
 	return t
 }
 
@@ -514,13 +522,19 @@ func ofAddresses(addrs []netip.Addr) []element {
 func serviceSet(services []Service) set {
 	s := set{name: "services", key: []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}, skeleton: true}
 	for _, a := range services {
-		proto := byte(protoTCP)
-		if a.UDP {
-			proto = protoUDP
+		if a.At.Addr().Is4() {
+			s.elements = append(s.elements, a.element())
 		}
-		s.elements = append(s.elements, element{key: slices.Concat(a.At.Addr().AsSlice(), pad(proto), pad(port(a.At.Port())...))})
 	}
 	return s
+}
+
+func (s Service) element() element {
+	proto := byte(protoTCP)
+	if s.UDP {
+		proto = protoUDP
+	}
+	return element{key: slices.Concat(s.At.Addr().AsSlice(), pad(proto), pad(port(s.At.Port())...))}
 }
 
 // layout names the skeleton by its content: a table with another layout is replaced as a whole.

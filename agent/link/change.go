@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ichiro-metal/ichiro/agent/notice"
@@ -70,16 +71,16 @@ func parseChange(m notice.Message) (c change, ok bool) {
 		return c, len(m.Data) >= unix.SizeofIfInfomsg && m.Data[0] == unix.AF_UNSPEC && c.link(m)
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		c.kind, c.gone = ofRoute, m.Type == unix.RTM_DELROUTE
-		return c, len(m.Data) >= unix.SizeofRtMsg && m.Data[0] == unix.AF_INET && c.route(m)
+		return c, len(m.Data) >= unix.SizeofRtMsg && isIP(m.Data[0]) && c.route(m)
 	case unix.RTM_NEWRULE, unix.RTM_DELRULE:
 		c.kind, c.gone = ofRule, m.Type == unix.RTM_DELRULE
 		return c, len(m.Data) >= unix.SizeofRtMsg && m.Data[0] == unix.AF_INET
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
 		c.kind, c.gone = ofNeighbour, m.Type == unix.RTM_DELNEIGH
-		return c, len(m.Data) >= unix.SizeofNdMsg && m.Data[0] == unix.AF_INET && c.neighbour(m)
+		return c, len(m.Data) >= unix.SizeofNdMsg && isIP(m.Data[0]) && c.neighbour(m)
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		c.kind, c.gone = ofAddress, m.Type == unix.RTM_DELADDR
-		return c, len(m.Data) >= unix.SizeofIfAddrmsg && m.Data[0] == unix.AF_INET && c.address(m)
+		return c, len(m.Data) >= unix.SizeofIfAddrmsg && isIP(m.Data[0]) && c.address(m)
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC:
 		c.kind, c.gone = ofQueue, m.Type == unix.RTM_DELQDISC
 		return c, len(m.Data) >= nl.SizeofTcMsg && c.queue(m.Data)
@@ -88,10 +89,12 @@ func parseChange(m notice.Message) (c change, ok bool) {
 		return c, len(m.Data) >= nl.SizeofTcMsg && c.queue(m.Data)
 	case unix.RTM_NEWNETCONF:
 		c.kind = ofSettings
-		return c, len(m.Data) >= 1 && m.Data[0] == unix.AF_INET && c.settings(m)
+		return c, len(m.Data) >= 1 && isIP(m.Data[0]) && c.settings(m)
 	}
 	return c, false
 }
+
+func isIP(family byte) bool { return family == unix.AF_INET || family == unix.AF_INET6 }
 
 func (c *change) link(m notice.Message) bool {
 	c.index = int(binary.NativeEndian.Uint32(m.Data[4:]))
@@ -120,10 +123,13 @@ func (c *change) route(m notice.Message) bool {
 	bits := int(m.Data[1])
 	c.table = uint32(m.Data[4])
 	dst := netip.IPv4Unspecified()
+	if m.Data[0] == unix.AF_INET6 {
+		dst = netip.IPv6Unspecified()
+	}
 	for kind, v := range m.Attributes(unix.SizeofRtMsg) {
 		switch {
-		case kind == unix.RTA_DST && len(v) == 4:
-			dst = netip.AddrFrom4([4]byte(v))
+		case kind == unix.RTA_DST && len(v) == dst.BitLen()/8:
+			dst, _ = netip.AddrFromSlice(v)
 		case kind == unix.RTA_OIF && len(v) == 4:
 			c.through = int(binary.NativeEndian.Uint32(v))
 		case kind == unix.RTA_TABLE && len(v) == 4:
@@ -131,7 +137,7 @@ func (c *change) route(m notice.Message) bool {
 		}
 	}
 	c.prefix = netip.PrefixFrom(dst, bits)
-	if c.table != unix.RT_TABLE_MAIN || bits != 32 {
+	if c.table != unix.RT_TABLE_MAIN || bits != dst.BitLen() {
 		c.through = 0
 	}
 	return c.table != unix.RT_TABLE_LOCAL
@@ -142,8 +148,9 @@ func (c *change) neighbour(m notice.Message) bool {
 	c.lasting = binary.NativeEndian.Uint16(m.Data[8:])&unix.NUD_PERMANENT != 0
 	for kind, v := range m.Attributes(unix.SizeofNdMsg) {
 		switch {
-		case kind == unix.NDA_DST && len(v) == 4:
-			c.prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte(v)), 32)
+		case kind == unix.NDA_DST && (len(v) == 4 || len(v) == 16):
+			a, _ := netip.AddrFromSlice(v)
+			c.prefix = netip.PrefixFrom(a, a.BitLen())
 		case kind == unix.NDA_LLADDR && len(v) == 6:
 			c.mac = [6]byte(v)
 		}
@@ -154,8 +161,8 @@ func (c *change) neighbour(m notice.Message) bool {
 func (c *change) address(m notice.Message) bool {
 	c.index = int(binary.NativeEndian.Uint32(m.Data[4:]))
 	for kind, v := range m.Attributes(unix.SizeofIfAddrmsg) {
-		if kind == unix.IFA_LOCAL && len(v) == 4 {
-			c.prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte(v)), int(m.Data[1]))
+		if a, ok := netip.AddrFromSlice(v); ok && (kind == unix.IFA_LOCAL || kind == unix.IFA_ADDRESS && a.Is6()) {
+			c.prefix = netip.PrefixFrom(a, int(m.Data[1]))
 		}
 	}
 	return true
@@ -191,7 +198,7 @@ func (m *memory) contradicts(c change, inside bool) string {
 		if !ours {
 			return ""
 		}
-		wanted := holds(t, c.prefix.Addr())
+		wanted := holds(t, c.prefix.Addr()) || t.six() && c.prefix.Addr() == t.guest6()
 		if wanted && (c.gone || !c.lasting || c.mac != t.Guest) || !wanted && !c.gone && c.lasting {
 			return c.String() + " (" + net.HardwareAddr(c.mac[:]).String() + ")"
 		}
@@ -213,10 +220,5 @@ func (m *memory) contradicts(c change, inside bool) string {
 }
 
 func holds(t Tap, a netip.Addr) bool {
-	for _, h := range t.Addresses {
-		if h == a {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(t.Addresses, a) || slices.Contains(t.Addresses6, a)
 }

@@ -38,13 +38,19 @@ func (s *Space) Cut(over func(Flow) bool) (int, error) {
 	s.work.Lock()
 	defer s.work.Unlock()
 	var all uint
-	_, err := dump(func() ([]struct{}, error) {
-		n, err := s.h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, stale(over))
-		all += n
-		return nil, err
-	})
-	if err != nil {
-		return int(all), fmt.Errorf("cut connections: %w", err)
+	families := []netlink.InetFamily{unix.AF_INET}
+	if s.six {
+		families = append(families, unix.AF_INET6)
+	}
+	for _, family := range families {
+		_, err := dump(func() ([]struct{}, error) {
+			n, err := s.h.ConntrackDeleteFilters(netlink.ConntrackTable, family, stale(over))
+			all += n
+			return nil, err
+		})
+		if err != nil {
+			return int(all), fmt.Errorf("cut connections: %w", err)
+		}
 	}
 	return int(all), nil
 }

@@ -55,6 +55,10 @@ type Network struct {
 	Public []netip.Addr   // reach the namespace by its uplink
 	Taps   []*Tap         // not to be changed any more
 	Via    []Via
+
+	Local6  []netip.Addr   // of IPv6
+	Closed6 []netip.Prefix // the VPC's own addresses of IPv6; none: it has no IPv6
+	Routed6 []netip.Prefix // those of them that this machine's neighbours route to it
 }
 
 // Via leads packets that bear a mark to a guest, whatever their destination.
@@ -74,6 +78,9 @@ type Tap struct {
 	Addresses []netip.Addr
 	Prefixes  []netip.Prefix // behind the first address
 	Shaper    Shaper
+
+	Addresses6 []netip.Addr // of IPv6
+	Prefixes6  []netip.Prefix
 }
 
 // Range is the pair of addresses of one network's uplink, as the firewall needs it.
@@ -244,7 +251,7 @@ func (l *Links) ensure(want Config, n Network) (Range, error) {
 	r, err := l.uplink(want, n, s)
 	if err == nil {
 		l.mu.Lock()
-		l.made[n.Name] = made{outside: want.Outside, pool: want.Pool, up: r, public: n.Public}
+		l.made[n.Name] = made{outside: want.Outside, pool: want.Pool, up: r, public: n.Public, routed: n.Routed6}
 		l.published = false
 		l.mu.Unlock()
 	}

@@ -38,7 +38,8 @@ func sameTap(a, b **Tap) bool { return *a == *b || (*a).equal(*b) }
 
 func (t *Tap) equal(o *Tap) bool {
 	return t.Name == o.Name && t.Alias == o.Alias && t.MTU == o.MTU && t.Owner == o.Owner && t.Guest == o.Guest && t.Shaper == o.Shaper &&
-		slices.Equal(t.Addresses, o.Addresses) && slices.Equal(t.Prefixes, o.Prefixes)
+		slices.Equal(t.Addresses, o.Addresses) && slices.Equal(t.Prefixes, o.Prefixes) &&
+		slices.Equal(t.Addresses6, o.Addresses6) && slices.Equal(t.Prefixes6, o.Prefixes6)
 }
 
 // apart is a network without its taps.
@@ -54,7 +55,7 @@ func (m *memory) simple(want Network) bool {
 	}
 	from, endOld, endNew := delta.Middle(m.network.Taps, want.Taps, sameTap)
 	for _, t := range slices.Concat(m.network.Taps[from:endOld], want.Taps[from:endNew]) {
-		if len(t.Prefixes) > 0 || slices.ContainsFunc(want.Via, func(v Via) bool { return v.Tap == t.Name }) {
+		if len(t.Prefixes)+len(t.Prefixes6) > 0 || slices.ContainsFunc(want.Via, func(v Via) bool { return v.Tap == t.Name }) {
 			return false
 		}
 	}
@@ -103,7 +104,7 @@ func (s *Space) listen(inside bool) {
 		err := s.With(func(fd int) (err error) {
 			s.notices, err = notice.Open(fd, unix.NETLINK_ROUTE, []int{
 				unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_RULE,
-				unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_TC,
+				unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_NETCONF, unix.RTNLGRP_TC,
 			})
 			return err
 		})
@@ -127,7 +128,7 @@ func (s *Space) listen(inside bool) {
 	}
 	for _, c := range last {
 		why := s.memory.contradicts(c, inside)
-		if _, tap := s.memory.expected[c.index]; tap && c.kind == ofSettings && s.off[c.index] == 0 {
+		if t, tap := s.memory.expected[c.index]; tap && c.kind == ofSettings && s.amiss(c.index, t) == 0 {
 			continue // it is right again, by us or by a stranger
 		}
 		if why == "" {
@@ -189,8 +190,9 @@ func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
 		t := *had
 		index := m.at[t.Name]
 		var keep []netip.Addr
+		var will Tap
 		if w := wanted[t.Name]; w != nil {
-			keep = w.Addresses
+			keep, will = w.Addresses, *w
 		} else {
 			doomed = append(doomed, device{t.Name, index})
 		}
@@ -209,11 +211,17 @@ func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
 				return gone, fmt.Errorf("delete neighbour %s: %w", a, err)
 			}
 		}
+		free, err := s.release6(index, t, will)
+		gone = append(gone, free...)
+		if err != nil {
+			return gone, err
+		}
 		if w := wanted[t.Name]; w == nil || w.Shaper.Name != t.Shaper.Name {
 			changed = append(changed, had)
 		}
 		if wanted[t.Name] != nil {
 			t.Addresses = stay
+			t.Addresses6 = slices.DeleteFunc(slices.Clone(t.Addresses6), func(a netip.Addr) bool { return !slices.Contains(will.Addresses6, a) })
 			left = append(left, &t)
 			m.expected[index] = t
 		}
@@ -239,7 +247,7 @@ func (s *Space) attachKnown(m *memory, want Network) error {
 	}
 	var owed []netip.Addr
 	for _, t := range want.Taps[from:endNew] {
-		for _, a := range t.Addresses {
+		for _, a := range slices.Concat(t.Addresses, t.Addresses6) {
 			if s.owed[a] {
 				owed = append(owed, a)
 			}
@@ -261,6 +269,7 @@ func (s *Space) attachKnown(m *memory, want Network) error {
 				return fmt.Errorf("find tap %s: %w", t.Name, err)
 			}
 			v.hosts = map[int][]netip.Addr{l.Attrs().Index: old.Addresses}
+			v.six.hosts = map[int][]netip.Addr{l.Attrs().Index: old.Addresses6}
 		}
 		index, err := s.attachTap(t, l, v)
 		if err != nil {

@@ -17,6 +17,7 @@ type made struct {
 	pool    netip.Prefix
 	up      Range
 	public  []netip.Addr
+	routed  []netip.Prefix
 }
 
 // ensured returns the uplink of a network if namespace and uplink are known to be as wanted.
@@ -60,7 +61,7 @@ func (l *Links) hear(inside bool) {
 		l.forgetUplinks()
 		var err error
 		if l.notices, err = notice.Open(0, unix.NETLINK_ROUTE, []int{
-			unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF,
+			unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_ROUTE,
 		}); err != nil {
 			return // nothing is remembered then: see below
 		}
@@ -90,12 +91,12 @@ func (l *Links) hear(inside bool) {
 func (l *Links) concerns(c change) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if c.kind == ofRoute && c.prefix.Bits() == 0 {
+	if c.kind == ofRoute && c.prefix.Bits() == 0 && c.prefix.Addr().Is4() {
 		return true
 	}
 	for _, m := range l.made {
 		switch {
-		case c.kind == ofRoute && slices.Contains(m.public, c.prefix.Addr()):
+		case c.kind == ofRoute && (slices.Contains(m.public, c.prefix.Addr()) || slices.Contains(m.routed, c.prefix)):
 			return true
 		case c.kind == ofLink && c.index == m.up.index && (c.gone || !c.up || c.name != m.up.Veth || c.group != GroupUplink):
 			return true

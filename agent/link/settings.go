@@ -24,8 +24,12 @@ const (
 // tapSettings are what a tap has.
 var tapSettings = map[uint16]uint32{netconfForwarding: 1, netconfFilter: 0, netconfProxy: 1}
 
+// forwarding6 is IPv6's, which only matters where a tap has IPv6.
+const forwarding6 settings = 1 << 7
+
 // settings reads a notice of settings. It tells one that has changed, or all of a link.
 func (c *change) settings(m notice.Message) bool {
+	six := m.Data[0] == unix.AF_INET6
 	for kind, v := range m.Attributes(4) { // struct netconfmsg is one byte, filled up to four
 		if len(v) != 4 {
 			continue
@@ -34,10 +38,20 @@ func (c *change) settings(m notice.Message) bool {
 		if kind == netconfIndex {
 			c.index = int(int32(n))
 		}
-		if want, ok := tapSettings[kind]; ok && n == want {
-			c.on |= 1 << kind
-		} else if ok {
-			c.off |= 1 << kind
+		bit, want := settings(1)<<kind, uint32(1)
+		if six {
+			bit = forwarding6
+		} else if w, ok := tapSettings[kind]; ok {
+			want = w
+		} else {
+			continue
+		}
+		switch {
+		case six && kind != netconfForwarding:
+		case n == want:
+			c.on |= bit
+		default:
+			c.off |= bit
 		}
 	}
 	return true
@@ -61,20 +75,37 @@ func (s *Space) note(c change) {
 // readSettings reads what of all links is not as it should be: one dump, however many there are.
 func (s *Space) readSettings() error {
 	s.listen(true) // what is in the socket is older
-	messages, err := dump(func() ([][]byte, error) {
-		req := nl.NewNetlinkRequest(unix.RTM_GETNETCONF, unix.NLM_F_DUMP)
-		req.Sockets = s.raw
-		req.AddRawData([]byte{unix.AF_INET, 0, 0, 0})
-		return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNETCONF)
-	})
-	if err != nil {
-		return fmt.Errorf("list settings: %w", err)
-	}
 	clear(s.off)
-	for _, data := range messages {
-		if c, ok := parseChange(notice.Message{Type: unix.RTM_NEWNETCONF, Data: data}); ok {
-			s.note(c)
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		messages, err := dump(func() ([][]byte, error) {
+			req := nl.NewNetlinkRequest(unix.RTM_GETNETCONF, unix.NLM_F_DUMP)
+			req.Sockets = s.raw
+			req.AddRawData([]byte{family, 0, 0, 0})
+			return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNETCONF)
+		})
+		if err != nil {
+			return fmt.Errorf("list settings: %w", err)
+		}
+		for _, data := range messages {
+			if c, ok := parseChange(notice.Message{Type: unix.RTM_NEWNETCONF, Data: data}); ok {
+				s.note(c)
+			}
 		}
 	}
 	return nil
+}
+
+// mended takes note of settings that were made as they should be.
+func (s *Space) mended(index int, which settings) {
+	if s.off[index] &^= which; s.off[index] == 0 {
+		delete(s.off, index)
+	}
+}
+
+// amiss returns what a tap does not have as it should.
+func (s *Space) amiss(index int, t Tap) settings {
+	if !t.six() {
+		return s.off[index] &^ forwarding6
+	}
+	return s.off[index]
 }

@@ -36,6 +36,7 @@ type Space struct {
 	blame   []string            // what made the memory doubtful
 	off     map[int]settings    // of links: what is not as a tap should have it
 	owed    map[netip.Addr]bool // addresses taken away whose connections are not forgotten yet
+	six     bool                // it has IPv6
 
 	mu     sync.RWMutex // held over f in With: a descriptor must not become another file's meanwhile
 	file   *os.File

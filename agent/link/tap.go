@@ -83,6 +83,7 @@ type view struct {
 	hosts  map[int][]netip.Addr // the destinations of its host routes
 	near   map[int][]netlink.Neigh
 	queues map[int][]netlink.Qdisc // read for networks with shapers only
+	six    view6
 }
 
 func (s *Space) look() (v view, err error) {
@@ -100,6 +101,9 @@ func (s *Space) look() (v view, err error) {
 		return v, fmt.Errorf("list neighbours: %w", err)
 	}
 	v.index()
+	if v.six, err = s.look6(); err != nil {
+		return v, err
+	}
 	return v, nil
 }
 
@@ -209,6 +213,11 @@ func (s *Space) pruneFull(want Network) ([]netip.Addr, error) {
 				return gone, err
 			}
 		}
+		free, err := s.prune6(l.Attrs().Name, index, t, v.six)
+		gone = append(gone, free...)
+		if err != nil {
+			return gone, err
+		}
 		for _, n := range v.near[index] {
 			a, _ := netip.AddrFromSlice(n.IP)
 			if n.State&netlink.NUD_PERMANENT == 0 || slices.Contains(t.Addresses, a.Unmap()) {
@@ -306,7 +315,7 @@ func (s *Space) attachFull(want Network) (at map[string]int, shapes *shapes, err
 		return nil, nil, err
 	}
 	// A connection that an earlier owner of an address left behind must not pass as established.
-	if err := s.forget(v.fresh(want.Taps)); err != nil {
+	if err := s.forget(append(v.fresh(want.Taps), v.fresh6(want.Taps)...)); err != nil {
 		return nil, nil, err
 	}
 	at = make(map[string]int, len(want.Taps))
@@ -339,9 +348,12 @@ func (s *Space) attachTap(t Tap, l netlink.Link, v view) (index int, err error) 
 		return 0, fmt.Errorf("set up tap %s: %w", t.Name, err)
 	}
 	if renamed(l) {
-		v.near = nil // they are gone
+		v.near, v.six.near = nil, nil // they are gone
 	}
-	return l.Attrs().Index, s.address(t, l.Attrs().Index, v)
+	if err := s.address(t, l.Attrs().Index, v); err != nil {
+		return l.Attrs().Index, err
+	}
+	return l.Attrs().Index, s.attach6(t, l.Attrs().Index, v.six)
 }
 
 // renamed reports whether a tap had another address than the router's.
@@ -352,9 +364,9 @@ func renamed(l netlink.Link) bool { return string(l.Attrs().HardwareAddr) != str
 func (s *Space) tune(t Tap, l netlink.Link) error {
 	a := l.Attrs()
 	up := a.Flags&net.FlagUp != 0
-	if !up || s.off[a.Index] != 0 {
+	if !up || s.off[a.Index]&^forwarding6 != 0 {
 		forwards := s.off[a.Index]&(1<<netconfForwarding) == 0 // a new link does, as its namespace
-		delete(s.off, a.Index)
+		s.mended(a.Index, ^forwarding6)
 		conf, neigh := "ipv4/conf/"+t.Name+"/", "ipv4/neigh/"+t.Name+"/"
 		err := s.Do(func() error {
 			if !forwards {
@@ -443,19 +455,28 @@ func (s *Space) forget(addrs []netip.Addr) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	set := make(connections, len(addrs))
+	set, families := make(connections, len(addrs)), map[netlink.InetFamily]bool{}
 	for _, a := range addrs {
-		set[a] = true
+		set[a], families[familyOf(a)] = true, true
 	}
-	_, err := dump(func() ([]struct{}, error) {
-		_, err := s.h.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, set)
-		return nil, err
-	})
-	if err != nil {
-		return fmt.Errorf("forget connections of %d addresses, the first %s: %w", len(addrs), addrs[0], err)
+	for family := range families {
+		_, err := dump(func() ([]struct{}, error) {
+			_, err := s.h.ConntrackDeleteFilters(netlink.ConntrackTable, family, set)
+			return nil, err
+		})
+		if err != nil {
+			return fmt.Errorf("forget connections of %d addresses, the first %s: %w", len(addrs), addrs[0], err)
+		}
 	}
 	for _, a := range addrs {
 		delete(s.owed, a)
 	}
 	return nil
+}
+
+func familyOf(a netip.Addr) netlink.InetFamily {
+	if a.Is6() {
+		return unix.AF_INET6
+	}
+	return unix.AF_INET
 }

@@ -37,8 +37,9 @@ func (s *Space) prepare(n Network) error {
 			{"ipv4/conf/default/send_redirects", "0"},
 			{"ipv4/conf/all/accept_redirects", "0"},
 			{"ipv4/conf/default/accept_redirects", "0"},
-			{"ipv6/conf/all/disable_ipv6", "1"}, // guests have IPv4 only, until IPv6 is a wish
+			{"ipv6/conf/all/disable_ipv6", "1"}, // for all that are there and will come: six.go takes out whom it needs
 			{"ipv6/conf/default/disable_ipv6", "1"},
+			{"ipv6/conf/default/addr_gen_mode", "1"}, // no link-local address
 		})
 	})
 	if err != nil {
@@ -56,7 +57,10 @@ func (s *Space) prepare(n Network) error {
 	if err := s.local(lo, n.Local); err != nil {
 		return err
 	}
-	return s.shut(n.Closed)
+	if err := s.shut(n.Closed); err != nil {
+		return err
+	}
+	return s.prepare6(n, lo)
 }
 
 // local makes the addresses of lo, beside 127.0.0.1, the wanted ones.
@@ -151,7 +155,10 @@ func (l *Links) uplink(want Config, n Network, s *Space) (Range, error) {
 			r.outside = out.Attrs().Index
 		}
 	}
-	return r, sysctls([][2]string{{"ipv4/conf/" + name + "/forwarding", "1"}, {"ipv6/conf/" + name + "/disable_ipv6", "1"}})
+	if err := sysctl("ipv4/conf/"+name+"/forwarding", "1"); err != nil {
+		return r, err
+	}
+	return r, l.uplink6(n, s, name, outside)
 }
 
 // pair finds or makes the veth pair and its addresses: the even one outside, the odd one inside (RFC 3021).

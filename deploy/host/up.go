@@ -34,6 +34,7 @@ type Options struct {
 	Outside     string // link that leads out; "" for the default route's
 	Uplink      string
 	Elastic     string // public addresses to give out: CIDRs with commas between them
+	IPv6Pool    string // VPCs' blocks of IPv6 come from here, as Elastic
 	MTU         int
 	SourceCheck string
 	Shaping     string
@@ -159,10 +160,10 @@ func (l Layout) endLeft(log *slog.Logger) error {
 func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process.Daemon {
 	control := []string{
 		"--run", opt.Run, "--state", opt.State, "--listen", opt.Listen, "--listen-fd", "4",
-		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config, "--elastic", opt.Elastic,
+		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config, "--elastic", opt.Elastic, "--ipv6-pool", opt.IPv6Pool,
 	}
 	agent := []string{
-		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink", opt.Outside, "--uplink-range", opt.Uplink,
+		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink", opt.Outside, "--uplink-range", opt.Uplink, "--ipv6-pool", opt.IPv6Pool,
 		"--mtu", fmt.Sprint(opt.MTU), "--source-check", opt.SourceCheck, "--shaping", opt.Shaping,
 		"--control-user", ids(u.Control), "--imds-user", ids(u.IMDS), "--gateway-user", ids(u.Gateway),
 		"--group", fmt.Sprint(u.Group),

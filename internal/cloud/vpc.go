@@ -218,14 +218,6 @@ func (v VPC) Disassociate(id AssociationID, subnets []Subnet) (VPC, CIDRBlock, e
 	return v, b, nil
 }
 
-// IPv6Block returns a block for a VPC out of 48 random bits: fd, the 40 bits of a Global ID of RFC 4193 and the first
-// 8 of its subnet ID, which makes a /56, the size that EC2 provides.
-func IPv6Block(random [6]byte) netip.Prefix {
-	a := [16]byte{0xfd}
-	copy(a[1:], random[:])
-	return netip.PrefixFrom(netip.AddrFrom16(a), 56)
-}
-
 // within reports whether all of p lies in b.
 func within(p, b netip.Prefix) bool { return b.Bits() <= p.Bits() && b.Contains(p.Addr()) }
 

@@ -182,7 +182,8 @@ func Changes(t testing.TB, name string) func() string {
 		if err != nil {
 			return err
 		}
-		return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_NEIGH | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE})
+		return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_LINK | unix.RTMGRP_NEIGH | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE |
+			unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_ROUTE})
 	})
 	if err != nil {
 		t.Fatalf("follow %s: %v", name, err)

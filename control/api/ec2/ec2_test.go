@@ -70,7 +70,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Service{Config{Store: c, Mirror: m, Profiles: nobody{}, Pager: pager, Region: "r-1", Zone: "r-1a", Types: cloud.Types, IPv6: true,
+	s := &Service{Config{Store: c, Mirror: m, Profiles: nobody{}, Pager: pager, Region: "r-1", Zone: "r-1a", Types: cloud.Types,
 		Now: func() time.Time { return start }, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)}}
 	r := &rig{Service: s, T: t, ctx: api.WithCaller(t.Context(), api.Identity{Account: "000000000000"})}
 	if err := cluster.Bootstrap(ctx, c, cluster.Default{Account: "000000000000", Zones: []string{s.Zone}}); err != nil {

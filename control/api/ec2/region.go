@@ -142,7 +142,7 @@ func (s *Service) instanceType(t cloud.InstanceType) shape.InstanceTypeInfo {
 		ProcessorInfo: &shape.ProcessorInfo{SupportedArchitectures: []string{"x86_64"}},
 		NetworkInfo: &shape.NetworkInfo{
 			MaximumNetworkInterfaces: number(t.Interfaces), Ipv4AddressesPerInterface: number(t.Addresses), MaximumNetworkCards: number(1),
-			DefaultNetworkCardIndex: number(0), EnaSupport: "unsupported", EfaSupported: no, Ipv6Supported: no,
+			DefaultNetworkCardIndex: number(0), EnaSupport: "unsupported", EfaSupported: no, Ipv6Supported: ptr(true), Ipv6AddressesPerInterface: number(t.Addresses),
 			NetworkPerformance: performance,
 			NetworkCards: []shape.NetworkCardInfo{{
 				NetworkCardIndex: number(0), NetworkPerformance: performance, MaximumNetworkInterfaces: number(t.Interfaces),

@@ -113,7 +113,9 @@ func (s *Service) CreateRoute(ctx context.Context, in *shape.CreateRouteInput) (
 		if err != nil {
 			return table, err
 		}
-		r.Destination = d
+		if r.Destination = d; sixWay(r) {
+			return table, unbuiltWay(d)
+		}
 		return table.Add(v, r)
 	})
 	return &shape.CreateRouteOutput{Return: ptr(err == nil)}, err
@@ -142,10 +144,19 @@ func (s *Service) ReplaceRoute(ctx context.Context, in *shape.ReplaceRouteInput)
 		if err != nil {
 			return table, err
 		}
-		r.Destination = d
+		if r.Destination = d; sixWay(r) {
+			return table, unbuiltWay(d)
+		}
 		return table.Replace(v, r)
 	})
 	return &shape.ReplaceRouteOutput{}, err
+}
+
+// sixWay reports whether a route leads IPv6 elsewhere than to an internet gateway.
+func sixWay(r cloud.Route) bool { return r.Destination.Addr().Is6() && r.Gateway == "" }
+
+func unbuiltWay(d netip.Prefix) error {
+	return cloud.Errorf("UnsupportedOperation", "DestinationIpv6CidrBlock: %s leads to an internet gateway or nowhere: IPv6 by way of instances and NAT gateways is not there yet", d)
 }
 
 // DeleteRoute takes a route out of a table.

@@ -404,7 +404,7 @@ func metadataOptions(in *shape.InstanceMetadataOptionsRequest) (cloud.MetadataOp
 		return o, err
 	}
 	if in.HttpProtocolIpv6 == "enabled" {
-		return o, cloud.Errorf("UnsupportedOperation", "MetadataOptions.HttpProtocolIpv6: IPv6 is not there yet")
+		return o, cloud.Errorf("UnsupportedOperation", "MetadataOptions.HttpProtocolIpv6: the metadata service answers by IPv4 only: leave the parameter out")
 	}
 	if h := in.HttpPutResponseHopLimit; h != nil {
 		if *h < 1 || *h > 64 {

@@ -48,7 +48,7 @@ type Config struct {
 	Endpoint string // of this region, for DescribeRegions
 	Types    []cloud.InstanceType
 	Elastic  []netip.Prefix // the operator's public addresses
-	IPv6     bool           // hosts carry it: off until agent/link and agent/firewall do
+	IPv6Pool []netip.Prefix // the operator's addresses for VPCs' blocks of IPv6; none: unique local ones (RFC 4193)
 	Now      func() time.Time
 	Rand     io.Reader
 	Log      *slog.Logger

@@ -102,7 +102,7 @@ func (p *processes) process() *Service {
 			p.Errorf("planner: %v", err)
 		}
 	})
-	return &Service{Config{Store: p.c, Mirror: m, Profiles: nobody{}, Region: "r-1", Zone: "r-1a", Types: cloud.Types, IPv6: true, Elastic: elastic,
+	return &Service{Config{Store: p.c, Mirror: m, Profiles: nobody{}, Region: "r-1", Zone: "r-1a", Types: cloud.Types, Elastic: elastic,
 		Now: time.Now, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)}}
 }
 

@@ -2,9 +2,11 @@ package ec2
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 
 	"github.com/ichiro-metal/ichiro/control/api"
@@ -70,7 +72,7 @@ func (s *Service) CreateVpc(ctx context.Context, in *shape.CreateVpcInput) (*sha
 			return err
 		}
 		if yes(in.AmazonProvidedIpv6CidrBlock) {
-			if v, err = s.giveIPv6(t, v, nil); err != nil {
+			if v, err = s.giveIPv6(snap, t, v, nil); err != nil {
 				return err
 			}
 		}
@@ -103,17 +105,39 @@ func (s *Service) defaultOptions(snap *store.Snapshot, t *store.Txn, who cloud.A
 }
 
 // giveIPv6 gives the VPC a block of IPv6 that no other has.
-func (s *Service) giveIPv6(t *store.Txn, v cloud.VPC, tables []cloud.RouteTable) (cloud.VPC, error) {
-	if !s.IPv6 {
-		return v, cloud.Errorf("UnsupportedOperation", "AmazonProvidedIpv6CidrBlock: IPv6 does not reach guests yet: leave the parameter out")
+func (s *Service) giveIPv6(snap *store.Snapshot, t *store.Txn, v cloud.VPC, tables []cloud.RouteTable) (cloud.VPC, error) {
+	block, err := s.chooseIPv6(snap)
+	if err != nil {
+		return v, err
 	}
-	var random [6]byte
-	if _, err := io.ReadFull(s.Rand, random[:]); err != nil {
-		return v, fmt.Errorf("read random bytes: %w", err)
-	}
-	b := cloud.CIDRBlock{ID: newID[cloud.AssociationID](s, "vpc-cidr-assoc"), CIDR: cloud.IPv6Block(random)}
+	b := cloud.CIDRBlock{ID: newID[cloud.AssociationID](s, "vpc-cidr-assoc"), CIDR: block}
 	store.Create(t, ipv6Blocks, b.CIDR.String(), v.ID)
 	return v.Associate(b, tables)
+}
+
+func (s *Service) chooseIPv6(snap *store.Snapshot) (netip.Prefix, error) {
+	var random [8]byte
+	if _, err := io.ReadFull(s.Rand, random[:]); err != nil {
+		return netip.Prefix{}, fmt.Errorf("read random bytes: %w", err)
+	}
+	if len(s.IPv6Pool) == 0 {
+		return cloud.IPv6Block([6]byte(random[:])), nil
+	}
+	vpcs, err := store.Mirrored(snap, store.VPCs)
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	taken := map[netip.Prefix]bool{}
+	for _, v := range vpcs {
+		for _, b := range v.Value.Blocks {
+			taken[b.CIDR] = true
+		}
+	}
+	block, ok := cloud.ChooseIPv6Block(s.IPv6Pool, binary.BigEndian.Uint64(random[:]), taken)
+	if !ok {
+		return block, cloud.Errorf("InsufficientCidrBlocks", "There is no free IPv6 CIDR block: the operator's pool has %d VPCs' blocks and all are taken", len(taken))
+	}
+	return block, nil
 }
 
 // CreateDefaultVpc makes the default VPC anew for an account that has deleted its own.
@@ -386,7 +410,7 @@ func (s *Service) AssociateVpcCidrBlock(ctx context.Context, in *shape.Associate
 		if four.CIDR.IsValid() {
 			v, err = o.Value.Associate(four, tables)
 		} else {
-			v, err = s.giveIPv6(t, o.Value, tables)
+			v, err = s.giveIPv6(snap, t, o.Value, tables)
 		}
 		if err != nil {
 			return err

@@ -175,7 +175,7 @@ type same struct {
 }
 
 func (s *same) Read(b []byte) (int, error) {
-	if len(b) == 6 && s.left > 0 {
+	if len(b) == 8 && s.left > 0 {
 		s.left--
 		clear(b)
 		return len(b), nil
@@ -254,14 +254,46 @@ func TestAVPCWithoutDHCPOptionsSaysDefault(t *testing.T) {
 	}
 }
 
-func TestIPv6IsRefusedWhereHostsDoNotCarryIt(t *testing.T) {
+func TestBlocksOfIPv6AreThePoolsAndFreedWithTheirVPC(t *testing.T) {
 	r := newRig(t)
-	r.IPv6 = false
-	if _, code := try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.9.0.0/16", AmazonProvidedIpv6CidrBlock: ptr(true)}); code != "UnsupportedOperation" {
-		t.Errorf("got %q", code)
+	r.IPv6Pool = []netip.Prefix{netip.MustParsePrefix("2001:db8:40::/55")} // room for two
+	create := func() (string, string) {
+		out, code := try(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.9.0.0/16", AmazonProvidedIpv6CidrBlock: ptr(true)})
+		if code != "" {
+			return "", code
+		}
+		return out.Vpc.VpcId, out.Vpc.Ipv6CidrBlockAssociationSet[0].Ipv6CidrBlock
 	}
-	v := do(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.9.0.0/16"}).Vpc
-	if _, code := try(r, r.AssociateVpcCidrBlock, shape.AssociateVpcCidrBlockInput{VpcId: v.VpcId, AmazonProvidedIpv6CidrBlock: ptr(true)}); code != "UnsupportedOperation" {
-		t.Errorf("got %q", code)
+	first, a := create()
+	_, b := create()
+	if got := []string{min(a, b), max(a, b)}; !slices.Equal(got, []string{"2001:db8:40:100::/56", "2001:db8:40::/56"}) {
+		t.Errorf("got blocks %v", got)
+	}
+	if _, code := create(); code != "InsufficientCidrBlocks" {
+		t.Errorf("of an empty pool: got %q", code)
+	}
+	do(r, r.DeleteVpc, shape.DeleteVpcInput{VpcId: first})
+	if _, again := create(); again != a {
+		t.Errorf("after its VPC is gone: got %s, want %s", again, a)
+	}
+}
+
+func TestRoutesOfIPv6LeadToAnInternetGatewayOnly(t *testing.T) {
+	r := newRig(t)
+	v := do(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.9.0.0/16", AmazonProvidedIpv6CidrBlock: ptr(true)}).Vpc
+	table := do(r, r.CreateRouteTable, shape.CreateRouteTableInput{VpcId: v.VpcId}).RouteTable
+	subnet := do(r, r.CreateSubnet, shape.CreateSubnetInput{VpcId: v.VpcId, CidrBlock: "10.9.1.0/24"}).Subnet
+	n := do(r, r.CreateNetworkInterface, shape.CreateNetworkInterfaceInput{SubnetId: subnet.SubnetId}).NetworkInterface
+	in := shape.CreateRouteInput{RouteTableId: table.RouteTableId, DestinationIpv6CidrBlock: "::/0", NetworkInterfaceId: n.NetworkInterfaceId}
+	if _, code := try(r, r.CreateRoute, in); code != "UnsupportedOperation" {
+		t.Errorf("to an interface: got %q", code)
+	}
+	g := do(r, r.CreateInternetGateway, shape.CreateInternetGatewayInput{}).InternetGateway
+	do(r, r.AttachInternetGateway, shape.AttachInternetGatewayInput{VpcId: v.VpcId, InternetGatewayId: g.InternetGatewayId})
+	in.NetworkInterfaceId, in.GatewayId = "", g.InternetGatewayId
+	do(r, r.CreateRoute, in)
+	replace := shape.ReplaceRouteInput{RouteTableId: table.RouteTableId, DestinationIpv6CidrBlock: "::/0", NetworkInterfaceId: n.NetworkInterfaceId}
+	if _, code := try(r, r.ReplaceRoute, replace); code != "UnsupportedOperation" {
+		t.Errorf("replaced by an interface: got %q", code)
 	}
 }
