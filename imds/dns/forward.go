@@ -40,7 +40,8 @@ type flight struct {
 }
 
 // ask returns the answer of a resolver, and whether it was another question's; nil if there is none. It must not be changed.
-func (f *forwarder) ask(ctx context.Context, k key, q *question) (a *dns.Msg, shared bool) {
+// keep is given the answer before the next such question may be asked again, and known tells what it was given.
+func (f *forwarder) ask(ctx context.Context, k key, q *question, known func() *dns.Msg, keep func(*dns.Msg)) (a *dns.Msg, shared bool) {
 	f.mu.Lock()
 	if other := f.flights[k]; other != nil {
 		f.mu.Unlock()
@@ -51,12 +52,19 @@ func (f *forwarder) ask(ctx context.Context, k key, q *question) (a *dns.Msg, sh
 			return nil, true
 		}
 	}
+	if a := known(); a != nil { // it has come since the caller looked
+		f.mu.Unlock()
+		return a, true
+	}
 	mine := &flight{done: make(chan struct{})}
 	f.flights[k] = mine
 	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	mine.answer = f.resolve(ctx, q)
+	if mine.answer != nil {
+		keep(mine.answer)
+	}
 	f.mu.Lock()
 	delete(f.flights, k)
 	f.mu.Unlock()

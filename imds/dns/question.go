@@ -167,13 +167,14 @@ func (s *Server) immediate(q *question) ([]byte, bool) {
 // ask answers what the host's resolvers must be asked for.
 func (s *Server) ask(ctx context.Context, q *question) []byte {
 	k := q.key()
-	a, shared := s.forward.ask(ctx, k, q)
+	a, shared := s.forward.ask(ctx, k, q, func() *dns.Msg { return s.cache.get(k, s.now()) }, func(a *dns.Msg) {
+		s.cache.put(k, a.Copy(), s.now()) // packing writes into a message, and others read this one
+	})
 	if a == nil {
 		s.metrics.count(q, failed)
 		return q.refuse(dns.RcodeServerFailure)
 	}
 	if !shared {
-		s.cache.put(k, a.Copy(), s.now()) // packing writes into a message, and others read this one
 		s.metrics.count(q, forwarded)
 	} else {
 		s.metrics.count(q, joined)
