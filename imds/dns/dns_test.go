@@ -310,7 +310,7 @@ func TestTheResolversAreReadAgainWhenTheyChange(t *testing.T) {
 
 func TestQuestionsThatAreOneAreAskedOnce(t *testing.T) {
 	hold := make(chan struct{})
-	up := newUpstream(t, func(_ bool, q *dns.Msg) *dns.Msg { <-hold; return address(0)(false, q) })
+	up := newUpstream(t, func(_ bool, q *dns.Msg) *dns.Msg { <-hold; return address(60)(false, q) })
 	w := newWorld(t, ResolversAt(up.at))
 	var asking sync.WaitGroup
 	for range 20 {
