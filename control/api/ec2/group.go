@@ -22,6 +22,9 @@ func (s *Service) groupActions() []api.Action {
 		})),
 		api.Do("DescribeSecurityGroups", s.DescribeSecurityGroups, ro),
 		api.Do("DescribeSecurityGroupRules", s.DescribeSecurityGroupRules, ro),
+		api.Do("GetSecurityGroupsForVpc", s.GetSecurityGroupsForVpc, ro, the("vpc", func(in *shape.GetSecurityGroupsForVpcInput) string { return in.VpcId })),
+		api.Do("DescribeSecurityGroupReferences", s.DescribeSecurityGroupReferences, ro),
+		api.Do("DescribeStaleSecurityGroups", s.DescribeStaleSecurityGroups, ro),
 		api.Do("AuthorizeSecurityGroupIngress", s.AuthorizeSecurityGroupIngress, api.Resource(func(in *shape.AuthorizeSecurityGroupIngressInput) []string {
 			return s.groupResources(in.GroupId, in.GroupName, nil)
 		})),
