@@ -37,7 +37,7 @@ func aclFields() fields[shape.NetworkAcl] {
 		"default":        func(v shape.NetworkAcl) []string { return truth(v.IsDefault) },
 	}
 	association := func(name string, value func(shape.NetworkAclAssociation) string) {
-		f["association."+name] = func(v shape.NetworkAcl) []string { return eachText(v.Associations, value) }
+		f["association."+name] = func(v shape.NetworkAcl) []string { return mapped(v.Associations, value) }
 	}
 	association("association-id", func(a shape.NetworkAclAssociation) string { return a.NetworkAclAssociationId })
 	association("network-acl-id", func(a shape.NetworkAclAssociation) string { return a.NetworkAclId })

@@ -22,6 +22,9 @@ func (s *Service) groupActions() []api.Action {
 		})),
 		api.Do("DescribeSecurityGroups", s.DescribeSecurityGroups, ro),
 		api.Do("DescribeSecurityGroupRules", s.DescribeSecurityGroupRules, ro),
+		api.Do("GetSecurityGroupsForVpc", s.GetSecurityGroupsForVpc, ro, the("vpc", func(in *shape.GetSecurityGroupsForVpcInput) string { return in.VpcId })),
+		api.Do("DescribeSecurityGroupReferences", s.DescribeSecurityGroupReferences, ro),
+		api.Do("DescribeStaleSecurityGroups", s.DescribeStaleSecurityGroups, ro),
 		api.Do("AuthorizeSecurityGroupIngress", s.AuthorizeSecurityGroupIngress, api.Resource(func(in *shape.AuthorizeSecurityGroupIngressInput) []string {
 			return s.groupResources(in.GroupId, in.GroupName, nil)
 		})),
@@ -82,16 +85,11 @@ func nameInVPC(vpc cloud.VPCID, name string) string { return string(vpc) + "/" +
 
 // groupVPC returns the account's default VPC, which is meant when groups are named without one.
 func groupVPC(snap *store.Snapshot, who cloud.AccountID) (store.Object[cloud.VPC], error) {
-	all, err := store.Mirrored(snap, store.VPCs)
-	if err != nil {
-		return store.Object[cloud.VPC]{}, err
+	o, err := defaultVPC(snap, who)
+	if cloud.Code(err) == "DefaultVpcDoesNotExist" {
+		return o, cloud.Errorf("VPCIdNotSpecified", "There is no default VPC: name a VPC, or a group by its ID")
 	}
-	for _, v := range all {
-		if v.Value.Account == who && v.Value.Default {
-			return v, nil
-		}
-	}
-	return store.Object[cloud.VPC]{}, cloud.Errorf("VPCIdNotSpecified", "There is no default VPC: name a VPC, or a group by its ID")
+	return o, err
 }
 
 // group returns the account's group that a request names: by ID, or by name in the default VPC.

@@ -208,5 +208,9 @@ func (s *Service) describeRules(ctx context.Context, c ruleChange, wanted []shap
 
 // described returns the IDs of the rules.
 func described(list []shape.SecurityGroupRuleDescription) []string {
-	return eachText(list, func(d shape.SecurityGroupRuleDescription) string { return d.SecurityGroupRuleId })
+	out := make([]string, len(list))
+	for k, d := range list {
+		out[k] = d.SecurityGroupRuleId
+	}
+	return out
 }

@@ -82,13 +82,13 @@ func permissionFields(f fields[shape.SecurityGroup], prefix string, names map[st
 		}
 	}
 	pairs := func(name string, value func(shape.UserIdGroupPair) string) {
-		add(name, func(p shape.IpPermission) []string { return eachText(p.UserIdGroupPairs, value) })
+		add(name, func(p shape.IpPermission) []string { return mapped(p.UserIdGroupPairs, value) })
 	}
 	add("cidr", func(p shape.IpPermission) []string {
-		return eachText(p.IpRanges, func(r shape.IpRange) string { return r.CidrIp })
+		return mapped(p.IpRanges, func(r shape.IpRange) string { return r.CidrIp })
 	})
 	add("ipv6-cidr", func(p shape.IpPermission) []string {
-		return eachText(p.Ipv6Ranges, func(r shape.Ipv6Range) string { return r.CidrIpv6 })
+		return mapped(p.Ipv6Ranges, func(r shape.Ipv6Range) string { return r.CidrIpv6 })
 	})
 	add("from-port", func(p shape.IpPermission) []string { return one(digits(p.FromPort)) })
 	add("to-port", func(p shape.IpPermission) []string { return one(digits(p.ToPort)) })
@@ -97,15 +97,6 @@ func permissionFields(f fields[shape.SecurityGroup], prefix string, names map[st
 	pairs("group-id", func(p shape.UserIdGroupPair) string { return p.GroupId })
 	pairs("user-id", func(p shape.UserIdGroupPair) string { return p.UserId })
 	pairs("group-name", func(p shape.UserIdGroupPair) string { return names[p.GroupId] })
-}
-
-// eachText returns one text of each.
-func eachText[T any](list []T, f func(T) string) []string {
-	out := make([]string, len(list))
-	for k, v := range list {
-		out[k] = f(v)
-	}
-	return out
 }
 
 // permissions puts rules of the same protocol and ports together, as EC2 shows them.

@@ -151,6 +151,20 @@ func (s *Service) DescribePrefixLists(ctx context.Context, in *shape.DescribePre
 	return &shape.DescribePrefixListsOutput{PrefixLists: page}, err
 }
 
+// DescribeManagedPrefixLists shows that there are none: lists of one's own are not there yet.
+func (s *Service) DescribeManagedPrefixLists(ctx context.Context, in *shape.DescribeManagedPrefixListsInput) (*shape.DescribeManagedPrefixListsOutput, error) {
+	type prefixes = shape.ManagedPrefixList
+	q := query[prefixes]{in: in, filters: in.Filters, fields: none[prefixes]([]string{"owner-id", "prefix-list-id", "prefix-list-name"}), id: func(l prefixes) string { return l.PrefixListId },
+		tags: func(l prefixes) []shape.Tag { return l.Tags }, most: 100}
+	page, _, err := ask(ctx, s, q, func(*store.Snapshot) ([]prefixes, error) {
+		for _, id := range in.PrefixListIds {
+			return nil, cloud.NotFound("InvalidPrefixListID.NotFound", "prefix list ID", id)
+		}
+		return nil, nil
+	})
+	return &shape.DescribeManagedPrefixListsOutput{PrefixLists: page}, err
+}
+
 // none are filters that may be asked for and that nothing matches.
 func none[T any](names []string) fields[T] {
 	out := fields[T]{}

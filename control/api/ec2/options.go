@@ -110,12 +110,12 @@ func (s *Service) DescribeDhcpOptions(ctx context.Context, in *shape.DescribeDhc
 			"dhcp-options-id": func(v item) []string { return one(v.DhcpOptionsId) },
 			"owner-id":        func(v item) []string { return one(v.OwnerId) },
 			"key": func(v item) []string {
-				return eachText(v.DhcpConfigurations, func(c shape.DhcpConfiguration) string { return c.Key })
+				return mapped(v.DhcpConfigurations, func(c shape.DhcpConfiguration) string { return c.Key })
 			},
 			"value": func(v item) []string {
 				var out []string
 				for _, c := range v.DhcpConfigurations {
-					out = append(out, eachText(c.Values, func(a shape.AttributeValue) string { return a.Value })...)
+					out = append(out, mapped(c.Values, func(a shape.AttributeValue) string { return a.Value })...)
 				}
 				return out
 			},

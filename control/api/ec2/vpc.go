@@ -26,10 +26,12 @@ func (s *Service) vpcActions() []api.Action {
 		api.Do("DescribeVpcs", s.DescribeVpcs, ro),
 		api.Do("DescribeVpcAttribute", s.DescribeVpcAttribute, ro),
 		api.Do("ModifyVpcAttribute", s.ModifyVpcAttribute, the("vpc", func(in *shape.ModifyVpcAttributeInput) string { return in.VpcId })),
+		api.Do("ModifyVpcTenancy", s.ModifyVpcTenancy, the("vpc", func(in *shape.ModifyVpcTenancyInput) string { return in.VpcId })),
 		api.Do("AssociateVpcCidrBlock", s.AssociateVpcCidrBlock, the("vpc", func(in *shape.AssociateVpcCidrBlockInput) string { return in.VpcId })),
 		api.Do("DisassociateVpcCidrBlock", s.DisassociateVpcCidrBlock, the("vpc", s.blockOwner)),
 		api.Do("DescribeVpcEndpoints", s.DescribeVpcEndpoints, ro),
 		api.Do("DescribePrefixLists", s.DescribePrefixLists, ro),
+		api.Do("DescribeManagedPrefixLists", s.DescribeManagedPrefixLists, ro),
 	}
 }
 
@@ -138,6 +140,18 @@ func (s *Service) chooseIPv6(snap *store.Snapshot) (netip.Prefix, error) {
 		return block, cloud.Errorf("InsufficientCidrBlocks", "There is no free IPv6 CIDR block: the operator's pool has %d VPCs' blocks and all are taken", len(taken))
 	}
 	return block, nil
+}
+
+// ModifyVpcTenancy sets the only tenancy that EC2 lets a VPC be changed to, and that ours have.
+func (s *Service) ModifyVpcTenancy(ctx context.Context, in *shape.ModifyVpcTenancyInput) (*shape.ModifyVpcTenancyOutput, error) {
+	err := s.commit(ctx, in.DryRun, func(snap *store.Snapshot, _ *store.Txn) error {
+		if in.InstanceTenancy != "default" {
+			return cloud.Errorf("InvalidParameterValue", "Value (%.40s) for parameter instanceTenancy is invalid: a VPC can be changed to default only", in.InstanceTenancy)
+		}
+		_, err := find(snap, store.VPCs, cloud.VPCID(in.VpcId), caller(ctx), aVPC)
+		return err
+	})
+	return &shape.ModifyVpcTenancyOutput{ReturnValue: ptr(true)}, err
 }
 
 // CreateDefaultVpc makes the default VPC anew for an account that has deleted its own.

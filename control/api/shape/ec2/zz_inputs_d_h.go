@@ -296,6 +296,14 @@ type DescribeLaunchTemplatesInput struct {
 	NextToken           string
 }
 
+type DescribeManagedPrefixListsInput struct {
+	DryRun        *bool
+	Filters       []Filter `wire:"in=Filter"`
+	MaxResults    *int64
+	NextToken     string
+	PrefixListIds []string `wire:"in=PrefixListId"`
+}
+
 type DescribeNatGatewaysInput struct {
 	DryRun        *bool
 	Filter        []Filter
@@ -356,6 +364,11 @@ type DescribeRouteTablesInput struct {
 	RouteTableIds []string `wire:"in=RouteTableId"`
 }
 
+type DescribeSecurityGroupReferencesInput struct {
+	DryRun  *bool
+	GroupId []string `wire:"required"`
+}
+
 type DescribeSecurityGroupRulesInput struct {
 	DryRun               *bool
 	Filters              []Filter `wire:"in=Filter"`
@@ -387,6 +400,13 @@ type DescribeSnapshotsInput struct {
 	OwnerIds            []string `wire:"in=Owner"`
 	RestorableByUserIds []string `wire:"in=RestorableBy"`
 	SnapshotIds         []string `wire:"in=SnapshotId"`
+}
+
+type DescribeStaleSecurityGroupsInput struct {
+	DryRun     *bool
+	MaxResults *int64
+	NextToken  string
+	VpcId      string `wire:"required"`
 }
 
 type DescribeSubnetsInput struct {
@@ -540,4 +560,12 @@ type GetLaunchTemplateDataInput struct {
 type GetPasswordDataInput struct {
 	DryRun     *bool
 	InstanceId string `wire:"required"`
+}
+
+type GetSecurityGroupsForVpcInput struct {
+	DryRun     *bool
+	Filters    []Filter `wire:"in=Filter"`
+	MaxResults *int64
+	NextToken  string
+	VpcId      string `wire:"required"`
 }

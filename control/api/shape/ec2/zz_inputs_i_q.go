@@ -194,6 +194,12 @@ type ModifyVpcAttributeInput struct {
 	VpcId                            string `wire:"required"`
 }
 
+type ModifyVpcTenancyInput struct {
+	DryRun          *bool
+	InstanceTenancy string `wire:"required"`
+	VpcId           string `wire:"required"`
+}
+
 type MonitorInstancesInput struct {
 	DryRun      *bool
 	InstanceIds []string `wire:"in=InstanceId,required"`

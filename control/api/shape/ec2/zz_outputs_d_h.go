@@ -163,6 +163,11 @@ type DescribeLaunchTemplatesOutput struct {
 	NextToken       string           `wire:"out=nextToken"`
 }
 
+type DescribeManagedPrefixListsOutput struct {
+	NextToken   string              `wire:"out=nextToken"`
+	PrefixLists []ManagedPrefixList `wire:"out=prefixListSet"`
+}
+
 type DescribeNatGatewaysOutput struct {
 	NatGateways []NatGateway `wire:"out=natGatewaySet"`
 	NextToken   string       `wire:"out=nextToken"`
@@ -205,6 +210,10 @@ type DescribeRouteTablesOutput struct {
 	RouteTables []RouteTable `wire:"out=routeTableSet"`
 }
 
+type DescribeSecurityGroupReferencesOutput struct {
+	SecurityGroupReferenceSet []SecurityGroupReference `wire:"out=securityGroupReferenceSet"`
+}
+
 type DescribeSecurityGroupRulesOutput struct {
 	NextToken          string              `wire:"out=nextToken"`
 	SecurityGroupRules []SecurityGroupRule `wire:"out=securityGroupRuleSet"`
@@ -224,6 +233,11 @@ type DescribeSnapshotAttributeOutput struct {
 type DescribeSnapshotsOutput struct {
 	NextToken string     `wire:"out=nextToken"`
 	Snapshots []Snapshot `wire:"out=snapshotSet"`
+}
+
+type DescribeStaleSecurityGroupsOutput struct {
+	NextToken             string               `wire:"out=nextToken"`
+	StaleSecurityGroupSet []StaleSecurityGroup `wire:"out=staleSecurityGroupSet"`
 }
 
 type DescribeSubnetsOutput struct {
@@ -326,6 +340,11 @@ type GetPasswordDataOutput struct {
 	InstanceId   string     `wire:"out=instanceId"`
 	PasswordData string     `wire:"out=passwordData"`
 	Timestamp    *time.Time `wire:"out=timestamp"`
+}
+
+type GetSecurityGroupsForVpcOutput struct {
+	NextToken            string                `wire:"out=nextToken"`
+	SecurityGroupForVpcs []SecurityGroupForVpc `wire:"out=securityGroupForVpcSet"`
 }
 
 type DetachVolumeOutput = VolumeAttachment

@@ -69,6 +69,10 @@ type ModifyVolumeOutput struct {
 	VolumeModification *VolumeModification `wire:"out=volumeModification"`
 }
 
+type ModifyVpcTenancyOutput struct {
+	ReturnValue *bool `wire:"out=return"`
+}
+
 type MonitorInstancesOutput struct {
 	InstanceMonitorings []InstanceMonitoring `wire:"out=instancesSet"`
 }

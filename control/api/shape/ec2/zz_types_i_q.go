@@ -914,6 +914,19 @@ type LicenseConfigurationRequest struct {
 	LicenseConfigurationArn string
 }
 
+type ManagedPrefixList struct {
+	AddressFamily  string `wire:"out=addressFamily"`
+	MaxEntries     *int64 `wire:"out=maxEntries"`
+	OwnerId        string `wire:"out=ownerId"`
+	PrefixListArn  string `wire:"out=prefixListArn"`
+	PrefixListId   string `wire:"out=prefixListId"`
+	PrefixListName string `wire:"out=prefixListName"`
+	State          string `wire:"out=state"`
+	StateMessage   string `wire:"out=stateMessage"`
+	Tags           []Tag  `wire:"out=tagSet"`
+	Version        *int64 `wire:"out=version"`
+}
+
 type MediaAcceleratorInfo struct {
 	Accelerators          []MediaDeviceInfo `wire:"out=accelerators"`
 	TotalMediaMemoryInMiB *int64            `wire:"out=totalMediaMemoryInMiB"`

@@ -157,9 +157,25 @@ type SecurityGroup struct {
 	VpcId               string         `wire:"out=vpcId"`
 }
 
+type SecurityGroupForVpc struct {
+	Description  string `wire:"out=description"`
+	GroupId      string `wire:"out=groupId"`
+	GroupName    string `wire:"out=groupName"`
+	OwnerId      string `wire:"out=ownerId"`
+	PrimaryVpcId string `wire:"out=primaryVpcId"`
+	Tags         []Tag  `wire:"out=tagSet"`
+}
+
 type SecurityGroupIdentifier struct {
 	GroupId   string `wire:"out=groupId"`
 	GroupName string `wire:"out=groupName"`
+}
+
+type SecurityGroupReference struct {
+	GroupId                string `wire:"out=groupId"`
+	ReferencingVpcId       string `wire:"out=referencingVpcId"`
+	TransitGatewayId       string `wire:"out=transitGatewayId"`
+	VpcPeeringConnectionId string `wire:"out=vpcPeeringConnectionId"`
 }
 
 type SecurityGroupRule struct {
@@ -275,6 +291,24 @@ type SpotMarketOptions struct {
 	MaxPrice                     string
 	SpotInstanceType             string
 	ValidUntil                   *time.Time
+}
+
+type StaleIpPermission struct {
+	FromPort         *int64            `wire:"out=fromPort"`
+	IpProtocol       string            `wire:"out=ipProtocol"`
+	IpRanges         []string          `wire:"out=ipRanges"`
+	PrefixListIds    []string          `wire:"out=prefixListIds"`
+	ToPort           *int64            `wire:"out=toPort"`
+	UserIdGroupPairs []UserIdGroupPair `wire:"out=groups"`
+}
+
+type StaleSecurityGroup struct {
+	Description              string              `wire:"out=description"`
+	GroupId                  string              `wire:"out=groupId"`
+	GroupName                string              `wire:"out=groupName"`
+	StaleIpPermissions       []StaleIpPermission `wire:"out=staleIpPermissions"`
+	StaleIpPermissionsEgress []StaleIpPermission `wire:"out=staleIpPermissionsEgress"`
+	VpcId                    string              `wire:"out=vpcId"`
 }
 
 type StateReason struct {
