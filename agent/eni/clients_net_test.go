@@ -277,6 +277,9 @@ func TestNetworkdConfiguresBothFamilies(t *testing.T) {
 	if got := g.IP("-o -6 addr show dev eth0 scope global"); strings.Count(got, "inet6") != 1 {
 		t.Errorf("it has made up addresses:\n%s", got)
 	}
+	if out, err := g.Run("ping", "-6", "-c", "1", "-W", "5", "2001:db8:0:1::1"); err != nil {
+		t.Errorf("its router does not answer to the address that it was given: %s", out)
+	}
 	leases, err := filepath.Glob(run + "/leases/*")
 	if err != nil || len(leases) != 1 {
 		t.Fatalf("leases %v, %v", leases, err)
