@@ -270,7 +270,7 @@ func TestNetworkdConfiguresBothFamilies(t *testing.T) {
 	}()
 	changes(func() bool {
 		addrs := g.IP("-o addr show dev eth0")
-		return strings.Contains(addrs, "inet 172.31.0.11/20") && strings.Contains(addrs, "inet6 2001:db8:0:1::b/128") &&
+		return strings.Contains(addrs, "inet 172.31.0.11/20") && strings.Contains(addrs, "inet6 2001:db8:0:1::b/128") && !strings.Contains(addrs, "tentative") &&
 			strings.Contains(g.IP("-6 route show default"), "fe80::") && strings.Contains(g.IP("route show default"), "172.31.0.1") &&
 			strings.Contains(g.IP("-o link show eth0"), "mtu 1400")
 	})
