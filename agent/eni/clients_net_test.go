@@ -270,12 +270,15 @@ func TestNetworkdConfiguresBothFamilies(t *testing.T) {
 	}()
 	changes(func() bool {
 		addrs := g.IP("-o addr show dev eth0")
-		return strings.Contains(addrs, "inet 172.31.0.11/20") && strings.Contains(addrs, "inet6 2001:db8:0:1::b/128") &&
+		return strings.Contains(addrs, "inet 172.31.0.11/20") && strings.Contains(addrs, "inet6 2001:db8:0:1::b/128") && !strings.Contains(addrs, "tentative") &&
 			strings.Contains(g.IP("-6 route show default"), "fe80::") && strings.Contains(g.IP("route show default"), "172.31.0.1") &&
 			strings.Contains(g.IP("-o link show eth0"), "mtu 1400")
 	})
 	if got := g.IP("-o -6 addr show dev eth0 scope global"); strings.Count(got, "inet6") != 1 {
 		t.Errorf("it has made up addresses:\n%s", got)
+	}
+	if out, err := g.Run("ping", "-6", "-c", "1", "-W", "5", "2001:db8:0:1::1"); err != nil {
+		t.Errorf("its router does not answer to the address that it was given: %s", out)
 	}
 	leases, err := filepath.Glob(run + "/leases/*")
 	if err != nil || len(leases) != 1 {

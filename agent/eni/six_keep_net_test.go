@@ -165,7 +165,7 @@ func TestAnIPv6PrefixLeadsBehindItsGuest(t *testing.T) {
 	apply(t, m, config6("e6p", all...))
 	a, b, stranger := configured6(t, m, all[0]), configured6(t, m, all[1]), configured6(t, m, all[2])
 	behind := netip.MustParseAddr("2001:db8:0:1:7::5")
-	a.IP("addr add %s/128 dev lo", behind)
+	a.IP("addr add %s/128 dev lo nodad", behind)
 	listen(t, a.Namespace, at6(behind, 8080))
 	listen(t, b.Namespace, at6(guestAddr6(2), 8080))
 	if !reaches(t, b.Namespace, at6(behind, 8080)) {

@@ -123,3 +123,18 @@ func TestGuestsReachEachOtherByIPv6(t *testing.T) {
 		t.Errorf("the kernel has addresses of its own on taps, or IPv6 where none is wanted:\n%s", got)
 	}
 }
+
+// Nobody on the way makes fragments of IPv6: who sends too much must hear of it, from an address of the VPC.
+func TestAGuestHearsThatAPacketOfIPv6IsTooBig(t *testing.T) {
+	m := start(t, "e6m")
+	all := []Interface{guest6(1, "sg-default"), guest6(2, "sg-default")}
+	all[1].MTU = 1400
+	apply(t, m, config6("e6m", all...))
+	g := configured6(t, m, all[0])
+	configured6(t, m, all[1])
+	g.IP("link set eth0 mtu 9001")
+	out, _ := g.Run("ping", "-6", "-M", "do", "-c", "1", "-W", "5", "-s", "3000", guestAddr6(2).String())
+	if !strings.Contains(out, "From "+gateway6.String()) || !strings.Contains(out, "mtu=1400") {
+		t.Errorf("got %q, want to be told of 1400 bytes by %s; counters %v", out, gateway6, m.Counters())
+	}
+}

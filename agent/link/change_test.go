@@ -12,7 +12,8 @@ import (
 )
 
 func TestOnlyWhatMakesTheMemoryUntrueContradictsIt(t *testing.T) {
-	tap := Tap{Name: "t1", Alias: "eni-1", MTU: 1500, Guest: [6]byte{2, 0, 0, 0, 0, 1}, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.5")}}
+	tap := Tap{Name: "t1", Alias: "eni-1", MTU: 1500, Guest: [6]byte{2, 0, 0, 0, 0, 1}, Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.5")}, Addresses6: []netip.Addr{netip.MustParseAddr("2001:db8::5")}}
+	six, sixLink := netip.MustParsePrefix("2001:db8::5/128"), netip.PrefixFrom(tap.guest6(), 128)
 	bounded := Tap{Name: "t2", Shaper: Shaper{Name: "abc", Rate: 1}}
 	m := &memory{
 		at: map[string]int{"t1": 7, "t2": 19}, expected: map[int]Tap{7: tap, 19: bounded}, since: time.Now(),
@@ -53,6 +54,13 @@ func TestOnlyWhatMakesTheMemoryUntrueContradictsIt(t *testing.T) {
 		{"a shaper's link goes down", change{kind: ofLink, index: 11, name: "uabc", shaper: true}, true, true},
 		{"a shaper's link is told again", change{kind: ofLink, index: 11, name: "uabc", shaper: true, up: true}, false, false},
 		{"a link like a shaper's appears", change{kind: ofLink, index: 20, name: "uxyz", shaper: true, up: true}, true, false},
+		{"a wanted route of IPv6 is made", change{kind: ofRoute, through: 7, prefix: six}, false, false},
+		{"a wanted route of IPv6 is deleted", change{kind: ofRoute, through: 7, prefix: six, gone: true}, true, true},
+		{"a stranger's address of IPv6 is routed to a tap", change{kind: ofRoute, through: 7, prefix: netip.MustParsePrefix("2001:db8::6/128")}, true, true},
+		{"a neighbour of IPv6 stays", change{kind: ofNeighbour, index: 7, prefix: six, mac: tap.Guest, lasting: true}, false, false},
+		{"the next hop of prefixes stays", change{kind: ofNeighbour, index: 7, prefix: sixLink, mac: tap.Guest, lasting: true}, false, false},
+		{"the next hop of prefixes is deleted", change{kind: ofNeighbour, index: 7, prefix: sixLink, gone: true}, true, true},
+		{"a neighbour of IPv6 gets another MAC", change{kind: ofNeighbour, index: 7, prefix: six, mac: RouterMAC, lasting: true}, true, true},
 		{"a setting of the namespace is changed", change{kind: ofSettings, index: -1, off: 4}, true, false},
 		{"a tap's setting is changed", change{kind: ofSettings, index: 7, off: 8}, true, true},
 		{"a tap's setting is set to what it is", change{kind: ofSettings, index: 7, on: 8}, false, false},

@@ -5,7 +5,8 @@
 // tap, alone on its own link: there is no bridge to flood or to poison. The guest's address is a /32 route
 // to the tap with a permanent neighbour, the kernel answers ARP for all other addresses (proxy_arp) with the
 // one router MAC, gateways and link-local services are /32 addresses on lo. A veth pair (up0 inside, a
-// PREFIX-... name outside) leads to the root namespace and, through its masquerade, out.
+// PREFIX-... name outside) leads to the root namespace and, through its masquerade, out. IPv6 is the same with /128
+// routes, where a VPC has a block of it, but for who answers for neighbours (six.go) and for the way out (uplink6.go).
 //
 //	guest -- tap -- [ namespace of the VPC ] -- up0 == PREFIX-xxxxxx -- root namespace -- uplink
 //
