@@ -47,6 +47,16 @@ type Config struct {
 	Interfaces []*Interface
 	Groups     []Group // all groups that an interface is in or a rule names
 	Moved      []Moved // in order of From
+	Ways       []Way   // in order of To; of an address that has some, all
+}
+
+// Way leads what comes from some network for an address to another interface of the instance, where the guest takes it. The
+// longest prefix wins.
+type Way struct {
+	To   netip.Addr
+	From netip.Prefix
+	Name string // of the other interface; "": its own
+	Mark uint32 // that agent/link knows the other by
 }
 
 // Moved leads what is for one address of an interface to its first one: the guest does not know the other.
