@@ -15,8 +15,8 @@
 //	fo -> v_out -> out_PROFILE -> SG_o_...   fi -> leave -> v_route -> rt_TABLE   or -> v_in -> in_PROFILE -> SG_i_...
 //
 // What only some VPCs need costs nothing in the others: the chains for routes to instances (steer), for guests that take
-// packets by another interface only (mend) and for network
-// ACLs (ao, ai) are there when a subnet has such routes or rules. Where a packet leaves, and under which address, is
+// packets by another interface only (mend) and for network ACLs (ao, ai) are there when there are such routes,
+// guests or rules. Where a packet leaves, and under which address, is
 // chosen by the subnet that owns its source: identity is proven by then. The exception are interfaces that forward for
 // others; what they send in another's name is marked, and judged each time although the same connection has passed
 // before, on its way to them.
