@@ -8,6 +8,9 @@
 //	take away: routes, neighbours, taps -> rules -> tracked connections
 //	add:       namespace -> rules -> taps, neighbours, routes -> DHCP answers
 //
+// What a guest does not know of itself the host finds out and makes up for: which of its addresses it has, and by which
+// interface it takes what comes (agent/presence, and lead). An Apply that is due to that changes rules and marks only.
+//
 // At no time is there a tap whose packets the rules do not check. Every name in the root namespace starts with
 // the host's prefix (Prefix), so several hosts live on one machine and Remove needs no memory of what was made.
 // agent/host calls this package; nothing else on the host changes links, rules or routes of guests.

@@ -5,7 +5,9 @@ package eni
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/nstest"
@@ -83,6 +85,73 @@ func TestAGuestWithThreeInterfacesInOneSubnetNeedsNoConfiguration(t *testing.T) 
 			}
 		})
 	}
+}
+
+// A kernel whose reverse path filter is strict (rp_filter 1) drops what it would not answer by the interface that it came in by, and says
+// nothing. The host finds out by which one it takes what, and leads it there.
+func TestAGuestWithAStrictFilterIsReachedOnAllAddresses(t *testing.T) {
+	world := outside(t)
+	m := start(t, "eig")
+	all := []Interface{ofInstance(1, "i-1"), ofInstance(2, "i-1"), ofInstance(3, "i-1"), ofInstance(4, "i-2")}
+	for n := range 3 {
+		all[n].DeviceIndex = n
+	}
+	all[1].Groups = []cloud.GroupID{"sg-ping"} // what comes to it by another interface is still for its groups to judge
+	c := open(config("eig", all...))
+	ping := cloud.HostGroup{SecurityGroup: cloud.SecurityGroup{ID: "sg-ping", VPC: "vpc-1"}}
+	ping.Ingress = []cloud.GroupRule{{Protocol: "icmp", FromPort: -1, ToPort: -1, CIDR: "0.0.0.0/0"}}
+	c.VPCs[0].Groups = append(c.VPCs[0].Groups, ping)
+	apply(t, m, c)
+	g := cards(t, m, 3)
+	peer := configured(t, m, 4)
+	g.Sysctl("ipv4/conf/all/rp_filter", "1")
+	reached := func() (lost []string) {
+		for n := 1; n <= 3; n++ {
+			if _, err := peer.Run("ping", "-c", "1", "-W", "1", guestAddr(n).String()); err != nil {
+				lost = append(lost, guestAddr(n).String()+" from inside")
+			}
+			if _, err := world.Run("ping", "-c", "1", "-W", "1", publicAddr(n).String()); err != nil {
+				lost = append(lost, publicAddr(n).String()+" from outside")
+			}
+		}
+		return lost
+	}
+	await := func(what string) {
+		t.Helper()
+		for began := time.Now(); ; {
+			lost := reached()
+			if len(lost) == 0 {
+				return
+			}
+			if time.Since(began) > 60*soon {
+				t.Fatalf("%s: %v\n%s\n%v", what, lost, g.IP("route"), m.Counters())
+			}
+		}
+	}
+	await("with a strict filter")
+	changes := nstest.Changes(t, "eig-vpc-1")
+	apply(t, m, c)
+	if got := changes(); got != "" {
+		t.Errorf("an Apply that has nothing to do changed:\n%s", got)
+	}
+	tcp(t, g.Namespace, netip.MustParseAddrPort("0.0.0.0:8080"))
+	for n, want := range map[int]bool{1: true, 2: false, 3: true} {
+		if got := reaches(t, peer.Namespace, guestAddr(n).String()+":8080"); got != want {
+			t.Errorf("%s: the port is open: %v, want %v", guestAddr(n), got, want)
+		}
+	}
+	// Routes of its own for each interface, as cloud-init and our agent make them: now the host must not lead.
+	for n := 1; n <= 3; n++ {
+		g.IP("route add default via 172.31.0.1 dev eth%d table %d", n-1, 100+n)
+		g.IP("rule add from %s table %d", guestAddr(n), 100+n)
+	}
+	await("with routes of its own")
+	for began := time.Now(); strings.Contains(nstest.Run(t, "ip", "netns", "exec", "eig-vpc-1", "nft", "list", "ruleset"), "v_way"); {
+		if time.Since(began) > 60*soon {
+			t.Fatal("the host still leads packets for a guest that takes them where they belong")
+		}
+	}
+	await("with routes of its own, and the host's rules gone")
 }
 
 func TestAStrictHostLetsAnInterfaceSpeakAsItselfOnly(t *testing.T) {

@@ -43,6 +43,7 @@ type Manager struct {
 	compiler *compiler                   // guarded by one
 	missing  map[string][]netip.Addr     // guarded by one: by namespace, addresses that guests do not have
 	led      map[string][]firewall.Moved // guarded by one: by network, what has been logged of them
+	ways     map[string][]firewall.Way   // guarded by one: the same of what is led to other interfaces
 	host     *firewall.Rules
 	rules    map[*link.Space]*firewall.Rules // guarded by mu too
 
@@ -58,7 +59,7 @@ func New(prefix string, log *slog.Logger) (*Manager, error) {
 	}
 	return &Manager{
 		prefix: prefix, log: log, links: links, dhcp: dhcp.New(log), ipv6: newConfigurers(log), cuts: map[string]firewall.Config{},
-		connections: share(), presence: presence.New(), missing: map[string][]netip.Addr{}, led: map[string][]firewall.Moved{},
+		connections: share(), presence: presence.New(), missing: map[string][]netip.Addr{}, led: map[string][]firewall.Moved{}, ways: map[string][]firewall.Way{},
 		compiler: newCompiler(), host: firewall.NewRules(nil), rules: map[*link.Space]*firewall.Rules{},
 		stale: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 	}, nil
@@ -123,6 +124,9 @@ func (m *Manager) repair(ctx context.Context) error {
 }
 
 func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
+	if err := m.lead(plan); err != nil {
+		return err
+	}
 	released, err := m.links.Prune(plan.Link)
 	if err != nil {
 		return err
@@ -136,9 +140,6 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	ranges, late := m.links.Ensure(plan.Link)
 	if len(ranges) < len(plan.Link.Networks) { // what is taken away must be, whatever cannot be made
 		return errors.Join(late, m.filterSpaces(plan), m.forget(plan, released))
-	}
-	if err := m.lead(plan); err != nil {
-		return err
 	}
 	if err := m.filter(plan, ranges); err != nil {
 		return err
@@ -155,7 +156,7 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	indexes, err := m.links.Attach(plan.Link)
 	m.remember(want)
 	m.tell(plan)
-	return errors.Join(late, err, m.lease(plan, indexes), m.ask(plan, indexes))
+	return errors.Join(late, err, m.lease(plan, indexes), m.ask(plan, want, indexes))
 }
 
 // tell logs what strangers have changed and we have changed back.

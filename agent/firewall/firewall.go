@@ -14,8 +14,9 @@
 //	pre (before defragmentation) -> spoof?   inp -> host
 //	fo -> v_out -> out_PROFILE -> SG_o_...   fi -> leave -> v_route -> rt_TABLE   or -> v_in -> in_PROFILE -> SG_i_...
 //
-// What only some VPCs need costs nothing in the others: the chains for routes to instances (steer) and for network
-// ACLs (ao, ai) are there when a subnet has such routes or rules. Where a packet leaves, and under which address, is
+// What only some VPCs need costs nothing in the others: the chains for routes to instances (steer), for guests that take
+// packets by another interface only (mend) and for network ACLs (ao, ai) are there when there are such routes,
+// guests or rules. Where a packet leaves, and under which address, is
 // chosen by the subnet that owns its source: identity is proven by then. The exception are interfaces that forward for
 // others; what they send in another's name is marked, and judged each time although the same connection has passed
 // before, on its way to them.
@@ -47,6 +48,16 @@ type Config struct {
 	Interfaces []*Interface
 	Groups     []Group // all groups that an interface is in or a rule names
 	Moved      []Moved // in order of From
+	Ways       []Way   // in order of To; of an address that has some, all
+}
+
+// Way leads what comes from some network for an address to another interface of the instance, where the guest takes it. The
+// longest prefix wins.
+type Way struct {
+	To   netip.Addr
+	From netip.Prefix
+	Name string // of the other interface; "": its own
+	Mark uint32 // that agent/link knows the other by
 }
 
 // Moved leads what is for one address of an interface to its first one: the guest does not know the other.

@@ -105,6 +105,11 @@ func example() Config {
 				{Protocol: AnyProtocol, From: -1, To: -1, Group: "sg-app"},
 			}},
 		},
+		Moved: []Moved{{addrs("10.0.0.12")[0], addrs("10.0.0.11")[0]}},
+		Ways: []Way{ // the guest of i-1 takes its neighbours' packets by t1 only
+			{addrs("10.0.0.13")[0], netip.MustParsePrefix("10.0.0.0/20"), "t1", 0x10000001},
+			{To: addrs("10.0.0.13")[0], From: any},
+		},
 	}
 }
 

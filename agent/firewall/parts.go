@@ -38,7 +38,7 @@ func (v *vpc) tables() []table {
 
 func (v *vpc) beside(known wish) (had, wanted []table) {
 	was, ok := known.(*vpc)
-	if !ok || was.layouts == nil || !sameBesides(was.Config, v.Config) {
+	if !ok || was.layouts == nil || len(v.Ways) > 0 || !sameBesides(was.Config, v.Config) { // ways join interfaces that have nothing else in common
 		return known.tables(), v.tables()
 	}
 	v.layouts = was.layouts // interfaces have no part in them

@@ -130,11 +130,15 @@ func compileFilter(cfg Config, who speakers) table {
 	vAny := set{name: "v_any", key: ifnameKey, isMap: true, skeleton: true}
 	nocheck := set{name: "nocheck", key: ifnameKey, skeleton: true}
 	p, r := newProfiles(cfg.Groups, cfg.six()), newRouting(cfg.Prefixes, family(nfprotoIPv4))
-	keys := make(keys, 0, n*(16+20))
+	keys, led := make(keys, 0, n*(16+20)), guided(cfg)
 	for k := range cfg.Interfaces {
 		i := cfg.Interfaces[k]
 		name := keys.name(i.Name)
-		vIn.elements = append(vIn.elements, element{key: name, chain: p.profile("in", i.Groups)})
+		in := p.profile("in", i.Groups)
+		if led[i.Name] != nil {
+			in = p.entrance(in, led[i.Name], owners(cfg))
+		}
+		vIn.elements = append(vIn.elements, element{key: name, chain: in})
 		for _, s := range who.siblings.of(k) { // the groups are those of the address's owner
 			o := cfg.Interfaces[s]
 			out := p.profile("out", o.Groups)
@@ -178,6 +182,7 @@ func compileFilter(cfg Config, who speakers) table {
 	t.compile6(cfg, who, p, r)
 	t.steering(cfg, r)
 	t.acls(cfg, r)
+	t.mending(cfg, r)
 	t.sets = slices.Concat(t.sets, p.sets, r.sets)
 	t.chains = slices.Concat(t.chains, p.groupChains, p.chains, r.chains)
 	return t

@@ -10,6 +10,9 @@
 //
 //	guest -- tap -- [ namespace of the VPC ] -- up0 == PREFIX-xxxxxx -- root namespace -- uplink
 //
+// A guest whose type has a bandwidth has two links more in the namespace, shared by all its taps, with a token bucket each:
+// see shape.go.
+//
 // The kernel's state is the only memory: every call reads it, compares it with the wish and changes the
 // difference. All names in the root namespace start with the host's prefix, so that several hosts can live
 // on one machine and Remove finds what is left of one. Taps are persistent: an agent that dies loses no packet.

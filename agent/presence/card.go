@@ -2,6 +2,7 @@ package presence
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -26,9 +27,24 @@ const (
 type card struct {
 	host   Host
 	claims []claim // in the order of the host's addresses
-	open   bool    // a round is: it ends at due
+	ways   []way
+	open   bool // a round is: it ends at due
 	due    time.Time
 	pause  time.Duration
+}
+
+// way is a pair of one of its addresses and somebody who sends to it.
+type way struct {
+	to, from netip.Addr
+	heard    []bool // in this round: here, and by each sibling
+	missed   int    // rounds in a row in which it was heard only elsewhere
+	place    int    // 0: here; else a sibling's, and one
+}
+
+// ask is one question.
+type ask struct {
+	to, from netip.Addr
+	place    int
 }
 
 type claim struct {
@@ -45,12 +61,75 @@ func newCard(now time.Time, h Host, missing []netip.Addr) *card {
 			c.claims[n+1].missing = c.claims[n+1].missing || m == a
 		}
 	}
+	for _, a := range h.Addresses {
+		for _, from := range append([]netip.Addr{h.Router}, h.Others...) {
+			c.ways = append(c.ways, way{to: a, from: from, heard: make([]bool, 1+len(h.Siblings))})
+		}
+	}
 	return c
+}
+
+// inherit takes over where the ways led, of those that are still there.
+func (c *card) inherit(old *card) {
+	for n := range c.ways {
+		for _, was := range old.ways {
+			if was.to != c.ways[n].to || was.from != c.ways[n].from || was.place == 0 {
+				continue
+			}
+			if k := slices.Index(c.host.Siblings, old.host.Siblings[was.place-1]); k >= 0 {
+				c.ways[n].place = k + 1
+			}
+		}
+	}
+}
+
+// asks are the questions of a round: here, and where somebody was not heard here by the siblings too.
+func (c *card) asks() (out []ask) {
+	for n := range c.ways {
+		w := &c.ways[n]
+		elsewhere := !w.heard[0] // in the last round, or there was none
+		clear(w.heard)
+		out = append(out, ask{w.to, w.from, 0})
+		for place := 1; elsewhere && place < len(w.heard); place++ {
+			out = append(out, ask{w.to, w.from, place})
+		}
+	}
+	return out
+}
+
+// decide ends a round for the ways, and reports whether one leads elsewhere now than before.
+func (c *card) decide() (changed bool) {
+	for n := range c.ways {
+		w := &c.ways[n]
+		at := slices.Index(w.heard, true)
+		if w.heard[0] || at < 0 {
+			w.missed = 0
+			continue // here it leads as soon as it is heard; where nobody answers, nothing is known
+		}
+		if w.missed++; w.missed >= misses && w.place != at {
+			w.place, changed = at, true
+		} else if w.missed < misses {
+			c.pause = 0
+		}
+	}
+	return changed
+}
+
+// strays reports whether somebody reaches the address elsewhere.
+func (c *card) strays(a netip.Addr) bool {
+	return slices.ContainsFunc(c.ways, func(w way) bool { return w.to == a && w.place > 0 })
+}
+
+func (c *card) through(w way) netip.Addr {
+	if w.place == 0 {
+		return netip.Addr{}
+	}
+	return c.host.Siblings[w.place-1].First
 }
 
 // step opens a round, for which it returns what is to be asked, or ends one. changed tells that an address was found to be
 // missing.
-func (c *card) step(now time.Time) (ask []netip.Addr, changed bool) {
+func (c *card) step(now time.Time) (ask []ask, changed bool) {
 	if now.Before(c.due) {
 		return nil, false
 	}
@@ -59,10 +138,14 @@ func (c *card) step(now time.Time) (ask []netip.Addr, changed bool) {
 			c.claims[n].answered = false
 		}
 		c.open, c.due = true, now.Add(patience)
-		return c.host.Addresses, false
+		return c.asks(), false
 	}
 	c.open = false
 	limit := seldom
+	changed = c.decide()
+	if slices.ContainsFunc(c.ways, func(w way) bool { return w.place > 0 }) {
+		limit = often
+	}
 	if c.claims[0].answered {
 		for n := range c.claims {
 			k := &c.claims[n]
@@ -84,8 +167,17 @@ func (c *card) step(now time.Time) (ask []netip.Addr, changed bool) {
 	return nil, changed
 }
 
-// hear takes in that the guest has used one of its addresses. changed tells that it was missing.
-func (c *card) hear(now time.Time, a netip.Addr) (changed bool) {
+// hear takes in that the guest has used one of its addresses, maybe to answer somebody, here or by a sibling. changed tells
+// that the address was missing, or was led elsewhere.
+func (c *card) hear(now time.Time, a, from netip.Addr, place int) (changed bool) {
+	for n := range c.ways {
+		if w := &c.ways[n]; w.to == a && w.from == from {
+			w.heard[place] = true
+			if place == 0 && w.place > 0 {
+				w.place, w.missed, changed = 0, 0, true
+			}
+		}
+	}
 	for n := range c.claims {
 		k := &c.claims[n]
 		if c.host.Addresses[n] != a {
@@ -94,7 +186,7 @@ func (c *card) hear(now time.Time, a netip.Addr) (changed bool) {
 		if n == 0 && !c.open && !c.settled() {
 			c.due = min2(c.due, now) // it is there: ask for the others
 		}
-		changed = k.missing
+		changed = changed || k.missing
 		*k = claim{answered: true, held: true}
 	}
 	return changed

@@ -17,7 +17,16 @@ var (
 type guest struct {
 	has  []netip.Addr
 	now  time.Time
-	asks int // rounds
+	asks int                  // rounds
+	by   map[netip.Addr][]int // of a guest with several interfaces: where it answers whom
+}
+
+// takes reports whether the guest answers a question.
+func (g *guest) takes(q ask) bool {
+	if g.by == nil {
+		return q.place == 0 && slices.Contains(g.has, q.to)
+	}
+	return slices.Contains(g.by[q.from], q.place)
 }
 
 // live steps the card through so much time, and returns how often it said that something has changed.
@@ -30,8 +39,8 @@ func (g *guest) live(c *card, d time.Duration) (changes int) {
 		if ask != nil {
 			g.asks++
 		}
-		for _, a := range ask {
-			if slices.Contains(g.has, a) && c.hear(g.now, a) {
+		for _, q := range ask {
+			if g.takes(q) && c.hear(g.now, q.to, q.from, q.place) {
 				changes++
 			}
 		}
@@ -87,15 +96,48 @@ func TestOneLostAnswerIsNotBelieved(t *testing.T) {
 	}
 }
 
+func TestWhereAGuestTakesWhatItIsSent(t *testing.T) {
+	router, world := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("192.0.2.1")
+	h := Host{Addresses: []netip.Addr{first}, Router: router, Others: []netip.Addr{world}, Siblings: []Sibling{{7, second}, {8, third}}}
+	for _, c := range []struct {
+		name       string
+		by         map[netip.Addr][]int
+		near, away int
+	}{
+		{"everything here", map[netip.Addr][]int{router: {0, 1, 2}, world: {0, 1, 2}}, 0, 0},
+		{"nothing here, as the filter has it that looks where it would answer", map[netip.Addr][]int{router: {1}, world: {1}}, 1, 1},
+		{"neighbours by one and the world by another", map[netip.Addr][]int{router: {1}, world: {2}}, 1, 2},
+		{"neighbours here and the world elsewhere", map[netip.Addr][]int{router: {0}, world: {2}}, 0, 2},
+		{"nothing, it is off", map[netip.Addr][]int{}, 0, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := guest{by: c.by, now: time.Unix(1000, 0)}
+			k := newCard(g.now, h, nil)
+			g.live(k, 3*time.Second)
+			if k.ways[0].place != c.near || k.ways[1].place != c.away {
+				t.Errorf("got %d and %d, want %d and %d", k.ways[0].place, k.ways[1].place, c.near, c.away)
+			}
+			if n := g.live(k, time.Hour); n != 0 {
+				t.Errorf("%d changes in an hour in which nothing changed", n)
+			}
+			g.by = map[netip.Addr][]int{router: {0, 1}, world: {0, 1}} // it is configured now
+			g.live(k, seldom+2*patience)
+			if k.strays(first) {
+				t.Error("the guest takes everything here, and it is led elsewhere")
+			}
+		})
+	}
+}
+
 func TestAnAddressThatIsUsedIsThereAtOnce(t *testing.T) {
 	all := []netip.Addr{first, second}
 	g := guest{has: all[:1], now: time.Unix(1000, 0)}
 	c := newCard(g.now, Host{Addresses: all}, nil)
 	g.live(c, time.Minute)
-	if !c.hear(g.now, second) || c.missing() != nil {
+	if !c.hear(g.now, second, netip.Addr{}, 0) || c.missing() != nil {
 		t.Errorf("the guest has used its address, and it is missing")
 	}
-	if c.hear(g.now, second) {
+	if c.hear(g.now, second, netip.Addr{}, 0) {
 		t.Error("it has changed twice")
 	}
 }
@@ -111,7 +153,7 @@ func TestAGuestIsSeldomAskedAndSoonWhenItAppears(t *testing.T) {
 		t.Errorf("a guest that is off was asked %d times in an hour", g.asks)
 	}
 	g.has = all[:1]
-	c.hear(g.now, first) // it boots
+	c.hear(g.now, first, netip.Addr{}, 0) // it boots
 	g.live(c, 2*patience+100*time.Millisecond)
 	if !slices.Equal(c.missing(), all[1:]) {
 		t.Errorf("%v after the guest has appeared, the missing are %v", 2*patience, c.missing())
@@ -129,11 +171,11 @@ func TestAGuestIsSeldomAskedAndSoonWhenItAppears(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	h := Host{MAC: [6]byte{2, 0, 0, 0, 0, 1}, Source: [6]byte{2, 0, 0, 0, 0, 2}, Router: netip.MustParseAddr("10.0.0.1")}
-	f.Add(question(h, first))
+	f.Add(question(h.Source, h.Router, first))
 	f.Add([]byte{})
 	f.Add(make([]byte, arpSize-1))
 	f.Fuzz(func(t *testing.T, frame []byte) {
-		mac, a, ok := read(frame)
+		mac, a, _, ok := read(frame)
 		if ok && (string(mac[:]) != string(frame[6:12]) || !a.Is4() || a.As4() != [4]byte(frame[28:32])) {
 			t.Errorf("read %x, %s of % x", mac, a, frame)
 		}
@@ -142,7 +184,7 @@ func FuzzRead(f *testing.F) {
 
 func TestAQuestionIsRead(t *testing.T) {
 	h := Host{Source: [6]byte{2, 0, 0, 0, 0, 2}, Router: netip.MustParseAddr("10.0.0.1")}
-	if mac, a, ok := read(question(h, first)); !ok || mac != h.Source || a != h.Router {
+	if mac, a, _, ok := read(question(h.Source, h.Router, first)); !ok || mac != h.Source || a != h.Router {
 		t.Errorf("got %x, %s, %v", mac, a, ok)
 	}
 }
