@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,8 +16,21 @@ import (
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
-// waiting returns the process of the shell that waits for the next command.
+// waiting returns the process of the shell that waits for the next command. It is started when the command before it has
+// ended: made, not yet there.
 func (h *host) waiting() int {
+	h.t.Helper()
+	for guard := time.Now().Add(10 * time.Second); time.Now().Before(guard); {
+		if pid := h.shell(); pid != 0 {
+			return pid
+		}
+	}
+	h.t.Fatal("no shell waits")
+	return 0
+}
+
+// shell returns the process of the shell that waits; 0 for none.
+func (h *host) shell() int {
 	h.t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/exe")
 	check(h.t, err)
@@ -70,9 +84,6 @@ func TestAShellWaitsForItsScript(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			pid := h.waiting()
-			for pid == 0 { // it is started when the command before it has ended: made, not yet there
-				pid = h.waiting()
-			}
 			if c.before != nil {
 				c.before()
 			}
@@ -98,9 +109,6 @@ func TestAShellWaitsForItsScript(t *testing.T) {
 	}
 	// Nor does the one that waits when its agent is killed and nothing follows.
 	pid := h.waiting()
-	for pid == 0 {
-		pid = h.waiting()
-	}
 	kill(h.agent)
 	gone(t, strconv.Itoa(pid))
 }

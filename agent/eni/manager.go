@@ -144,10 +144,7 @@ func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
 	if err := m.filter(plan, ranges); err != nil {
 		return err
 	}
-	if err := m.forget(plan, released); err != nil {
-		return err
-	}
-	if err := m.cut(plan, ranges); err != nil {
+	if err := m.cut(plan, ranges, released); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -181,15 +178,22 @@ func (m *Manager) forget(plan Plan, released link.Released) error {
 		if _, ok := plan.Firewall[network]; !ok {
 			continue // gone with its namespace
 		}
-		s, err := m.links.Space(network)
-		if err == nil {
-			err = s.Forget(addrs)
-		}
-		if err != nil {
+		if err := m.forgetIn(network, addrs); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (m *Manager) forgetIn(network string, addrs []netip.Addr) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	s, err := m.links.Space(network)
+	if err != nil {
+		return err
+	}
+	return s.Forget(addrs)
 }
 
 // drop deletes the networks that are not wished any more.

@@ -157,6 +157,13 @@ func toLinkLocal() rule {
 	return rules(payload(netHeader, 16, 2, reg1), equal([]byte{169, 254}))
 }
 
+// plain matches what is of IPv4, not to link-local addresses, and bears no mark: neither another's name, nor a way of its own.
+func plain() rule {
+	return rules(unmarked(), family(nfprotoIPv4), payload(netHeader, 16, 2, reg1), rule{&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: []byte{169, 254}}})
+}
+
+func unmarked() rule { return rules(meta(expr.MetaKeyMARK, reg1), equal(make([]byte, 4))) }
+
 // asksDHCP matches a client's whole message, and spares it a connection entry: behind it, only the server's socket follows.
 func asksDHCP() rule {
 	return rules(l4proto(protoUDP), payload(thHeader, 0, 4, reg1), equal([]byte{0, 68, 0, 67}), whole(), rule{&expr.Notrack{}})

@@ -8,8 +8,10 @@
 //
 // The number of rules does not grow with the number of interfaces: an interface is an element of a few sets
 // and maps. A list of security groups is a chain (a profile), a group is a chain, and the rules of a group are
-// the elements of interval sets. Chains are named by a hash of their content, so a chain that has the
-// right name has the right rules, and a change is one transaction: new chains, moved map elements, old chains out.
+// the elements of interval sets, or rules while they are few. Chains are named by a hash of their content, so a chain
+// that has the right name has the right rules, and a change is one transaction: new chains, moved map elements, old
+// chains out. The tables are a sum over the interfaces, so what two wishes have in common cancels and is not compiled
+// (parts.go).
 //
 //	pre (before defragmentation) -> spoof?   inp -> host
 //	fo -> v_out -> out_PROFILE -> SG_o_...   fi -> leave -> v_route -> rt_TABLE   or -> v_in -> in_PROFILE -> SG_i_...

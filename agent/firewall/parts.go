@@ -42,10 +42,10 @@ func (v *vpc) beside(known wish) (had, wanted []table) {
 		return known.tables(), v.tables()
 	}
 	v.layouts = was.layouts // interfaces have no part in them
-	before, after, common := apart(was.Interfaces, v.Interfaces)
-	if len(before) == 0 && len(after) == 0 && sameMembers(was.Groups, v.Groups) {
+	if slices.EqualFunc(was.Interfaces, v.Interfaces, func(a, b *Interface) bool { return a == b }) && sameMembers(was.Groups, v.Groups) {
 		return nil, nil
 	}
+	before, after, common := apart(was.Interfaces, v.Interfaces)
 	return was.of(slices.Concat(common, before)), v.of(slices.Concat(common, after))
 }
 

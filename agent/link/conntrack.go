@@ -54,3 +54,12 @@ func (s *Space) Cut(over func(Flow) bool) (int, error) {
 	}
 	return int(all), nil
 }
+
+// Forgotten tells that Cut has deleted the connections of the addresses with others, as Forget does.
+func (s *Space) Forgotten(addrs []netip.Addr) {
+	s.work.Lock()
+	defer s.work.Unlock()
+	for _, a := range addrs {
+		delete(s.owed, a)
+	}
+}

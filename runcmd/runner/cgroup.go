@@ -26,8 +26,9 @@ type cgroups struct {
 }
 
 type cgroup struct {
-	path string
-	dir  *os.File
+	path   string
+	dir    *os.File
+	killed bool // and so no place for another command: Linux 6.18 kills what is started in such a group, too
 }
 
 // openCgroups looks for a cgroup2 hierarchy below which this process may make groups.
@@ -136,13 +137,14 @@ func openCgroup(path string) (*cgroup, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &cgroup{path, d}, nil
+	return &cgroup{path: path, dir: d}, nil
 }
 
 // kill ends everything in the group and waits until it is gone. A process that the kernel can not end
 // now, because it waits for a device, is left to die later.
 func (g *cgroup) kill() {
 	const patience = 1000 // ms
+	g.killed = true
 	events, err := os.Open(filepath.Join(g.path, "cgroup.events"))
 	if err != nil {
 		return
@@ -168,7 +170,7 @@ func (c *cgroups) release(g *cgroup) {
 	const most = 4 // that are kept for the next commands
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.spares) < most && g.empty() {
+	if len(c.spares) < most && !g.killed && g.empty() {
 		c.spares = append(c.spares, g)
 		return
 	}

@@ -15,8 +15,8 @@ type rooms struct {
 	cfg    Config
 	groups *cgroups
 
-	mu     sync.Mutex
-	spares []*room
+	mu    sync.Mutex
+	spare *room
 }
 
 type room struct {
@@ -26,42 +26,22 @@ type room struct {
 	early   *early                 // nil where no shell waits
 }
 
-// prepare makes the rooms that are to be spare: one, or two where shells are started in them, for the next command may come
-// before a shell is up.
-func (r *rooms) prepare() error {
-	want := 1
-	if r.cfg.Shell != "" {
-		want = 2
-	}
-	for {
-		// The lock is given away in between, to a command that has come.
-		if more, err := r.add(want); !more || err != nil {
-			return err
-		}
-	}
-}
-
-// add makes one room if fewer than want are spare, and reports whether it has.
-func (r *rooms) add(want int) (bool, error) {
+// prepare makes the spare room, if there is none.
+func (r *rooms) prepare() (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.spares) >= want {
-		return false, nil
+	if r.spare == nil {
+		r.spare, err = r.create()
 	}
-	m, err := r.create()
-	if err == nil {
-		r.spares = append(r.spares, m)
-	}
-	return true, err
+	return err
 }
 
 // take returns a room that nobody has.
 func (r *rooms) take() (*room, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.spares) > 0 {
-		m := r.spares[0]
-		r.spares = r.spares[1:]
+	if m := r.spare; m != nil {
+		r.spare = nil
 		return m, nil
 	}
 	return r.create()
@@ -118,12 +98,12 @@ func (r *rooms) leave(m *room) {
 	}
 }
 
-// close gives up the spare rooms.
+// close gives up the spare room.
 func (r *rooms) close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, m := range r.spares {
-		r.leave(m)
+	if r.spare != nil {
+		r.leave(r.spare)
+		r.spare = nil
 	}
-	r.spares = nil
 }
