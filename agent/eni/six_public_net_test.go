@@ -18,6 +18,13 @@ func outside6(t *testing.T) *nstest.Namespace {
 	world := outside(t)
 	nstest.Run(t, "sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=1")
 	t.Cleanup(func() { nstest.Run(t, "sysctl", "-q", "-w", "net.ipv6.conf.all.forwarding=0") })
+	// A router asks for neighbours from its link-local address, which is not to be waited for: no uplink is as new as this.
+	for _, set := range []string{"accept_dad=0", "disable_ipv6=1", "disable_ipv6=0"} {
+		nstest.Run(t, "sysctl", "-q", "-w", "net.ipv6.conf.out."+set)
+		if out, err := world.Run("sysctl", "-q", "-w", "net.ipv6.conf.in."+set); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
 	nstest.IP(t, "addr add 2001:db8:fff::1/64 dev out nodad")
 	world.IP("addr add 2001:db8:fff::2/64 dev in nodad")
 	world.IP("addr add 2001:db8:eee::1/128 dev lo nodad")
