@@ -64,6 +64,14 @@ func TestCancelLeavesNothing(t *testing.T) {
 	}
 	b.r.Forget("a")
 	b.r.wg.Wait()
+	// Nor is what comes next in a group that was killed: the kernel would kill it, too.
+	for _, id := range []string{"b", "c"} {
+		if r, out := b.end(b.r.Request(t.Context(), request(id, "echo runs"))); r.Steps[0].Outcome != wire.Success || out != "runs\n" {
+			t.Errorf("after one that was killed: got %+v and %q", r, out)
+		}
+		b.r.Forget(cloud.CommandID(id))
+		b.r.wg.Wait()
+	}
 }
 
 // A group that a command has left empty is the next one's; one in which something lives is nobody's until it is gone.

@@ -9,8 +9,8 @@ import (
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
-// rooms hands out directories for commands, with their outputs opened and, where a shell can wait, one that does. One is always made in advance: making it
-// takes a guest under TCG a third of what a shell takes.
+// rooms hands out directories for commands, with their outputs opened and, where a shell can wait, one that does. One room
+// is always made in advance: making it takes a guest under TCG a third of what a shell takes, and a shell is in it.
 type rooms struct {
 	cfg    Config
 	groups *cgroups
