@@ -50,6 +50,9 @@ func (b *bench) launch(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := warm(); err != nil {
+			return err
+		}
 		g, err := h.start(ctx, image, userData)
 		if err != nil {
 			return err
@@ -219,6 +222,9 @@ func (b *bench) boot(ctx context.Context, m machine, line string) (took, used ti
 	cmd.Stdout, cmd.Stderr = &said, &said
 	// A session of its own, as an instance's has: the scheduler's autogroups share out the processor by session.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setsid: true}
+	if err := warm(); err != nil {
+		return 0, 0, err
+	}
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
 		return 0, 0, err
