@@ -316,7 +316,8 @@ func TestNamesAreResolvedThroughKills(t *testing.T) {
 }
 
 func TestGuestsGetTheTime(t *testing.T) {
-	require(t, "chronyd", "chrony")
+	chronyd := "/usr/local/lib/ichiro/chrony/usr/sbin/chronyd" // deploy/scripts/needs unpacks it
+	require(t, chronyd, "chrony")
 	m := start(t, "esd")
 	c := config("esd", guestInterface(1, "sg-default"))
 	apply(t, m, c)
@@ -324,7 +325,7 @@ func TestGuestsGetTheTime(t *testing.T) {
 	s.start()
 	g := configured(t, m, 1)
 	// -Q says what the clock's error is and changes nothing; at its end chronyd removes its pidfile, whatever that is.
-	out, err := g.Run("chronyd", "-Q", "-t", "20", "-u", "root", "server 169.254.169.123 iburst maxsamples 4", "cmdport 0", "bindcmdaddress /", "pidfile "+filepath.Join(t.TempDir(), "pid"))
+	out, err := g.Run(chronyd, "-Q", "-t", "20", "-u", "root", "server 169.254.169.123 iburst maxsamples 4", "cmdport 0", "bindcmdaddress /", "pidfile "+filepath.Join(t.TempDir(), "pid"))
 	var wrong float64
 	if _, rest, ok := strings.Cut(out, "System clock wrong by "); ok {
 		fmt.Sscanf(rest, "%g", &wrong)
