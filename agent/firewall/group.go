@@ -1,6 +1,8 @@
 package firewall
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"maps"
 	"net/netip"
 	"slices"
@@ -46,13 +48,61 @@ func (p *profiles) profile(direction string, groups []string) string {
 	return name
 }
 
+// accepted stands for the chain where there is nothing to look at.
+const accepted = "accept"
+
+// leaving is what becomes of packets of one IP version that leave an interface of these groups: the name of a chain, or that
+// they are accepted, as a group allows all of them to leave, which a new one does. It is the dearest map's commonest
+// element, and one without a chain costs neither packets nor the kernel's search for loops anything.
+func (p *profiles) leaving(groups []string, anywhere netip.Prefix) string {
+	for _, id := range groups {
+		for _, r := range p.groups[id].Out {
+			if r.Protocol == AnyProtocol && r.Group == "" && r.Prefix == anywhere {
+				return accepted
+			}
+		}
+	}
+	return p.profile("out", groups)
+}
+
+// markProfile is in every number of a profile and in no other mark: what has none is not taken for a profile's.
+const markProfile = 1 << 31
+
+// numbers stand for chains in a map with thousands of elements: the kernel walks through the chains of one that holds chains
+// whenever it gets another. A packet bears the number as its mark, and set leads from it to the chain.
+type numbers struct {
+	set   set
+	taken map[uint32]string
+	text  map[string][]byte
+}
+
+func newNumbers(name string) *numbers {
+	s := set{name: name, key: []nftables.SetDatatype{nftables.TypeMark}, isMap: true, skeleton: true}
+	return &numbers{s, map[uint32]string{}, map[string][]byte{}}
+}
+
+// of returns a chain's number: of its name, so that it stays the same, or the next one that is free.
+func (n *numbers) of(chain string) []byte {
+	if b, ok := n.text[chain]; ok {
+		return b
+	}
+	sum := sha256.Sum256([]byte(chain))
+	k := binary.NativeEndian.Uint32(sum[:4]) | markProfile
+	for n.taken[k] != "" {
+		k = (k + 1) | markProfile
+	}
+	b := binary.NativeEndian.AppendUint32(nil, k)
+	n.taken[k], n.text[chain] = chain, b
+	n.set.elements = append(n.set.elements, element{key: b, chain: chain})
+	return b
+}
+
 func (p *profiles) compile(direction string, groups []string) string {
 	groups = slices.Compact(slices.Sorted(slices.Values(groups)))
+	groups = slices.DeleteFunc(groups, func(id string) bool { _, ok := p.groups[id]; return !ok })
 	var rs []rule
 	for _, id := range groups {
-		if g, ok := p.groups[id]; ok {
-			rs = append(rs, verdict(expr.VerdictJump, p.group(direction, g)))
-		}
+		rs = append(rs, verdict(expr.VerdictJump, p.group(direction, p.groups[id])))
 	}
 	rs = append(rs, drop("sg"+direction))
 	name := direction + "_" + digest(rs)
@@ -214,7 +264,10 @@ func (p *profiles) memberSet(id string) string {
 	return name
 }
 
-var anywhere = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+var (
+	anywhere  = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	anywhere6 = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+)
 
 // portSpan is the rule's ports; protocols without ports, and -1, mean all.
 func portSpan(r Rule) span {

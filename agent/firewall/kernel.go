@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -172,7 +173,7 @@ func (s set) fromKernel(elements []nftables.SetElement) []element {
 	return got
 }
 
-// verdictChain reads the chain out of a verdict map's data, which v0.3.0 of the library leaves encoded.
+// verdictChain reads the chain, or accepted, out of a verdict map's data, which v0.3.0 of the library leaves encoded.
 func verdictChain(data []byte) string {
 	ad, err := netlink.NewAttributeDecoder(data)
 	if err != nil {
@@ -180,8 +181,13 @@ func verdictChain(data []byte) string {
 	}
 	var chain string
 	for ad.Next() {
-		if ad.Type() == unix.NFTA_VERDICT_CHAIN {
+		switch ad.Type() {
+		case unix.NFTA_VERDICT_CHAIN:
 			chain = strings.TrimRight(ad.String(), "\x00")
+		case unix.NFTA_VERDICT_CODE:
+			if data := ad.Bytes(); chain == "" && len(data) == 4 && binary.BigEndian.Uint32(data) == uint32(expr.VerdictAccept) {
+				chain = accepted
+			}
 		}
 	}
 	return chain
@@ -213,7 +219,9 @@ func (s set) toKernel(elements []element) []nftables.SetElement {
 	var out []nftables.SetElement
 	for _, e := range elements {
 		k := nftables.SetElement{Key: e.key, Val: e.value}
-		if e.chain != "" {
+		if e.chain == accepted {
+			k.VerdictData = &expr.Verdict{Kind: expr.VerdictAccept}
+		} else if e.chain != "" {
 			k.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.chain}
 		}
 		if s.interval && !s.plainInterval() {

@@ -58,7 +58,7 @@ type set struct {
 type element struct {
 	key, end []byte
 	value    []byte // address map
-	chain    string // verdict map: goto
+	chain    string // verdict map: goto, or accepted
 }
 
 type chain struct {
@@ -124,13 +124,13 @@ func dropChain(reason, counter string, charged expr.MetaKey) chain {
 func compileFilter(cfg Config, who speakers) table {
 	t := table{family: nftables.TableFamilyINet, name: "eni"}
 	n := len(cfg.Interfaces)
-	vIn := set{name: "v_in", key: ifnameKey, isMap: true, skeleton: true, elements: make([]element, 0, n)}
+	pIn := set{name: "p_in", key: ifnameKey, isMap: true, data: nftables.TypeMark, skeleton: true, elements: make([]element, 0, n)}
 	vOut := set{name: "v_out", key: speakerKey, isMap: true, skeleton: true, elements: make([]element, 0, n)}
 	vOutPrefix := set{name: "v_out_pfx", key: speakerKey, isMap: true, interval: true, skeleton: true}
 	vAny := set{name: "v_any", key: ifnameKey, isMap: true, skeleton: true}
 	nocheck := set{name: "nocheck", key: ifnameKey, skeleton: true}
 	p, r := newProfiles(cfg.Groups, cfg.six()), newRouting(cfg.Prefixes, family(nfprotoIPv4))
-	keys, led := make(keys, 0, n*(16+20)), guided(cfg)
+	keys, led, numbers := make(keys, 0, n*(16+20)), guided(cfg), newNumbers("v_in")
 	for k := range cfg.Interfaces {
 		i := cfg.Interfaces[k]
 		name := keys.name(i.Name)
@@ -138,10 +138,10 @@ func compileFilter(cfg Config, who speakers) table {
 		if led[i.Name] != nil {
 			in = p.entrance(in, led[i.Name], owners(cfg))
 		}
-		vIn.elements = append(vIn.elements, element{key: name, chain: in})
+		pIn.elements = append(pIn.elements, element{key: name, value: numbers.of(in)})
 		for _, s := range who.siblings.of(k) { // the groups are those of the address's owner
 			o := cfg.Interfaces[s]
-			out := p.profile("out", o.Groups)
+			out := p.leaving(o.Groups, anywhere)
 			for _, a := range o.Addresses {
 				vOut.elements = append(vOut.elements, element{key: keys.speaker(i.Name, a), chain: out})
 			}
@@ -159,7 +159,7 @@ func compileFilter(cfg Config, who speakers) table {
 	}
 	vRoute := bySubnet("v_route", true, cfg.Subnets, r.leave)
 	t.sets = []set{
-		who.set("src4"), who.prefixes("src4pfx"), nocheck, vIn, vOut, vOutPrefix, vAny, vRoute,
+		who.set("src4"), who.prefixes("src4pfx"), nocheck, pIn, numbers.set, vOut, vOutPrefix, vAny, vRoute,
 		prefixSet("vpc4", cfg.Prefixes),
 		addressSet("gateways", cfg.Gateways, true),
 		serviceSet(cfg.Services),
@@ -275,19 +275,28 @@ func filterChains() []chain {
 			rules(meta(expr.MetaKeyIIFNAME, reg1), in("nocheck"), setMark(markForeign), accept()),
 			drop("spoof"),
 		}, true},
+		// A map of chains stands in one rule only: for each element of such a map that comes, the kernel walks through all that
+		// can be reached, each time it can be reached, and through the chain of each of the maps' elements.
 		{"fo", filter(nftables.ChainHookForward, 0, true), []rule{
-			// What most packets are, in one rule each. What follows would say the same of them, in six.
-			rules(ctState(stateEstablished), plain(), accept()),
-			rules(ctState(stateNew), plain(), meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out")),
+			rules(ctState(stateEstablished), plain(), accept()), // most packets, and what follows would say the same of them
+			rules(rule{&expr.Ct{Key: expr.CtKeySTATE, Register: reg1}}, noBit(stateNew), verdict(expr.VerdictJump, "later")),
+			rules(meta(expr.MetaKeyMARK, reg1), rule{&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: make([]byte, 4)}}, verdict(expr.VerdictJump, "later")),
+			rules(ip4, toLinkLocal(), drop("linklocal")),
+			rules(ip4, meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out")),
+			rules(iifgroup(groupUplink), verdict(expr.VerdictGoto, "enter")),
+			rules(ip4, meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out_pfx")),
+			drop("isolated"),
+		}, true},
+		// What does not begin a connection, or does so in another's name.
+		{"later", nil, []rule{
 			rules(ctState(stateInvalid), verdict(expr.VerdictJump, "stray")),
 			rules(ip4, toLinkLocal(), drop("linklocal")),
 			rules(foreign(), asks(), verdict(expr.VerdictGoto, "passing")),
 			rules(ctState(stateEstablished), accept()),
-			rules(iifgroup(groupUplink), ip4, daddr(reg1), in("vpc4"), ctStatus(), noBit(ctStatusDNAT), drop("uplink")),
-			rules(iifgroup(groupUplink), accept()),
-			rules(ip4, meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out")),
-			rules(ip4, meta(expr.MetaKeyIIFNAME, reg1), saddr(reg2), vmap("v_out_pfx")),
-			drop("isolated"),
+		}, true},
+		{"enter", nil, []rule{
+			rules(ip4, daddr(reg1), in("vpc4"), ctStatus(), noBit(ctStatusDNAT), drop("uplink")),
+			accept(),
 		}, true},
 		// What belongs to no connection and cannot begin one. Of ICMP these are answers and errors that nobody asked for, which
 		// a group may allow; but not at the uplink, where what has no connection has no translation either, and no redirects.
@@ -302,7 +311,7 @@ func filterChains() []chain {
 		// What is forwarded in another's name has been here before, on its way to who forwards it: that its connection is
 		// established says nothing. Only answers need no rule.
 		{"passing", nil, []rule{rules(meta(expr.MetaKeyIIFNAME, reg1), vmap("v_any")), drop("isolated")}, true},
-		{"coming", nil, []rule{rules(meta(expr.MetaKeyOIFNAME, reg1), vmap("v_in")), drop("isolated")}, true},
+		{"held", nil, []rule{rules(foreign(), asks(), verdict(expr.VerdictReturn, "")), accept()}, true},
 		{"leave", nil, []rule{ // by the uplink: a route has no memory of connections
 			rules(foreign(), drop("foreign")), // it would leave under the public address of another
 			rules(ip4, saddr(reg1), vmap("v_route")),
@@ -311,10 +320,10 @@ func filterChains() []chain {
 		{"fi", filter(nftables.ChainHookForward, 10, true), []rule{ // of its own: accept in fo does not skip it
 			rules(oifgroup(groupUplink), verdict(expr.VerdictGoto, "leave")),
 			rules(ctState(stateEstablished), unmarked(), accept()), // most packets, as in fo
-			rules(ctState(stateNew), meta(expr.MetaKeyOIFNAME, reg1), vmap("v_in")),
-			rules(foreign(), asks(), verdict(expr.VerdictGoto, "coming")),
-			rules(ctState(stateEstablished), accept()),
-			verdict(expr.VerdictGoto, "coming"),
+			rules(ctState(stateEstablished), verdict(expr.VerdictJump, "held")),
+			rules(meta(expr.MetaKeyOIFNAME, reg1), markBy("p_in")),
+			rules(meta(expr.MetaKeyMARK, reg1), vmap("v_in")), // nobody else looks at a mark behind this chain
+			drop("isolated"),
 		}, true},
 		{"inp", filter(nftables.ChainHookInput, 0, true), []rule{
 			rules(iifname("lo"), accept()),

@@ -232,7 +232,7 @@ func (t *table) compile6(cfg Config, who speakers, p *profiles, r *routing) {
 		link.elements = append(link.elements, element{key: slices.Concat(name, mac)})
 		for _, s := range who.siblings.of(k) {
 			o := cfg.Interfaces[s]
-			out := p.profile("out", o.Groups)
+			out := p.leaving(o.Groups, anywhere6)
 			for _, a := range o.Addresses6 {
 				src.elements = append(src.elements, element{key: slices.Concat(name, mac, a.AsSlice())})
 				vOut.elements = append(vOut.elements, element{key: slices.Concat(name, a.AsSlice()), chain: out})
