@@ -42,7 +42,7 @@ var (
 	anyUplink = regexp.MustCompile(`100\.\d+\.\d+\.\d+(/31)?`) // chosen by the prefix
 	anyMAC    = regexp.MustCompile(`(?m)((?:up0|^[ud][0-9a-f]{12}:).*link/ether) [0-9a-f:]+`)
 	elements  = regexp.MustCompile(`(?s)elements = \{(.*?)\}`)
-	volatile  = regexp.MustCompile(`(?m) (used|lladdr|ref|probes) \d+\S*| (STALE|REACHABLE|DELAY|PROBE|INCOMPLETE)$| gso_ipv\S+ \d+| state (UP|DOWN|UNKNOWN|LOWERLAYERDOWN)|,?(LOWER_UP|NO-CARRIER)|M-DOWN`)
+	volatile  = regexp.MustCompile(`(?m) (used|lladdr|ref|probes) \d+\S*| (STALE|REACHABLE|DELAY|PROBE|INCOMPLETE)$| gso_ipv\S+ \d+| state (UP|DOWN|UNKNOWN|LOWERLAYERDOWN)|,LOWER_UP|NO-CARRIER,|M-DOWN`)
 )
 
 func normal(out string, rules bool) string {
