@@ -45,7 +45,7 @@ func sample() Config {
 			}},
 			Groups: []cloud.HostGroup{group("sg-unused"), group("sg-default", "172.31.0.11"), group("sg-web", "172.31.0.12", "172.31.9.9")},
 		}},
-		Interfaces: []Interface{nic("eni-2", "02:00:00:00:00:02", "172.31.0.12", "sg-web"), nic("eni-1", "02:00:00:00:00:01", "172.31.0.11", "sg-default")},
+		Interfaces: each(nic("eni-2", "02:00:00:00:00:02", "172.31.0.12", "sg-web"), nic("eni-1", "02:00:00:00:00:01", "172.31.0.11", "sg-default")),
 	}
 	c.VPCs[0].Groups[2].Ingress = []cloud.GroupRule{
 		{Protocol: "tcp", FromPort: 443, ToPort: 443, CIDR: "0.0.0.0/0"},
@@ -54,6 +54,16 @@ func sample() Config {
 		{Protocol: "tcp", FromPort: 22, ToPort: 22, CIDR: "2001:db8::/32"},
 	}
 	return c
+}
+
+// each returns copies that a Config may have.
+func each(interfaces ...Interface) []*Interface {
+	out := make([]*Interface, len(interfaces))
+	for k := range interfaces {
+		i := interfaces[k]
+		out[k] = &i
+	}
+	return out
 }
 
 func TestThePlanOfASmallHost(t *testing.T) {
@@ -128,9 +138,9 @@ func TestWishesThatMakeTwoGuestsOneAreRefused(t *testing.T) {
 
 func TestWhatIsRefusedDoesNotStopTheRest(t *testing.T) {
 	c := sample()
-	late := c.Interfaces[1] // wants the address that it has
+	late := *c.Interfaces[1] // wants the address that it has
 	late.ID, late.MAC, late.AttachTime = "eni-0", "02:00:00:00:00:09", time.Unix(1, 0)
-	c.Interfaces = append(c.Interfaces, late)
+	c.Interfaces = append(c.Interfaces, &late)
 	plan, err := Compile(c)
 	var r Refused
 	if !errors.As(err, &r) || r.Interface != "eni-0" {

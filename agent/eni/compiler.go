@@ -45,24 +45,27 @@ type part struct {
 func newCompiler() *compiler { return &compiler{last: map[cloud.VPCID]*compiled{}} }
 
 // byVPC sorts interfaces into their VPCs, each in the order of attachment.
-func byVPC(interfaces []Interface) map[cloud.VPCID][]*Interface {
+func byVPC(interfaces []*Interface) map[cloud.VPCID][]*Interface {
 	of := map[cloud.VPCID][]*Interface{}
 	for from := 0; from < len(interfaces); { // neighbours are mostly of one VPC
-		id, list := interfaces[from].VPC, of[interfaces[from].VPC]
-		for ; from < len(interfaces) && interfaces[from].VPC == id; from++ {
-			list = append(list, &interfaces[from])
+		id, to := interfaces[from].VPC, from+1
+		for to < len(interfaces) && interfaces[to].VPC == id {
+			to++
 		}
-		of[id] = list
-	}
-	earlier := func(a, b *Interface) int {
-		return cmp.Or(a.AttachTime.Compare(b.AttachTime), cmp.Compare(a.ID, b.ID))
+		of[id] = append(of[id], interfaces[from:to]...)
+		from = to
 	}
 	for _, list := range of {
-		if !slices.IsSortedFunc(list, earlier) {
-			slices.SortFunc(list, earlier)
+		if !slices.IsSortedFunc(list, Earlier) {
+			slices.SortFunc(list, Earlier)
 		}
 	}
 	return of
+}
+
+// Earlier is the order of attachment. A Config in whose list the VPCs stand together, each in this order, need not be sorted.
+func Earlier(a, b *Interface) int {
+	return cmp.Or(a.AttachTime.Compare(b.AttachTime), cmp.Compare(a.ID, b.ID))
 }
 
 // vpc compiles a VPC, from what it was the last time where that still holds.
@@ -71,14 +74,13 @@ func (c *compiler) vpc(settings Config, v cloud.HostNetwork, asked []*Interface)
 	if was == nil || !reflect.DeepEqual(was.settings, settings) || !reflect.DeepEqual(withoutGroups(was.vpc), withoutGroups(v)) {
 		return newCompiled(settings, v, asked)
 	}
-	from, endWas, endNow := delta.Middle(was.asked, asked, equalInterfaces)
+	from, endWas, endNow := delta.Middle(was.asked, asked, func(x, y **Interface) bool { return *x == *y || (*x).Equal(*y) })
 	if from == endWas && from == endNow && slices.EqualFunc(was.vpc.Groups, v.Groups, equalGroup) {
 		return was
 	}
 	if len(was.real) != len(was.asked) { // whom it refused may be right now, and the other way round
 		return newCompiled(settings, v, asked)
 	}
-	asked = slices.Concat(was.asked[:from], ownAll(asked[from:endNow]), was.asked[endWas:])
 	now := &compiled{settings: settings, asked: asked, used: was.used}
 	now.own(v, was.groups)
 	was.used = claims{} // they go on with us
@@ -101,7 +103,6 @@ func (c *compiler) vpc(settings Config, v cloud.HostNetwork, asked []*Interface)
 
 // newCompiled compiles a VPC without a memory.
 func newCompiled(settings Config, v cloud.HostNetwork, asked []*Interface) *compiled {
-	asked = ownAll(asked)
 	now := &compiled{settings: settings, asked: asked, used: newClaims(v, len(asked))}
 	now.own(v, nil)
 	for _, i := range asked {
@@ -132,9 +133,8 @@ func equalGroup(x, y cloud.HostGroup) bool {
 	return reflect.DeepEqual(x, y)
 }
 
-// equalInterfaces compares all that a part may be made from.
-func equalInterfaces(x, y **Interface) bool {
-	a, b := *x, *y
+// Equal compares all that this package makes something from.
+func (a *Interface) Equal(b *Interface) bool {
 	return a.ID == b.ID && a.VPC == b.VPC && a.Subnet == b.Subnet && a.MAC == b.MAC && a.Instance == b.Instance &&
 		a.DeviceIndex == b.DeviceIndex && a.SourceDestCheck == b.SourceDestCheck && a.Kind == b.Kind && a.AttachTime.Equal(b.AttachTime) &&
 		a.Tracking == b.Tracking && a.Hostname == b.Hostname && a.MTU == b.MTU && a.Owner == b.Owner && a.Bandwidth == b.Bandwidth &&
@@ -142,22 +142,6 @@ func equalInterfaces(x, y **Interface) bool {
 		slices.Equal(a.Groups, b.Groups) && slices.Equal(a.Public, b.Public) &&
 		a.Network.ID == b.Network.ID && a.Network.VPC == b.Network.VPC && a.Network.CIDR == b.Network.CIDR && a.Network.Zone == b.Network.Zone &&
 		slices.Equal(a.Network.Blocks, b.Network.Blocks)
-}
-
-// own copies what we compare with later: the caller's may change in his hands.
-func own(i *Interface) *Interface {
-	c := *i
-	c.Addresses, c.IPv6, c.Prefixes = slices.Clone(i.Addresses), slices.Clone(i.IPv6), slices.Clone(i.Prefixes)
-	c.Groups, c.Public, c.Network.Blocks = slices.Clone(i.Groups), slices.Clone(i.Public), slices.Clone(i.Network.Blocks)
-	return &c
-}
-
-func ownAll(list []*Interface) []*Interface {
-	out := make([]*Interface, len(list))
-	for k, i := range list {
-		out[k] = own(i)
-	}
-	return out
 }
 
 // own takes a copy of the network, and compiles of its groups those that were not there before.

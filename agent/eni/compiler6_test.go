@@ -22,12 +22,12 @@ func (d *dice) roll6() string {
 		v.VPC.Blocks, v.Subnets[0].Blocks = vpcBlocks, subnetBlocks
 		for k := range d.c.Interfaces {
 			if d.c.Interfaces[k].VPC == v.VPC.ID {
-				d.c.Interfaces[k].Network.Blocks = slices.Clone(subnetBlocks)
+				d.change(k).Network.Blocks = slices.Clone(subnetBlocks)
 			}
 		}
 		return fmt.Sprintf("changes the block of %s to %v", v.VPC.ID, vpcBlocks)
 	}
-	i := &d.c.Interfaces[d.index()]
+	i := d.change(d.index())
 	v = &d.c.VPCs[slices.IndexFunc(d.c.VPCs, func(v cloud.HostNetwork) bool { return v.VPC.ID == i.VPC })]
 	subnet = netip.MustParsePrefix(fmt.Sprintf("fd00:%x::/64", slices.IndexFunc(d.c.VPCs, func(o cloud.HostNetwork) bool { return o.VPC.ID == i.VPC })))
 	i.Network.Blocks = slices.Clone(v.Subnets[0].Blocks)

@@ -46,10 +46,10 @@ func (d *dice) groups() []cloud.GroupID {
 }
 
 // interfaces that are new may be refused: their addresses may be taken.
-func (d *dice) newInterface(n int) Interface {
+func (d *dice) newInterface(n int) *Interface {
 	v := d.c.VPCs[d.IntN(len(d.c.VPCs))]
 	instance := cloud.InstanceID(fmt.Sprintf("i-%d", d.IntN(6)))
-	return Interface{
+	return &Interface{
 		Bandwidth: Bandwidth{Baseline: d.wide[instance]},
 		NetworkInterface: cloud.NetworkInterface{
 			ID: cloud.InterfaceID(fmt.Sprintf("eni-%017d", n)), VPC: v.VPC.ID, Subnet: v.Subnets[0].ID, MAC: fmt.Sprintf("02:00:00:00:01:%02x", n),
@@ -67,7 +67,15 @@ func (d *dice) index() int {
 	return d.IntN(len(d.c.Interfaces))
 }
 
-// roll changes the Config in place, as a careless caller might, and returns what it did.
+// change returns an interface's successor, which may be changed.
+func (d *dice) change(n int) *Interface {
+	i := *d.c.Interfaces[n]
+	i.Addresses = slices.Clone(i.Addresses)
+	d.c.Interfaces[n] = &i
+	return &i
+}
+
+// roll changes the Config in place, but for its interfaces, as a careless caller might, and returns what it did.
 func (d *dice) roll() string {
 	if d.IntN(5) == 0 {
 		return d.roll6()
@@ -75,7 +83,7 @@ func (d *dice) roll() string {
 	switch k := d.IntN(11); k {
 	case 0, 1, 2:
 		n := d.IntN(90)
-		if slices.ContainsFunc(d.c.Interfaces, func(i Interface) bool { return i.ID == cloud.InterfaceID(fmt.Sprintf("eni-%017d", n)) }) {
+		if slices.ContainsFunc(d.c.Interfaces, func(i *Interface) bool { return i.ID == cloud.InterfaceID(fmt.Sprintf("eni-%017d", n)) }) {
 			return "nothing"
 		}
 		i := d.newInterface(n)
@@ -87,21 +95,21 @@ func (d *dice) roll() string {
 		d.c.Interfaces = slices.Delete(d.c.Interfaces, n, n+1)
 		return "removes " + string(id)
 	case 5:
-		i := &d.c.Interfaces[d.index()]
+		i := d.change(d.index())
 		i.Addresses = append([]netip.Addr{i.Addresses[0]}, d.address())
 		i.Addresses = slices.Compact(i.Addresses)
 		return "gives an address to " + string(i.ID)
 	case 6:
-		i := &d.c.Interfaces[d.index()]
+		i := d.change(d.index())
 		i.Addresses[0] = d.address()
 		i.Addresses = i.Addresses[:1]
 		return "changes the address of " + string(i.ID)
 	case 7:
-		i := &d.c.Interfaces[d.index()]
+		i := d.change(d.index())
 		i.Groups, i.MTU = d.groups(), 1500+d.IntN(2)
 		return "changes the groups of " + string(i.ID)
 	case 8:
-		i := &d.c.Interfaces[d.index()]
+		i := d.change(d.index())
 		i.Public = nil
 		if d.IntN(2) == 0 {
 			i.Public = []cloud.PublicAddress{{Public: netip.AddrFrom4([4]byte{203, 0, 113, byte(d.IntN(3))}), Private: i.Addresses[0]}}
@@ -111,8 +119,8 @@ func (d *dice) roll() string {
 		id := d.c.Interfaces[d.index()].Instance
 		d.wide[id] = d.IntN(3)
 		for n := range d.c.Interfaces {
-			if i := &d.c.Interfaces[n]; i.Instance == id {
-				i.Bandwidth.Baseline = d.wide[id]
+			if d.c.Interfaces[n].Instance == id {
+				d.change(n).Bandwidth.Baseline = d.wide[id]
 			}
 		}
 		return "changes the bandwidth of " + string(id)
@@ -176,7 +184,7 @@ func TestEqualKnowsEveryFieldOfAnInterface(t *testing.T) {
 			}
 			a, b := &Interface{}, &Interface{}
 			fill(reflect.ValueOf(b).Elem().FieldByIndex(at))
-			if got, want := equalInterfaces(&a, &b), slices.Contains(unused, name); got != want {
+			if got, want := a.Equal(b), slices.Contains(unused, name); got != want {
 				t.Errorf("field %s: another value counts as equal: %v, want %v", name, got, want)
 			}
 		}
@@ -216,7 +224,7 @@ func fill(v reflect.Value) {
 
 // BenchmarkCompile is one interface more, and less, beside 4,000 in one VPC.
 func BenchmarkCompile(b *testing.B) {
-	all := make([]Interface, 4001)
+	all := make([]*Interface, 4001)
 	d := newDice("ic", 1)
 	for n := range all {
 		i := d.newInterface(0)

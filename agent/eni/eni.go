@@ -40,7 +40,7 @@ type Config struct {
 	Strict     bool                // an interface speaks as itself only; else also as the others of its instance
 	Resolvers  []netip.Addr        // DHCP option 6 where the VPC says none; none: the option is not given
 	VPCs       []cloud.HostNetwork // those that have an interface here
-	Interfaces []Interface
+	Interfaces []*Interface        // never changed once handed over: one that is the same here as in the Config before costs nothing
 
 	ClasslessRoutes bool `json:",omitempty"` // DHCP option 121: the default route, and the metadata service on the link
 	OneDefaultRoute bool `json:",omitempty"` // DHCP tells a default route to the first interface of an instance only

@@ -50,6 +50,11 @@ func guestAddr(n int) netip.Addr { return netip.AddrFrom4([4]byte{172, 31, 0, by
 
 // config is a VPC with the interfaces; group sg-default is as EC2 makes it, sg-other lets nobody in.
 func config(prefix string, interfaces ...Interface) Config {
+	return configOf(prefix, each(interfaces...))
+}
+
+// configOf is config with interfaces that another Config may have, too.
+func configOf(prefix string, interfaces []*Interface) Config {
 	c := Config{
 		Prefix: prefix, Domain: "ichiro-1.compute.internal",
 		VPCs: []cloud.HostNetwork{{
@@ -113,6 +118,15 @@ func run(t *testing.T, prefix string) (*Manager, func()) {
 		}
 	})
 	return m, end
+}
+
+// values is the way back of each.
+func values(interfaces []*Interface) []Interface {
+	out := make([]Interface, len(interfaces))
+	for k, i := range interfaces {
+		out[k] = *i
+	}
+	return out
 }
 
 func apply(t *testing.T, m *Manager, c Config) {

@@ -360,7 +360,7 @@ func (m *Manager) remember(want Config) {
 // 10 bytes until QEMU asks for another size). The tap has one queue: while a QEMU holds it the answer wraps EBUSY.
 func (m *Manager) Tap(id cloud.InterfaceID) (*os.File, error) {
 	m.mu.Lock()
-	n := slices.IndexFunc(m.applied.Interfaces, func(i Interface) bool { return i.ID == id })
+	n := slices.IndexFunc(m.applied.Interfaces, func(i *Interface) bool { return i.ID == id })
 	if n < 0 {
 		m.mu.Unlock()
 		return nil, fmt.Errorf("open tap of %s: it has not been applied", id)

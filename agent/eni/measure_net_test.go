@@ -55,7 +55,7 @@ func TestMeasureApply(t *testing.T) {
 	}
 	const many, times = 4000, 200
 	ctx := context.Background()
-	all := crowd(many + 2*times)
+	all := each(crowd(many + 2*times)...)
 	fresh := func() *Manager {
 		m, err := New("emx", discard)
 		if err != nil {
@@ -72,7 +72,7 @@ func TestMeasureApply(t *testing.T) {
 	var nothing, half, cold, same, address, added, bounded stopwatch
 	for range 3 {
 		m := fresh()
-		thousand, fewer := config("emx", all[:1000]...), config("emx", all[:500]...)
+		thousand, fewer := configOf("emx", all[:1000]), configOf("emx", all[:500])
 		nothing.time(t, func() { do(m, thousand) })
 		half.time(t, func() { do(m, fewer) })
 		m.Close()
@@ -82,7 +82,7 @@ func TestMeasureApply(t *testing.T) {
 	}
 	measured(t, "1000 from nothing", nothing.clock, nothing.processor)
 	measured(t, "remove 500", half.clock, half.processor)
-	base := config("emx", all[:many]...)
+	base := configOf("emx", all[:many])
 	m := fresh()
 	do(m, base)
 	m.Close()
@@ -101,20 +101,22 @@ func TestMeasureApply(t *testing.T) {
 	measured(t, "nothing new at 4000", same.clock, same.processor)
 	for n := range times { // a further address: rules, route and neighbour, and no tap
 		more := slices.Clone(all[:many])
-		more[n].Addresses = append(slices.Clone(more[n].Addresses), netip.AddrFrom4([4]byte{172, 31, 200, byte(n)}))
-		c := config("emx", more...)
+		changed := *more[n]
+		changed.Addresses = append(slices.Clone(changed.Addresses), netip.AddrFrom4([4]byte{172, 31, 200, byte(n)}))
+		more[n] = &changed
+		c := configOf("emx", more)
 		address.time(t, func() { do(m, c) })
 		all = append(more, all[many:]...)
 	}
 	measured(t, "one address at 4000", address.clock, address.processor)
 	for n := range times {
-		c := config("emx", all[:many+n+1]...)
+		c := configOf("emx", all[:many+n+1])
 		added.time(t, func() { do(m, c) })
 	}
 	measured(t, "one interface at 4000", added.clock, added.processor)
 	for n := many + times; n < len(all); n++ { // each of an instance of its own: two links more, with their queues
 		all[n].Bandwidth = Bandwidth{Baseline: 64, Peak: 5000}
-		c := config("emx", all[:n+1]...)
+		c := configOf("emx", all[:n+1])
 		bounded.time(t, func() { do(m, c) })
 	}
 	measured(t, "one bounded interface at 4000", bounded.clock, bounded.processor)

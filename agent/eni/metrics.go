@@ -45,7 +45,7 @@ func (m *Manager) Accounts() []Account {
 		if accounts := byNetwork[string(i.VPC)]; accounts != nil {
 			a := &Account{Network: string(i.VPC), Interface: i.ID}
 			if i.DeviceIndex == 0 {
-				a.shaper = shaper(i).Name
+				a.shaper = shaper(*i).Name
 			}
 			accounts[TapName(i.ID)] = a
 		}

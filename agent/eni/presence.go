@@ -111,7 +111,7 @@ func (m *Manager) sayWays(network string, now []firewall.Way) {
 // kin are, by place, the places of all interfaces of the same instance, of those that have several and may speak as
 // each other.
 func kin(want Config, network string, list []*firewall.Interface) map[int][]int {
-	if want.Strict || !slices.ContainsFunc(want.Interfaces, func(i Interface) bool { return i.DeviceIndex > 0 && string(i.VPC) == network }) {
+	if want.Strict || !slices.ContainsFunc(want.Interfaces, func(i *Interface) bool { return i.DeviceIndex > 0 && string(i.VPC) == network }) {
 		return nil
 	}
 	by, out := map[string][]int{}, map[int][]int{}
@@ -215,7 +215,7 @@ func (m *Manager) ask(plan Plan, want Config, indexes map[string]map[string]int)
 }
 
 // known is what guests have of an interface's further addresses: nil for an interface that has none.
-func (m *Manager) known(i Interface) []presence.Address {
+func (m *Manager) known(i *Interface) []presence.Address {
 	if len(i.Addresses) < 2 {
 		return nil
 	}

@@ -215,7 +215,7 @@ func TestShapingIsReconciled(t *testing.T) {
 			t.Errorf("after %s: %s", attack, out)
 		}
 	}
-	faster := config("esc", c.Interfaces...)
+	faster := config("esc", values(c.Interfaces)...)
 	for n := range 2 {
 		faster.Interfaces[n].Bandwidth = Bandwidth{Baseline: 128, Peak: 5000}
 	}
@@ -223,12 +223,12 @@ func TestShapingIsReconciled(t *testing.T) {
 	if got := queues(t, "esc-vpc-1"); strings.Count(got, "rate 128Mbit") != 2 || strings.Count(got, "mirred") != 4 {
 		t.Errorf("another type's bandwidth:\n%s", got)
 	}
-	apply(t, m, config("esc", faster.Interfaces[1:]...)) // one of the two that share it goes
+	apply(t, m, config("esc", values(faster.Interfaces[1:])...)) // one of the two that share it goes
 	if got := queues(t, "esc-vpc-1"); strings.Count(got, "rate 128Mbit") != 2 || strings.Contains(got, tap) {
 		t.Errorf("with one interface of two:\n%s", got)
 	}
 	faster.Interfaces[1].Bandwidth = Bandwidth{}
-	apply(t, m, config("esc", faster.Interfaces[1:]...))
+	apply(t, m, config("esc", values(faster.Interfaces[1:])...))
 	if got := queues(t, "esc-vpc-1"); got != "" || strings.Contains(nstest.IP(t, "-n esc-vpc-1 -d link"), "ifb") {
 		t.Errorf("without bounds:\n%s", got)
 	}

@@ -198,7 +198,7 @@ func TestVPCsWithTheSameIPv6BlockAreApart(t *testing.T) {
 	v.Groups[0].Members = append(v.Groups[0].Members, guestAddr6(2))
 	c.VPCs, c.Interfaces = append(c.VPCs, v), append(c.Interfaces, other.Interfaces...)
 	apply(t, m, c)
-	a, b, evil, twin := configured6(t, m, c.Interfaces[0]), configured6(t, m, c.Interfaces[1]), configured6(t, m, c.Interfaces[2]), configured6(t, m, c.Interfaces[3])
+	a, b, evil, twin := configured6(t, m, *c.Interfaces[0]), configured6(t, m, *c.Interfaces[1]), configured6(t, m, *c.Interfaces[2]), configured6(t, m, *c.Interfaces[3])
 	b.Forget()
 	twin.Forget()
 	evil.Inject(datagram6(evil, guestAddr6(3), guestAddr6(2), "to the twin"))

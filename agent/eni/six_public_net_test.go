@@ -48,7 +48,7 @@ func TestARoutedBlockOfIPv6IsPartOfTheInternet(t *testing.T) {
 	m := start(t, "e6i")
 	c := wayOut(config6("e6i", guest6(1, "sg-default"), guest6(2, "sg-other")))
 	apply(t, m, c)
-	g, closed := configured6(t, m, c.Interfaces[0]), configured6(t, m, c.Interfaces[1])
+	g, closed := configured6(t, m, *c.Interfaces[0]), configured6(t, m, *c.Interfaces[1])
 	for _, one := range []struct {
 		g  *nstest.Guest
 		at netip.Addr
@@ -103,7 +103,7 @@ func TestASubnetWithoutARouteOfIPv6IsNotPartOfTheInternet(t *testing.T) {
 	routes := c.VPCs[0].Subnets[0].Routes
 	c.VPCs[0].Subnets[0].Routes = routes[:len(routes)-1]
 	apply(t, m, c)
-	g := configured6(t, m, c.Interfaces[0])
+	g := configured6(t, m, *c.Interfaces[0])
 	listen(t, g.Namespace, at6(guestAddr6(1), 8080))
 	listen(t, world, "[2001:db8:eee::1]:443")
 	before := m.Counters()

@@ -124,7 +124,7 @@ func (v vpc) config6() eni.Config {
 		}
 	}
 	for k := range c.Interfaces {
-		i := &c.Interfaces[k]
+		i := c.Interfaces[k]
 		i.Network.Blocks, i.IPv6 = blocks, []netip.Addr{six(i.Primary())}
 	}
 	return c

@@ -251,7 +251,7 @@ func (v vpc) config() eni.Config {
 	}
 	c := eni.Config{VPCs: []cloud.HostNetwork{network}}
 	for n := range guests + 1 {
-		c.Interfaces = append(c.Interfaces, eni.Interface{Network: subnet, NetworkInterface: cloud.NetworkInterface{
+		c.Interfaces = append(c.Interfaces, &eni.Interface{Network: subnet, NetworkInterface: cloud.NetworkInterface{
 			ID: interfaceID(n), VPC: "vpc-1", Subnet: "subnet-1", MAC: mac(n).String(), Addresses: []netip.Addr{address(n)},
 			Groups: v.of[address(n)], SourceDestCheck: n != appliance,
 		}})

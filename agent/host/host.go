@@ -90,6 +90,7 @@ type Host struct {
 	cards      map[cloud.InstanceID]cards                // what is to be done about interfaces in this round
 	asked      map[cloud.AttachmentID]time.Time          // since when guests are asked to let go of an interface
 	trouble    map[cloud.InstanceID]string               // why an interface could not be attached or detached
+	given      given
 
 	mu        sync.Mutex
 	failed    map[cloud.InstanceID]failure // boots whose shim cannot be kept running
@@ -132,7 +133,7 @@ func New(cfg Config) *Host {
 	cfg.Log = cfg.Log.With("component", "host", "host", cfg.ID)
 	return &Host{
 		Config: cfg, reported: map[cloud.InstanceID]cloud.InstanceStatus{}, failed: map[cloud.InstanceID]failure{},
-		asked: map[cloud.AttachmentID]time.Time{},
+		asked: map[cloud.AttachmentID]time.Time{}, given: given{},
 	}
 }
 
@@ -243,22 +244,23 @@ func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Confi
 		}
 		for _, n := range h.cards[id].keep {
 			name, _, _ := strings.Cut(cloud.PrivateDNSName(n.Primary(), a.Region), ".")
-			c.Interfaces = append(c.Interfaces, eni.Interface{
+			c.Interfaces = append(c.Interfaces, h.given.same(eni.Interface{
 				NetworkInterface: n.NetworkInterface, Network: n.Network, Public: n.Public, MTU: h.MTU, Owner: uint32(h.user(id).UID),
 				Hostname: name, Bandwidth: h.bandwidth(a.Type),
-			})
+			}))
 		}
 	}
+	h.given.forget(c.Interfaces)
 	networks, err := store.Mirrored(h.wishes, store.Networks(h.ID))
 	if err != nil {
 		return c, err
 	}
 	for _, o := range networks {
-		if slices.ContainsFunc(c.Interfaces, func(i eni.Interface) bool { return i.VPC == o.Value.VPC.ID }) {
+		if slices.ContainsFunc(c.Interfaces, func(i *eni.Interface) bool { return i.VPC == o.Value.VPC.ID }) {
 			c.VPCs = append(c.VPCs, o.Value)
 		}
 	}
-	slices.SortFunc(c.Interfaces, func(a, b eni.Interface) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(c.Interfaces, func(a, b *eni.Interface) int { return cmp.Or(cmp.Compare(a.VPC, b.VPC), eni.Earlier(a, b)) })
 	slices.SortFunc(c.VPCs, func(a, b cloud.HostNetwork) int { return cmp.Compare(a.VPC.ID, b.VPC.ID) })
 	return c, nil
 }

@@ -50,3 +50,28 @@ func network(v cloud.HostNetwork, region string) bundle.Network {
 		Prefixes: slices.DeleteFunc(v.VPC.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is4() }),
 	}
 }
+
+// given are the interfaces that package eni was given last: what has not changed it is given again, which spares it the look.
+type given map[cloud.InterfaceID]*eni.Interface
+
+// same returns the interface that was given, if nothing of it is different.
+func (g given) same(i eni.Interface) *eni.Interface {
+	had := g[i.ID]
+	if had == nil || !had.Equal(&i) {
+		had = new(eni.Interface)
+		*had = i
+		g[i.ID] = had
+	}
+	return had
+}
+
+// forget keeps these only.
+func (g given) forget(but []*eni.Interface) {
+	if len(g) == len(but) {
+		return
+	}
+	clear(g)
+	for _, i := range but {
+		g[i.ID] = i
+	}
+}
