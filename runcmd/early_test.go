@@ -52,6 +52,18 @@ func (h *host) shell() int {
 	return 0
 }
 
+// ended waits until a process is dead, and its parent may learn of it.
+func ended(t *testing.T, pid int) {
+	t.Helper()
+	for guard := time.Now().Add(10 * time.Second); time.Now().Before(guard); {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(stat), ") Z ") {
+			return
+		}
+	}
+	t.Fatalf("process %d does not end", pid)
+}
+
 func TestAShellWaitsForItsScript(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
@@ -77,7 +89,7 @@ func TestAShellWaitsForItsScript(t *testing.T) {
 		{name: "is passed over where the directory is not there", script: whose, code: 127, stderr: "no such file",
 			edit: func(r *bundle.CommandRequest) { r.Steps[0].WorkingDirectory = "/no/such/place" }},
 		{name: "is done without when it has died", script: "echo here", stdout: "here\n",
-			before: func() { unix.Kill(h.waiting(), unix.SIGKILL) }},
+			before: func() { pid := h.waiting(); unix.Kill(pid, unix.SIGKILL); ended(t, pid) }},
 		{name: "runs the first of two steps", script: whose, stdout: "%d blue /\nsecond\n", edit: func(r *bundle.CommandRequest) {
 			r.Steps = append(r.Steps, cloud.Step{Name: "second", Action: "aws:runShellScript", Script: "echo second", TimeoutSeconds: 60})
 		}},

@@ -218,7 +218,8 @@ func (c *Client) write(ctx context.Context, req request, f *os.File) error {
 		return c.reason()
 	}
 	defer func() { <-c.writing }()
-	cut := context.AfterFunc(ctx, func() { c.conn.SetWriteDeadline(time.Unix(1, 0)) })
+	cutting := make(chan struct{})
+	cut := context.AfterFunc(ctx, func() { c.conn.SetWriteDeadline(time.Unix(1, 0)); close(cutting) })
 	var oob []byte
 	if f != nil {
 		raw, err := f.SyscallConn()
@@ -235,10 +236,11 @@ func (c *Client) write(ctx context.Context, req request, f *os.File) error {
 	if err == nil && n <= len(line) {
 		_, err = c.conn.Write(append(line, '\n')[n:])
 	}
-	if !cut() || err != nil {
-		if err == nil {
-			err = ctx.Err()
-		}
+	if !cut() { // it has begun, and must not reach the next request's write
+		<-cutting
+		c.conn.SetWriteDeadline(time.Time{})
+	}
+	if err != nil {
 		c.fail(fmt.Errorf("%w: a request was cut short: %v", ErrClosed, err))
 		c.conn.Close()
 		return c.reason()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
+	"golang.org/x/sys/unix"
 )
 
 // early is a shell that was started before its command was known, and waits to be told (initramfs/tools says how). Under
@@ -62,10 +63,9 @@ func (e *early) run(path, dir string, env []string) error {
 
 // ready reports whether the shell waits, and for a script that it can run.
 func (e *early) ready(step wire.Step) bool {
-	select {
-	case <-e.ended:
+	var end unix.Siginfo // Signo stays zero while it lives; asked here, as who waits for its end may not have heard of it yet
+	if err := unix.Waitid(unix.P_PID, e.PID, &end, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil); err != nil || end.Signo != 0 {
 		return false
-	default:
 	}
 	if strings.HasPrefix(step.Script, "#!") {
 		return false // the script names its own interpreter
