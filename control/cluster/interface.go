@@ -33,7 +33,7 @@ func (c *Cluster) interfaces(ctx context.Context, v *view, o store.Object[cloud.
 			continue
 		}
 		if n.Value.Leaves(i, st) {
-			store.Update(t, store.Interfaces, n, n.Value.Free())
+			store.Update(t, store.Interfaces, n, n.Value.Free(now))
 			v.launchAddress(t, id, now)
 			kept = slices.DeleteFunc(kept, func(k cloud.InterfaceID) bool { return k == id })
 			c.Log.Info("interface detached", "instance", i.ID, "eni", id)
@@ -166,7 +166,7 @@ func (c *Cluster) part(t *store.Txn, v *view, i cloud.Instance, now time.Time) (
 			return i.Interfaces[k:], nil
 		}
 		if !ends {
-			store.Update(t, store.Interfaces, n, n.Value.Free())
+			store.Update(t, store.Interfaces, n, n.Value.Free(now))
 			v.launchAddress(t, id, now)
 			continue
 		}

@@ -35,7 +35,22 @@ type NetworkInterface struct {
 	DeleteOnTermination bool
 	AttachTime          time.Time `json:",omitzero"`
 	Detach              Detach    `json:",omitempty"` // wished for; the planner takes Instance away when the host has done it
+
+	Left *Departure `json:",omitempty"` // the last attachment, of a free interface
 }
+
+// Departure is an attachment that has ended, at Time.
+type Departure struct {
+	Attachment          AttachmentID
+	Instance            InstanceID
+	DeviceIndex         int
+	DeleteOnTermination bool
+	AttachTime, Time    time.Time
+}
+
+// Remembered is how long an ended attachment is shown, as detached, to who asks for it by its ID: clients that wait for the
+// end of a detachment wait for that word, and not for its absence.
+const Remembered = time.Minute
 
 // InterfaceKind is what an interface is of, in EC2's words; empty is "interface".
 type InterfaceKind string
@@ -93,7 +108,7 @@ func (n NetworkInterface) Attach(i Instance, st *InstanceStatus, t InstanceType,
 		return n, i, err
 	}
 	n.Instance, n.Attachment, n.DeviceIndex, n.AttachTime = i.ID, at.ID, at.DeviceIndex, at.Time
-	n.DeleteOnTermination, n.Detach = false, DetachNot
+	n.DeleteOnTermination, n.Detach, n.Left = false, DetachNot, nil
 	n.Generation++
 	i.Interfaces = append(i.Interfaces[:len(i.Interfaces):len(i.Interfaces)], n.ID)
 	i.Generation++
@@ -136,8 +151,9 @@ func (n NetworkInterface) Leaves(i Instance, st *InstanceStatus) bool {
 	return st != nil && st.Generation >= i.Generation && !slices.Contains(st.Attached, n.Attachment)
 }
 
-// Free returns the interface as it is without an instance.
-func (n NetworkInterface) Free() NetworkInterface {
+// Free returns the interface as it is without an instance, which it left at the time given.
+func (n NetworkInterface) Free(now time.Time) NetworkInterface {
+	n.Left = &Departure{n.Attachment, n.Instance, n.DeviceIndex, n.DeleteOnTermination, n.AttachTime, now}
 	n.Instance, n.Attachment, n.AttachTime = "", "", time.Time{}
 	n.DeviceIndex, n.DeleteOnTermination, n.Detach = 0, false, DetachNot
 	n.Generation++

@@ -126,7 +126,7 @@ func TestAttachmentLife(t *testing.T) {
 	off := i
 	off.Power = cloud.PowerStopped
 	show("there is no machine", n, off, seen(cloud.StateStopped), "detaching", true)
-	if free := n.Free(); free.Instance != "" || free.Attachment != "" || free.Detach != "" || free.DeviceIndex != 0 || free.AttachmentState(i, now) != "detached" {
+	if free := n.Free(time.Unix(9, 0)); free.Left == nil || free.Left.Attachment != n.Attachment || free.Left.Instance != n.Instance || free.Instance != "" || free.Attachment != "" || free.Detach != "" || free.DeviceIndex != 0 || free.AttachmentState(i, now) != "detached" {
 		t.Errorf("free: got %+v", free)
 	}
 }

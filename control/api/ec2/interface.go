@@ -3,6 +3,7 @@ package ec2
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/control/api"
@@ -129,8 +130,13 @@ func (s *Service) DescribeNetworkInterfaces(ctx context.Context, in *shape.Descr
 		}
 		w := s.look(snap)
 		out := make([]eni, 0, len(all))
+		ended := filtered(in.Filters, "attachment.attachment-id")
 		for _, n := range all {
-			out = append(out, w.networkInterface(n))
+			shown := w.networkInterface(n)
+			if d := n.Left; d != nil && slices.Contains(ended, string(d.Attachment)) && s.Now().Sub(d.Time) < cloud.Remembered {
+				shown.Attachment = departed(n.Account, *d)
+			}
+			out = append(out, shown)
 		}
 		return out, nil
 	})
@@ -187,6 +193,24 @@ func (w *look) attachment(n cloud.NetworkInterface) *shape.NetworkInterfaceAttac
 		AttachmentId: string(n.Attachment), AttachTime: ptr(n.AttachTime), DeviceIndex: number(n.DeviceIndex), NetworkCardIndex: number(0),
 		InstanceId: string(n.Instance), InstanceOwnerId: string(n.Account), DeleteOnTermination: ptr(n.DeleteOnTermination), Status: w.attachmentState(n),
 	}
+}
+
+// departed is an attachment that has ended.
+func departed(owner cloud.AccountID, d cloud.Departure) *shape.NetworkInterfaceAttachment {
+	return &shape.NetworkInterfaceAttachment{
+		AttachmentId: string(d.Attachment), AttachTime: ptr(d.AttachTime), DeviceIndex: number(d.DeviceIndex), NetworkCardIndex: number(0),
+		InstanceId: string(d.Instance), InstanceOwnerId: string(owner), DeleteOnTermination: ptr(d.DeleteOnTermination), Status: "detached",
+	}
+}
+
+// filtered returns the values that a request's filter of a name has.
+func filtered(filters []shape.Filter, name string) (values []string) {
+	for _, f := range filters {
+		if f.Name == name {
+			values = append(values, f.Values...)
+		}
+	}
+	return values
 }
 
 // attachmentState is how far an attachment is, from the wish and what the host has seen.

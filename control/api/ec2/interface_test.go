@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
@@ -272,6 +273,23 @@ func TestAttachAndDetach(t *testing.T) {
 		if got := r.eni(n); got.Attachment.Status != "detaching" {
 			t.Errorf("got %s", got.Attachment.Status)
 		}
+	}
+	// The end of it is shown to who asks for the attachment, for a while.
+	for ago, want := range map[time.Duration]string{0: "detached", cloud.Remembered: ""} {
+		o, _ := store.Get(t.Context(), r.Store, store.Interfaces, cloud.InterfaceID(n))
+		r.write(func(t *store.Txn) { store.Put(t, store.Interfaces, o.ID, o.Value.Free(start.Add(-ago))) })
+		if got := r.eni(n); got.Attachment != nil || got.Status != "available" {
+			t.Errorf("detached: got %+v", got)
+		}
+		out, err := r.DescribeNetworkInterfaces(r.ctx, &shape.DescribeNetworkInterfacesInput{Filters: filter("attachment.attachment-id", attachment)})
+		got := ""
+		if err == nil && len(out.NetworkInterfaces) == 1 {
+			got = out.NetworkInterfaces[0].Attachment.Status
+		}
+		if got != want {
+			t.Errorf("asked for by its attachment %v after its end: got %q, %v", ago, got, err)
+		}
+		r.write(func(t *store.Txn) { store.Put(t, store.Interfaces, o.ID, o.Value) })
 	}
 }
 
