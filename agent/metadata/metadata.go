@@ -66,11 +66,18 @@ func compileInterface(n cloud.AssignedInterface, region string) bundle.MetadataI
 		Addresses:    slices.Clone(n.Addresses),
 
 		PublicAddress: n.Public,
+		Prefixes:      slices.Clone(n.Prefixes),
+		IPv6:          slices.Clone(n.IPv6),
 	}
 	for _, p := range n.VPCPrefixes {
 		if p.Addr().Is4() {
 			out.VPCPrefixes = append(out.VPCPrefixes, p)
+		} else {
+			out.VPCPrefixes6 = append(out.VPCPrefixes6, p)
 		}
+	}
+	for _, b := range n.Network.Blocks {
+		out.SubnetPrefix6 = append(out.SubnetPrefix6, b.CIDR)
 	}
 	if a := n.Primary(); a.IsValid() {
 		out.Hostname = cloud.PrivateDNSName(a, region)

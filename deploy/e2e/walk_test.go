@@ -68,11 +68,24 @@ func (h *host) walk(t *testing.T, file string) {
 		return func(*script.State) (string, string, error) { return out, errs, err }, nil
 	})
 	e.Cmds["until"] = script.Command(script.CmdUsage{Summary: "repeat a command until its output matches", Args: "regexp command..."}, until)
-	e.Cmds["keep"] = script.Command(script.CmdUsage{Summary: "keep the last output in a variable", Args: "name"}, func(s *script.State, args ...string) (script.WaitFunc, error) {
-		if len(args) != 1 {
+	e.Cmds["keep"] = script.Command(script.CmdUsage{Summary: "keep the last output, or what the group of a pattern matches of it, in a variable", Args: "name [pattern]"}, func(s *script.State, args ...string) (script.WaitFunc, error) {
+		out := strings.TrimSpace(s.Stdout())
+		switch len(args) {
+		case 1:
+		case 2:
+			pattern, err := regexp.Compile(args[1])
+			if err != nil {
+				return nil, err
+			}
+			found := pattern.FindStringSubmatch(out)
+			if len(found) != 2 {
+				return nil, fmt.Errorf("%q is not one group in %q", args[1], out)
+			}
+			out = found[1]
+		default:
 			return nil, script.ErrUsage
 		}
-		return nil, s.Setenv(args[0], strings.TrimSpace(s.Stdout()))
+		return nil, s.Setenv(args[0], out)
 	})
 	e.Cmds["guest"] = script.Command(script.CmdUsage{Summary: "run a shell command in a guest", Args: "instance command..."}, func(s *script.State, args ...string) (script.WaitFunc, error) {
 		out, errs, err := run(s, append([]string{"guest"}, args...))

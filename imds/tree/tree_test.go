@@ -144,6 +144,17 @@ func golden(t *testing.T, name, got string) {
 func TestPaths(t *testing.T) {
 	i := full()
 	bare := small()
+	six := full()
+	for k := range six.Interfaces {
+		n := &six.Interfaces[k]
+		if n.MAC != "02:12:34:56:78:9a" {
+			continue
+		}
+		n.DeviceNumber = 0
+		n.IPv6 = []netip.Addr{netip.MustParseAddr("2001:db8::a"), netip.MustParseAddr("2001:db8::b")}
+		n.Prefixes = []netip.Prefix{netip.MustParsePrefix("172.31.0.64/28"), netip.MustParsePrefix("2001:db8:0:0:5::/80")}
+		n.SubnetPrefix6, n.VPCPrefixes6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}, []netip.Prefix{netip.MustParsePrefix("2001:db8::/56")}
+	}
 	bare.Kernel = ""
 	for _, c := range []struct {
 		name     string
@@ -177,6 +188,13 @@ func TestPaths(t *testing.T) {
 		{"several addresses", i, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/local-ipv4s", "172.31.0.10\n172.31.0.11", true},
 		{"an association", i, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/ipv4-associations/203.0.113.7", "172.31.0.10", true},
 		{"no prefix is delegated", i, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/ipv4-prefix", "", false},
+		{"what IPv6 the interface has", six, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/ipv6s", "2001:db8::a\n2001:db8::b", true},
+		{"its first address of IPv6", six, "/latest/meta-data/ipv6", "2001:db8::a", true},
+		{"a delegated prefix of IPv6", six, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/ipv6-prefix", "2001:db8:0:0:5::/80", true},
+		{"and of IPv4", six, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/ipv4-prefix", "172.31.0.64/28", true},
+		{"the blocks of IPv6", six, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/subnet-ipv6-cidr-blocks", "2001:db8::/64", true},
+		{"and the VPC's", six, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/vpc-ipv6-cidr-blocks", "2001:db8::/56", true},
+		{"no IPv6, no key", i, "/latest/meta-data/network/interfaces/macs/02:12:34:56:78:9a/ipv6s", "", false},
 		{"one role, no line feed", i, "/latest/meta-data/iam/security-credentials/", "demo-role", true},
 		{"no role", bare, "/latest/meta-data/iam/security-credentials/", "", false},
 		{"no profile", bare, "/latest/meta-data/iam/info", "", false},

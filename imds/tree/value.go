@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -51,6 +52,11 @@ func joined[A fmt.Stringer](list []A) string {
 		s[i] = v.String()
 	}
 	return strings.Join(s, "\n")
+}
+
+// delegated returns the prefixes of one version of IP.
+func delegated(n bundle.MetadataInterface, version func(netip.Addr) bool) string {
+	return joined(slices.DeleteFunc(slices.Clone(n.Prefixes), func(p netip.Prefix) bool { return !version(p.Addr()) }))
 }
 
 // first returns the first valid address or prefix, or "".

@@ -55,7 +55,11 @@ func ip(_ context.Context, c *Call) int {
 		}
 		for _, a := range addresses {
 			if strconv.Itoa(a.Index) == read("ifindex") {
-				fmt.Fprintf(c.Stdout, "    inet %s\n", a.Prefix)
+				family := "inet"
+				if a.Prefix.Addr().Is6() {
+					family = "inet6"
+				}
+				fmt.Fprintf(c.Stdout, "    %s %s\n", family, a.Prefix)
 			}
 		}
 	}

@@ -22,9 +22,10 @@ func ping(ctx context.Context, c *Call) int {
 		return c.usage(usage)
 	}
 	p := pinger{count: 4, size: 56, interval: time.Second, patience: time.Second, total: time.Hour}
-	if p.to, err = netip.ParseAddr(rest[0]); err != nil || !p.to.Is4() {
-		return c.fail(fmt.Errorf("%s is not an IPv4 address", rest[0]))
+	if p.to, err = netip.ParseAddr(rest[0]); err != nil || p.to.Zone() != "" {
+		return c.fail(fmt.Errorf("%s is not an address", rest[0]))
 	}
+	p.to = p.to.Unmap()
 	for letter, text := range set {
 		switch letter {
 		case 'c':
@@ -39,7 +40,9 @@ func ping(ctx context.Context, c *Call) int {
 			p.total, err = seconds(text)
 			p.patience = p.total
 		case 'I':
-			p.from, err = netip.ParseAddr(text)
+			if p.from, err = netip.ParseAddr(text); err == nil && p.from.Is4() != p.to.Is4() {
+				err = fmt.Errorf("not of the version of %s", p.to)
+			}
 		}
 		if err != nil {
 			return c.fail(fmt.Errorf("-%c %s: %w", letter, text, err))
@@ -78,13 +81,17 @@ type pinger struct {
 
 // run returns how many requests were sent.
 func (p pinger) run(ctx context.Context, answered func(seq int, took time.Duration)) (sent int, err error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+	family, protocol := unix.AF_INET, unix.IPPROTO_ICMP
+	if p.to.Is6() {
+		family, protocol = unix.AF_INET6, unix.IPPROTO_ICMPV6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return 0, fmt.Errorf("open ICMP socket: %w", err)
 	}
 	defer unix.Close(fd)
 	if p.from.IsValid() {
-		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: p.from.As4()}); err != nil {
+		if err := unix.Bind(fd, sockaddr(p.from)); err != nil {
 			return 0, fmt.Errorf("send from %s: %w", p.from, err)
 		}
 	}
@@ -92,7 +99,7 @@ func (p pinger) run(ctx context.Context, answered func(seq int, took time.Durati
 	id := uint16(os.Getpid())
 	for seq := 1; seq <= p.count && time.Now().Before(ends) && ctx.Err() == nil; seq++ {
 		at := time.Now()
-		if err := unix.Sendto(fd, echo(id, uint16(seq), p.size), 0, &unix.SockaddrInet4{Addr: p.to.As4()}); err != nil {
+		if err := unix.Sendto(fd, echo(p.to.Is6(), id, uint16(seq), p.size), 0, sockaddr(p.to)); err != nil {
 			return sent, fmt.Errorf("send to %s: %w", p.to, err)
 		}
 		sent++
@@ -133,16 +140,39 @@ func (p pinger) await(fd int, id, seq uint16, until time.Time) (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("receive: %w", err)
 		}
-		if a, ok := from.(*unix.SockaddrInet4); ok && netip.AddrFrom4(a.Addr) == p.to && answers(buf[:n], id, seq) {
-			return true, nil
+		switch a := from.(type) {
+		case *unix.SockaddrInet4:
+			if netip.AddrFrom4(a.Addr) == p.to && answers(buf[:n], id, seq) {
+				return true, nil
+			}
+		case *unix.SockaddrInet6: // without the header of IPv6 (RFC 3542)
+			if netip.AddrFrom16(a.Addr) == p.to && replies(buf[:n], echoReply6, id, seq) {
+				return true, nil
+			}
 		}
 	}
 }
 
-// echo is an ICMP echo request (RFC 792).
-func echo(id, seq uint16, size int) []byte {
+// The types of echoes of ICMP (RFC 792) and ICMPv6 (RFC 4443).
+const (
+	echoRequest, echoReply   = 8, 0
+	echoRequest6, echoReply6 = 128, 129
+)
+
+func sockaddr(a netip.Addr) unix.Sockaddr {
+	if a.Is4() {
+		return &unix.SockaddrInet4{Addr: a.As4()}
+	}
+	return &unix.SockaddrInet6{Addr: a.As16()}
+}
+
+// echo is an echo request. The kernel computes the checksum of one of ICMPv6.
+func echo(six bool, id, seq uint16, size int) []byte {
 	b := make([]byte, 8+size)
-	b[0] = 8
+	b[0] = echoRequest
+	if six {
+		b[0] = echoRequest6
+	}
 	binary.BigEndian.PutUint16(b[4:], id)
 	binary.BigEndian.PutUint16(b[6:], seq)
 	for i := range size {
@@ -168,11 +198,15 @@ func answers(packet []byte, id, seq uint16) bool {
 		return false
 	}
 	head := int(packet[0]&15) * 4
-	if head < 20 || len(packet) < head+8 {
+	if head < 20 || len(packet) < head {
 		return false
 	}
-	m := packet[head:]
-	return m[0] == 0 && binary.BigEndian.Uint16(m[4:]) == id && binary.BigEndian.Uint16(m[6:]) == seq
+	return replies(packet[head:], echoReply, id, seq)
+}
+
+// replies reports whether a message is the echo reply of the type to a request.
+func replies(m []byte, kind byte, id, seq uint16) bool {
+	return len(m) >= 8 && m[0] == kind && binary.BigEndian.Uint16(m[4:]) == id && binary.BigEndian.Uint16(m[6:]) == seq
 }
 
 func pause(ctx context.Context, d time.Duration) {

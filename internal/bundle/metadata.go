@@ -56,6 +56,10 @@ type MetadataInterface struct {
 	SubnetPrefix  netip.Prefix
 	Addresses     []netip.Addr          // private, the primary one first
 	PublicAddress []cloud.PublicAddress `json:",omitempty"`
+	Prefixes      []netip.Prefix        `json:",omitempty"` // delegated, of both versions of IP
+	IPv6          []netip.Addr          `json:",omitempty"`
+	VPCPrefixes6  []netip.Prefix        `json:",omitempty"`
+	SubnetPrefix6 []netip.Prefix        `json:",omitempty"`
 	Hostname      string
 	Groups        []MetadataGroup
 }

@@ -3,6 +3,7 @@ package cloud
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -45,6 +46,16 @@ func NewGroupEgress(v VPC, id func() RuleID) []GroupRule {
 		}
 	}
 	return out
+}
+
+// OpenIPv6 returns the group as it is when its VPC gets a block of IPv6: like EC2 it then lets IPv6 out, too, if its rules for
+// what goes out are those that it was born with.
+func (g SecurityGroup) OpenIPv6(id RuleID) (SecurityGroup, bool) {
+	if len(g.Egress) != 1 || g.Egress[0].Protocol != "-1" || g.Egress[0].CIDR != "0.0.0.0/0" {
+		return g, false
+	}
+	g.Egress = append(slices.Clip(g.Egress), GroupRule{ID: id, Protocol: "-1", FromPort: -1, ToPort: -1, CIDR: "::/0"})
+	return g, true
 }
 
 // GroupName returns the name as EC2 keeps it, without spaces at its end, or refuses it.

@@ -92,7 +92,8 @@ func (v VPC) FirstACL() NetworkACL {
 // FirstGroup returns the security group that the VPC is born with.
 func (v VPC) FirstGroup(id func(prefix string) string) SecurityGroup {
 	g := SecurityGroup{ID: GroupID(id("sg")), Account: v.Account, VPC: v.ID, Name: "default", Description: "default VPC security group"}
-	g.Ingress, g.Egress = DefaultGroupRules(g.ID, RuleID(id("sgr")), RuleID(id("sgr")))
+	g.Ingress, _ = DefaultGroupRules(g.ID, RuleID(id("sgr")), "")
+	g.Egress = NewGroupEgress(v, func() RuleID { return RuleID(id("sgr")) })
 	return g
 }
 

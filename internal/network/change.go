@@ -28,16 +28,24 @@ func (a Address) Delete() error {
 }
 
 func (a Address) change(kind, flags uint16) error {
+	family, bits := byte(unix.AF_INET), uint32(0)
+	if a.Prefix.Addr().Is6() {
+		// Nobody else on the link may have it, and an address that is being looked for cannot be used.
+		family, bits = unix.AF_INET6, unix.IFA_F_NODAD
+	}
+	if a.Alone {
+		bits |= unix.IFA_F_NOPREFIXROUTE
+	}
 	b := header(kind, flags)
-	b = append(b, unix.AF_INET, byte(a.Prefix.Bits()), 0, unix.RT_SCOPE_UNIVERSE)
+	b = append(b, family, byte(a.Prefix.Bits()), 0, unix.RT_SCOPE_UNIVERSE)
 	b = binary.NativeEndian.AppendUint32(b, uint32(a.Index))
 	b = attribute(b, unix.IFA_LOCAL, a.Prefix.Addr().AsSlice())
 	b = attribute(b, unix.IFA_ADDRESS, a.Prefix.Addr().AsSlice())
 	if kind == unix.RTM_DELADDR {
 		return ask(b)
 	}
-	if a.Alone {
-		b = attribute(b, unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, unix.IFA_F_NOPREFIXROUTE))
+	if bits != 0 {
+		b = attribute(b, unix.IFA_FLAGS, binary.NativeEndian.AppendUint32(nil, bits))
 	}
 	if a.Protocol != 0 {
 		b = attribute(b, ifaProto, []byte{a.Protocol})

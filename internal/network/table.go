@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Address is one IPv4 address of this machine.
+// Address is one address of this machine.
 type Address struct {
 	Index    int
 	Prefix   netip.Prefix
@@ -60,22 +60,31 @@ func Hardware() ([]Interface, error) {
 
 func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
 
-// Addresses lists the IPv4 addresses of all interfaces.
+// Addresses lists the addresses of all interfaces.
 func Addresses() ([]Address, error) {
 	var list []Address
-	err := dump(unix.AF_INET, syscall.RTM_GETADDR, syscall.RTM_NEWADDR, syscall.SizeofIfAddrmsg, func(head []byte, values map[uint16][]byte) {
-		v, ok := values[syscall.IFA_LOCAL]
-		if !ok || len(v) != 4 {
-			return
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		err := dump(family, syscall.RTM_GETADDR, syscall.RTM_NEWADDR, syscall.SizeofIfAddrmsg, func(head []byte, values map[uint16][]byte) {
+			v, ok := values[syscall.IFA_LOCAL]
+			if !ok { // IPv6 has it where there is a peer
+				v = values[syscall.IFA_ADDRESS]
+			}
+			at, ok := netip.AddrFromSlice(v)
+			if !ok || int(head[0]) != family {
+				return
+			}
+			a := Address{Index: int(binary.NativeEndian.Uint32(head[4:])), Prefix: netip.PrefixFrom(at, int(head[1]))}
+			if p := values[ifaProto]; len(p) == 1 {
+				a.Protocol = p[0]
+			}
+			a.Alone = word(values[unix.IFA_FLAGS])&unix.IFA_F_NOPREFIXROUTE != 0
+			list = append(list, a)
+		})
+		if err != nil {
+			return nil, err
 		}
-		a := Address{Index: int(binary.NativeEndian.Uint32(head[4:])), Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte(v)), int(head[1]))}
-		if p := values[ifaProto]; len(p) == 1 {
-			a.Protocol = p[0]
-		}
-		a.Alone = word(values[unix.IFA_FLAGS])&unix.IFA_F_NOPREFIXROUTE != 0
-		list = append(list, a)
-	})
-	return list, err
+	}
+	return list, nil
 }
 
 // Routes lists the unicast routes of all tables but the kernel's own.

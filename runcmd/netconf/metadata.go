@@ -17,7 +17,7 @@ import (
 const interfaces = 64
 
 // leaves are what is asked of each interface, in the order of read's arguments.
-var leaves = []string{"device-number", "network-card", "local-ipv4s", "subnet-ipv4-cidr-block"}
+var leaves = []string{"device-number", "network-card", "local-ipv4s", "subnet-ipv4-cidr-block", "ipv6s"}
 
 // learn asks the metadata service at an address what the interfaces should be, in three round trips.
 func learn(ctx context.Context, server netip.AddrPort) ([]Wish, error) {
@@ -99,7 +99,7 @@ func collect(macs []net.HardwareAddr, paths []string, answers []fetch.Response) 
 			continue // no table is left for it: it is others' to configure, and the rest is kept
 		}
 		w := Wish{MAC: [6]byte(mac)}
-		if err := w.read(texts[0], cmp.Or(texts[1], "0"), texts[2], texts[3]); err != nil {
+		if err := w.read(texts[0], cmp.Or(texts[1], "0"), texts[2], texts[3], texts[4]); err != nil {
 			return nil, err
 		}
 		wishes = append(wishes, w)
@@ -108,7 +108,7 @@ func collect(macs []net.HardwareAddr, paths []string, answers []fetch.Response) 
 }
 
 // read fills a wish from the texts of the metadata.
-func (w *Wish) read(number, card, addresses, subnet string) (err error) {
+func (w *Wish) read(number, card, addresses, subnet, six string) (err error) {
 	if w.Number, err = small(number); err != nil {
 		return err
 	}
@@ -124,6 +124,13 @@ func (w *Wish) read(number, card, addresses, subnet string) (err error) {
 			return fmt.Errorf("metadata has an address %.40q in %s", line, w.Subnet)
 		}
 		w.Addresses = append(w.Addresses, a)
+	}
+	for line := range strings.Lines(six) {
+		a, err := netip.ParseAddr(strings.TrimSpace(line))
+		if err != nil || !a.Is6() || a.Is4In6() || !a.IsGlobalUnicast() || a.Zone() != "" {
+			return fmt.Errorf("metadata has an address of IPv6 %.50q", line)
+		}
+		w.IPv6 = append(w.IPv6, a)
 	}
 	return nil
 }

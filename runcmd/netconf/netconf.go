@@ -8,10 +8,11 @@
 //	device N of card C    routing table and rule priority 10000 + 100*C + N, metric of its routes 512 + 100*C + N
 //	rules                 from ADDRESS, for each address of such an interface
 //	secondary addresses   /32, on every interface
+//	addresses of IPv6     /128, on every interface; routes come from the router's advertisements, to the kernel
 //
 // The numbers are those of Amazon's own tool, so that a reader of `ip rule` knows them. All that is set carries
 // Protocol; nothing else is ever removed. An interface that somebody else takes care of (see others) is left to them
-// but for its secondary addresses, which nobody else adds while the guest runs, and where Amazon's tool runs those too.
+// but for its secondary addresses (of IPv6, if it has the first), which nobody else adds while the guest runs, and where Amazon's tool runs those too.
 //
 // It is woken by the kernel when an interface comes or goes, by Changed, which the run-command gateway's word leads to,
 // and without either once a minute. Plan decides; Run does, as often as it takes.

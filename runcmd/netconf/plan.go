@@ -20,7 +20,8 @@ type Wish struct {
 	Number    int // of the device; 0 is the one that the guest boots from
 	Card      int
 	Subnet    netip.Prefix
-	Addresses []netip.Addr // the primary one first
+	Addresses []netip.Addr // of IPv4, the primary one first
+	IPv6      []netip.Addr
 }
 
 // Table is the number of an interface's routing table, and the priority of its rules.
@@ -87,6 +88,7 @@ func Decide(v View) Plan {
 			continue // not there yet, or not any more
 		}
 		i := v.Links[n]
+		want.addresses = append(want.addresses, v.six(w, i)...)
 		if !v.ours(w, i) {
 			want.addresses = append(want.addresses, v.secondary(w, i.Index, w.Addresses[0])...)
 			continue
@@ -151,7 +153,7 @@ func (v View) ours(w Wish, i network.Interface) bool {
 		return false
 	}
 	for _, a := range v.Addresses {
-		if a.Index != i.Index || a.Protocol == Protocol || a.Prefix.Addr().IsLinkLocalUnicast() {
+		if a.Index != i.Index || a.Protocol == Protocol || a.Prefix.Addr().Is6() {
 			continue
 		}
 		if !slices.ContainsFunc(v.Rules, func(r network.Rule) bool {
@@ -178,7 +180,7 @@ func (v View) secondary(w Wish, index int, primary netip.Addr) []network.Address
 	var out []network.Address
 	_, up := v.Leases[index]
 	for _, a := range v.Addresses {
-		up = up || a.Index == index && a.Protocol != Protocol
+		up = up || a.Index == index && a.Protocol != Protocol && a.Prefix.Addr().Is4()
 	}
 	if !up {
 		return nil
@@ -188,6 +190,27 @@ func (v View) secondary(w Wish, index int, primary netip.Addr) []network.Address
 		if a != primary && !set {
 			out = append(out, network.Address{Index: index, Prefix: netip.PrefixFrom(a, 32), Protocol: Protocol, Alone: true})
 		}
+	}
+	return out
+}
+
+// six returns the addresses of IPv6 that an interface shall have and nobody else has set. The kernel learns the way out from
+// the router itself. Who takes care of an interface asks for the first one by DHCPv6, if he wants IPv6 at all: the further
+// ones are added when he has it.
+func (v View) six(w Wish, i network.Interface) []network.Address {
+	var out []network.Address
+	others := false
+	for _, a := range w.IPv6 {
+		set := slices.ContainsFunc(v.Addresses, func(h network.Address) bool {
+			return h.Index == i.Index && h.Prefix.Addr() == a && h.Protocol != Protocol
+		})
+		others = others || set
+		if !set {
+			out = append(out, network.Address{Index: i.Index, Prefix: netip.PrefixFrom(a, 128), Protocol: Protocol, Alone: true})
+		}
+	}
+	if v.Managed[i.Index] != Unmanaged && !others {
+		return nil
 	}
 	return out
 }

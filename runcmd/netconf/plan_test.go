@@ -151,6 +151,21 @@ func TestDecide(t *testing.T) {
 				v.Addresses[n].Protocol = 0
 			}
 		}), "ask on eth1"},
+		{"addresses of IPv6 appear on every interface", change(done, func(v *View) {
+			v.Wishes[0].IPv6, v.Wishes[1].IPv6 = addrs("2001:db8::a", "2001:db8::b"), addrs("2001:db8::c")
+		}), "+ address 2001:db8::a/128 on 2\n+ address 2001:db8::b/128 on 2\n+ address 2001:db8::c/128 on 3"},
+		{"and go when they are not any more", change(done, func(v *View) {
+			v.Addresses = append(v.Addresses, set(2, "2001:db8::a/128", Protocol), set(2, "fe80::1/64", 0))
+		}), "- address 2001:db8::a/128 on 2"},
+		{"another manager's interface has IPv6 if he wants it", change(up, func(v *View) {
+			v.Managed, v.Leases, v.Wishes = map[int]Managed{2: Elsewhere}, nil, v.Wishes[:1]
+			v.Wishes[0].IPv6 = addrs("2001:db8::a", "2001:db8::b")
+		}), ""},
+		{"and then the further addresses too", change(up, func(v *View) {
+			v.Managed, v.Leases, v.Wishes = map[int]Managed{2: Elsewhere}, nil, v.Wishes[:1]
+			v.Wishes[0].IPv6 = addrs("2001:db8::a", "2001:db8::b")
+			v.Addresses = append(v.Addresses, set(2, "2001:db8::a/128", 0))
+		}), "+ address 2001:db8::b/128 on 2"},
 		{"where Amazon's tool is at work we are not", change(up, func(v *View) { v.Amazon, v.Wishes[0] = true, wish(eth0, 0, 10, 11) }), ""},
 		{"a primary address that has changed is asked for anew", change(done, func(v *View) { v.Wishes[1] = wish(eth1, 1, 30) }), `+ address 10.0.0.30/32 on 3
 + rule 10001 from 10.0.0.30/32 to 10001
@@ -203,9 +218,9 @@ func TestManaged(t *testing.T) {
 
 // Whatever a metadata service answers, what is believed of it are interfaces with addresses of their own subnet.
 func FuzzMetadata(f *testing.F) {
-	f.Add("02:00:00:00:00:01/\n", "1", "0", "10.0.0.20\n10.0.0.21", "10.0.0.0/24")
-	f.Add("02:00:00:00:00:01/", "200", "", "10.0.0.20", "::/0")
-	f.Fuzz(func(t *testing.T, list, number, card, addresses, subnet string) {
+	f.Add("02:00:00:00:00:01/\n", "1", "0", "10.0.0.20\n10.0.0.21", "10.0.0.0/24", "2001:db8::a\n2001:db8::b")
+	f.Add("02:00:00:00:00:01/", "200", "", "10.0.0.20", "::/0", "fe80::1")
+	f.Fuzz(func(t *testing.T, list, number, card, addresses, subnet, six string) {
 		macs, err := parseList(list)
 		if err != nil {
 			return
@@ -213,7 +228,7 @@ func FuzzMetadata(f *testing.F) {
 		var paths []string
 		var answers []fetch.Response
 		for range macs {
-			for _, text := range []string{number, card, addresses, subnet} {
+			for _, text := range []string{number, card, addresses, subnet, six} {
 				paths = append(paths, "path")
 				answers = append(answers, fetch.Response{Status: 200, Body: []byte(text)})
 			}
@@ -229,6 +244,11 @@ func FuzzMetadata(f *testing.F) {
 			for _, a := range w.Addresses {
 				if !w.Subnet.Contains(a) {
 					t.Errorf("believed %s in %s", a, w.Subnet)
+				}
+			}
+			for _, a := range w.IPv6 {
+				if !a.Is6() || !a.IsGlobalUnicast() {
+					t.Errorf("believed %s", a)
 				}
 			}
 		}

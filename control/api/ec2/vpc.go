@@ -424,7 +424,9 @@ func (s *Service) AssociateVpcCidrBlock(ctx context.Context, in *shape.Associate
 		if four.CIDR.IsValid() {
 			v, err = o.Value.Associate(four, tables)
 		} else {
-			v, err = s.giveIPv6(snap, t, o.Value, tables)
+			if v, err = s.giveIPv6(snap, t, o.Value, tables); err == nil {
+				err = s.openGroups(snap, t, v.ID)
+			}
 		}
 		if err != nil {
 			return err
@@ -439,6 +441,23 @@ func (s *Service) AssociateVpcCidrBlock(ctx context.Context, in *shape.Associate
 	out := &shape.AssociateVpcCidrBlockOutput{VpcId: string(v.ID)}
 	out.CidrBlockAssociation, out.Ipv6CidrBlockAssociation = s.blockShape(v.Blocks[len(v.Blocks)-1], "associated")
 	return out, nil
+}
+
+// openGroups lets the groups of a VPC that has got IPv6 let it out.
+func (s *Service) openGroups(snap *store.Snapshot, t *store.Txn, id cloud.VPCID) error {
+	groups, err := store.Mirrored(snap, store.Groups)
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		if g.Value.VPC != id {
+			continue
+		}
+		if opened, ok := g.Value.OpenIPv6(newID[cloud.RuleID](s, "sgr")); ok {
+			store.Update(t, store.Groups, g, opened)
+		}
+	}
+	return nil
 }
 
 // tablesOf returns the route tables of a VPC.

@@ -297,3 +297,47 @@ func TestRoutesOfIPv6LeadToAnInternetGatewayOnly(t *testing.T) {
 		t.Errorf("replaced by an interface: got %q", code)
 	}
 }
+
+// A VPC that has IPv6 lets it out of the groups whose rules for that are those that they were born with.
+func TestGroupsLetIPv6OutOfAVPCThatHasIt(t *testing.T) {
+	r := newRig(t)
+	egress := func(id string) (out []string) {
+		t.Helper()
+		for _, g := range do(r, r.DescribeSecurityGroups, shape.DescribeSecurityGroupsInput{GroupIds: []string{id}}).SecurityGroups {
+			for _, p := range g.IpPermissionsEgress {
+				for _, a := range p.IpRanges {
+					out = append(out, a.CidrIp)
+				}
+				for _, a := range p.Ipv6Ranges {
+					out = append(out, a.CidrIpv6)
+				}
+			}
+		}
+		return out
+	}
+	first := func(vpc string) string {
+		t.Helper()
+		return do(r, r.DescribeSecurityGroups, shape.DescribeSecurityGroupsInput{Filters: filter("vpc-id", vpc)}).SecurityGroups[0].GroupId
+	}
+	both, four := []string{"0.0.0.0/0", "::/0"}, []string{"0.0.0.0/0"}
+	born := do(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.9.0.0/16", AmazonProvidedIpv6CidrBlock: ptr(true)}).Vpc.VpcId
+	if got := egress(first(born)); !slices.Equal(got, both) {
+		t.Errorf("of a VPC born with IPv6: got %v", got)
+	}
+	late := do(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.9.0.0/16"}).Vpc.VpcId
+	changed := do(r, r.CreateSecurityGroup, shape.CreateSecurityGroupInput{GroupName: "g", Description: "d", VpcId: late}).GroupId
+	do(r, r.RevokeSecurityGroupEgress, shape.RevokeSecurityGroupEgressInput{GroupId: changed, IpPermissions: []shape.IpPermission{{IpProtocol: "-1", IpRanges: []shape.IpRange{{CidrIp: "0.0.0.0/0"}}}}})
+	group := do(r, r.DescribeSecurityGroups, shape.DescribeSecurityGroupsInput{Filters: append(filter("vpc-id", late), filter("group-name", "default")...)}).SecurityGroups[0].GroupId
+	if got := egress(group); !slices.Equal(got, four) {
+		t.Errorf("without IPv6: got %v", got)
+	}
+	for range 2 { // a second block of IPv6 adds no second rule
+		do(r, r.AssociateVpcCidrBlock, shape.AssociateVpcCidrBlockInput{VpcId: late, AmazonProvidedIpv6CidrBlock: ptr(true)})
+		if got := egress(group); !slices.Equal(got, both) {
+			t.Errorf("after it has got IPv6: got %v", got)
+		}
+		if got := egress(changed); len(got) != 0 {
+			t.Errorf("a group whose owner has changed its rules: got %v", got)
+		}
+	}
+}
