@@ -78,12 +78,9 @@ func (w *look) instance(i cloud.Instance) shape.Instance {
 		Hypervisor: "xen", RootDeviceName: i.RootDeviceName, RootDeviceType: i.RootDeviceType,
 		EbsOptimized: ptr(false), EnaSupport: ptr(false), PlatformDetails: "Linux/UNIX", UsageOperation: "RunInstances",
 		UsageOperationUpdateTime: &i.Launched, Tags: tags(i.Tags), Monitoring: &shape.Monitoring{State: "disabled"},
-		Placement: &shape.Placement{AvailabilityZone: i.Zone, Tenancy: "default"},
-		MetadataOptions: &shape.InstanceMetadataOptionsResponse{
-			HttpTokens: i.Metadata.HTTPTokens, HttpEndpoint: i.Metadata.HTTPEndpoint, InstanceMetadataTags: i.Metadata.InstanceTags,
-			HttpPutResponseHopLimit: number(i.Metadata.HopLimit), HttpProtocolIpv6: "disabled", State: "applied",
-		},
-		EnclaveOptions: &shape.EnclaveOptions{Enabled: ptr(false)}, HibernationOptions: &shape.HibernationOptions{Configured: ptr(false)},
+		Placement:       &shape.Placement{AvailabilityZone: i.Zone, Tenancy: "default"},
+		MetadataOptions: shownOptions(i, st),
+		EnclaveOptions:  &shape.EnclaveOptions{Enabled: ptr(false)}, HibernationOptions: &shape.HibernationOptions{Configured: ptr(false)},
 		CapacityReservationSpecification: &shape.CapacityReservationSpecificationResponse{CapacityReservationPreference: "open"},
 		MaintenanceOptions:               &shape.InstanceMaintenanceOptions{AutoRecovery: "disabled"},
 	}

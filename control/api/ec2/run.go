@@ -236,7 +236,7 @@ func (s *Service) wish(snap *store.Snapshot, t *store.Txn, l *launch, reservatio
 	if err != nil {
 		return err
 	}
-	options, err := metadataOptions(in.MetadataOptions)
+	options, err := metadataOptions(cloud.DefaultMetadataOptions(), in.MetadataOptions)
 	if err != nil {
 		return err
 	}
@@ -377,40 +377,4 @@ func decodeUserData(text string) ([]byte, error) {
 		return nil, cloud.Errorf("InvalidParameterValue", "User data is limited to %d bytes, and this has %d: put it somewhere and fetch it from a short script", userDataLimit, len(raw))
 	}
 	return raw, nil
-}
-
-func metadataOptions(in *shape.InstanceMetadataOptionsRequest) (cloud.MetadataOptions, error) {
-	o := cloud.DefaultMetadataOptions()
-	if in == nil {
-		return o, nil
-	}
-	choose := func(name, given string, into *string, allowed ...string) error {
-		if given == "" {
-			return nil
-		}
-		for _, a := range allowed {
-			if given == a {
-				*into = given
-				return nil
-			}
-		}
-		return cloud.Errorf("InvalidParameterValue", "MetadataOptions.%s is one of %v, not %.40q", name, allowed, given)
-	}
-	if err := errors.Join(
-		choose("HttpTokens", in.HttpTokens, &o.HTTPTokens, "optional", "required"),
-		choose("HttpEndpoint", in.HttpEndpoint, &o.HTTPEndpoint, "enabled", "disabled"),
-		choose("InstanceMetadataTags", in.InstanceMetadataTags, &o.InstanceTags, "enabled", "disabled"),
-	); err != nil {
-		return o, err
-	}
-	if in.HttpProtocolIpv6 == "enabled" {
-		return o, cloud.Errorf("UnsupportedOperation", "MetadataOptions.HttpProtocolIpv6: the metadata service answers by IPv4 only: leave the parameter out")
-	}
-	if h := in.HttpPutResponseHopLimit; h != nil {
-		if *h < 1 || *h > 64 {
-			return o, cloud.Errorf("InvalidParameterValue", "MetadataOptions.HttpPutResponseHopLimit is 1 to 64, not %d", *h)
-		}
-		o.HopLimit = int(*h)
-	}
-	return o, nil
 }
