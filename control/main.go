@@ -109,12 +109,15 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	site, err := config.Read(o.config)
 	if err != nil {
-		return err
+		return service.Usagef("%v", err) // starting again changes nothing
 	}
 	account := cloud.AccountID(o.account)
 	cfg := etcd.Config{Dir: filepath.Join(o.state, "etcd"), Socket: o.root.Etcd()}
 	if o.etcd != "" {
 		cfg.External = store.Config{Endpoints: strings.Split(o.etcd, ","), Cert: o.cert, Key: o.key, CA: o.cacrt}
+		if _, err := cfg.External.Check(); err != nil {
+			return service.Usagef("--etcd: %v", err)
+		}
 	}
 	server, err := etcd.Open(ctx, cfg, log)
 	if err != nil {

@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -61,11 +62,30 @@ func parse(name string, args []string, define func(*flag.FlagSet)) (host.Layout,
 	if define != nil {
 		define(fs)
 	}
-	if err := fs.Parse(args); err != nil {
-		return host.Layout{}, nil, service.Usagef("%v", err)
+	var words []string // flags may stand before, behind and between them
+	for {
+		switch err := fs.Parse(args); {
+		case errors.Is(err, flag.ErrHelp):
+			return host.Layout{}, nil, err
+		case err != nil:
+			return host.Layout{}, nil, service.Usagef("%v", err)
+		}
+		if args = fs.Args(); len(args) == 0 {
+			break
+		}
+		words, args = append(words, args[0]), args[1:]
 	}
 	l, err := host.NewLayout(*state, *run)
-	return l, fs.Args(), err
+	return l, words, err
+}
+
+// plain parses the flags of a command that takes no words: one more is a mistake that could mean another host.
+func plain(name string, args []string) (host.Layout, error) {
+	l, words, err := parse(name, args, nil)
+	if err == nil && len(words) > 0 {
+		err = service.Usagef("%s takes no argument, got %q", name, words)
+	}
+	return l, err
 }
 
 func up(ctx context.Context, args []string, log *slog.Logger) error {
@@ -136,7 +156,7 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 func down(ctx context.Context, args []string, log *slog.Logger) error {
-	l, _, err := parse("down", args, nil)
+	l, err := plain("down", args)
 	if err != nil {
 		return err
 	}
@@ -144,7 +164,7 @@ func down(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 func status(ctx context.Context, args []string, _ *slog.Logger) error {
-	l, _, err := parse("status", args, nil)
+	l, err := plain("status", args)
 	if err != nil {
 		return err
 	}
@@ -152,7 +172,7 @@ func status(ctx context.Context, args []string, _ *slog.Logger) error {
 }
 
 func env(_ context.Context, args []string, _ *slog.Logger) error {
-	l, _, err := parse("env", args, nil)
+	l, err := plain("env", args)
 	if err != nil {
 		return err
 	}
@@ -162,7 +182,7 @@ func env(_ context.Context, args []string, _ *slog.Logger) error {
 }
 
 func examine(_ context.Context, args []string, _ *slog.Logger) error {
-	l, _, err := parse("doctor", args, nil)
+	l, err := plain("doctor", args)
 	if err != nil {
 		return err
 	}

@@ -228,7 +228,7 @@ func exports(endpoint, id, secret, region string) (string, error) {
 // Env returns the lines that Up wrote.
 func Env(l Layout) (string, error) {
 	data, err := os.ReadFile(l.exports())
-	if err != nil {
+	if err != nil || len(process.Recorded(l.records())) == 0 {
 		return "", fmt.Errorf("no host is up in %s: start one with `ichiro up --run %s --state DIR`", l.Run, l.Run)
 	}
 	return string(data), nil

@@ -28,16 +28,9 @@ type Config struct {
 // store is away. Certificate files are read again for every connection, so that they can
 // be renewed. Endpoints beyond this machine must be https.
 func Open(ctx context.Context, cfg Config) (*Client, error) {
-	if len(cfg.Endpoints) == 0 {
-		return nil, fmt.Errorf("open the store: no endpoint is given")
-	}
-	secure := false
-	for _, e := range cfg.Endpoints {
-		s, err := checkEndpoint(e)
-		if err != nil {
-			return nil, fmt.Errorf("open the store: %v", err)
-		}
-		secure = secure || s
+	secure, err := cfg.Check()
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %v", err)
 	}
 	ec := clientv3.Config{
 		Context:              ctx,
@@ -51,18 +44,31 @@ func Open(ctx context.Context, cfg Config) (*Client, error) {
 			MinConnectTimeout: 3 * time.Second,
 		})},
 	}
-	if secure {
-		t, err := cfg.tls()
-		if err != nil {
-			return nil, fmt.Errorf("open the store: %v", err)
-		}
-		ec.TLS = t
-	}
+	ec.TLS = secure
 	etcd, err := clientv3.New(ec)
 	if err != nil {
 		return nil, fmt.Errorf("open the store at %s: %v", strings.Join(cfg.Endpoints, ", "), err)
 	}
 	return New(etcd), nil
+}
+
+// Check refuses what cannot be right, whether the server is there or not, and returns what TLS needs; nil where there is none.
+func (cfg Config) Check() (*tls.Config, error) {
+	if len(cfg.Endpoints) == 0 {
+		return nil, fmt.Errorf("no endpoint is given")
+	}
+	secure := false
+	for _, e := range cfg.Endpoints {
+		s, err := checkEndpoint(e)
+		if err != nil {
+			return nil, err
+		}
+		secure = secure || s
+	}
+	if !secure {
+		return nil, nil
+	}
+	return cfg.tls()
 }
 
 // checkEndpoint reports whether e is reached by TLS; without, it must be on this machine.

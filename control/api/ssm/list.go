@@ -50,6 +50,11 @@ func (s *Service) shape(snap *store.Snapshot, c cloud.Command) *shape.Command {
 
 // commands returns the caller's commands that match, the newest first.
 func (s *Service) commands(ctx context.Context, snap *store.Snapshot, id, instance string, filters []shape.CommandFilter) ([]cloud.Command, error) {
+	for _, f := range filters { // whatever commands there are
+		if _, err := passes(cloud.Command{}, f); err != nil {
+			return nil, err
+		}
+	}
 	if id != "" {
 		o, err := s.command(ctx, snap, id)
 		if err != nil {
@@ -308,6 +313,11 @@ func (s *Service) DescribeInstanceInformation(ctx context.Context, in *shape.Des
 	}
 	for _, f := range in.InstanceInformationFilterList {
 		filters[f.Key] = f.ValueSet
+	}
+	for key, values := range filters { // whatever instances there are
+		if _, err := informed(shape.InstanceInformation{}, cloud.Instance{}, key, values); err != nil {
+			return nil, err
+		}
 	}
 	all, err := store.Mirrored(snap, store.Instances)
 	if err != nil {

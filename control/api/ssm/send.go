@@ -118,6 +118,13 @@ func check(in *shape.SendCommandInput) error {
 		return cloud.Errorf("ValidationException", "Name the instances, by InstanceIds or by Targets")
 	case len(in.InstanceIds) > 0 && len(in.Targets) > 0:
 		return cloud.Errorf("ValidationException", "Name the instances either by InstanceIds or by Targets")
+	}
+	for _, t := range in.Targets { // whatever instances there are
+		if _, err := matches(cloud.Instance{}, cloud.CommandTarget{Key: t.Key, Values: t.Values}); err != nil {
+			return err
+		}
+	}
+	switch {
 	case in.MaxConcurrency != "" || in.MaxErrors != "":
 		return cloud.Errorf("ValidationException", "MaxConcurrency and MaxErrors are not there yet: leave them out")
 	case in.OutputS3BucketName != "" || in.OutputS3KeyPrefix != "":

@@ -149,6 +149,29 @@ func TestRefusedCommands(t *testing.T) {
 	r.send(in)
 }
 
+// What is asked for wrongly is refused, whether there is anything to ask about or not.
+func TestWrongQuestionsAreRefusedWhereThereIsNothing(t *testing.T) {
+	r := newRig(t)
+	nobody := api.WithCaller(t.Context(), api.Identity{Account: "222222222222"})
+	in := script(one)
+	in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "foo", Values: []string{"x"}}}
+	for want, ask := range map[string]func() error{
+		"ValidationException": func() error { _, err := r.SendCommand(nobody, in); return err },
+		"InvalidFilterKey": func() error {
+			_, err := r.ListCommands(nobody, &shape.ListCommandsInput{Filters: []shape.CommandFilter{{Key: "foo", Value: "x"}}})
+			return err
+		},
+		"InvalidInstanceInformationFilterValue": func() error {
+			_, err := r.DescribeInstanceInformation(nobody, &shape.DescribeInstanceInformationInput{Filters: []shape.InstanceInformationStringFilter{{Key: "foo", Values: []string{"x"}}}})
+			return err
+		},
+	} {
+		if err := ask(); cloud.Code(err) != want {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
 func TestTargets(t *testing.T) {
 	r := newRig(t)
 	for name, c := range map[string]struct {
