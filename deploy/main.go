@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -88,6 +90,9 @@ func plain(name string, args []string) (host.Layout, error) {
 	return l, err
 }
 
+// regionName is what the names of regions and zones are made of: they stand in host names and in keys.
+var regionName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,40}[a-z0-9])?$`)
+
 func up(ctx context.Context, args []string, log *slog.Logger) error {
 	opt := host.Options{Out: os.Stdout}
 	var pool string
@@ -133,11 +138,23 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		return service.Usagef("--shaping %q: want on or off", opt.Shaping)
 	case opt.MTU < 576 || opt.MTU > 65521:
 		return service.Usagef("--mtu %d: want 576 to 65521", opt.MTU)
+	case !regionName.MatchString(opt.Region):
+		return service.Usagef("--region %q: want small letters, digits and hyphens, such as ichiro-1", opt.Region)
+	case opt.Zone != "" && !regionName.MatchString(opt.Zone):
+		return service.Usagef("--zone %q: want small letters, digits and hyphens, such as ichiro-1a", opt.Zone)
 	case len(opt.Account) != 12 || strings.Trim(opt.Account, "0123456789") != "":
 		return service.Usagef("--account %q: want 12 digits", opt.Account)
 	}
-	if _, err := netip.ParsePrefix(opt.Uplink); err != nil {
+	if p, err := netip.ParsePrefix(opt.Uplink); err != nil {
 		return service.Usagef("--uplink-range: %v", err)
+	} else if !p.Addr().Is4() || p.Bits() > 28 {
+		return service.Usagef("--uplink-range %s: want a range of IPv4, of /28 or wider: each VPC takes two addresses", p)
+	}
+	if _, err := net.InterfaceByName(opt.Outside); opt.Outside != "" && err != nil {
+		return service.Usagef("--uplink %s: %v", opt.Outside, err)
+	}
+	if _, err := os.Stat(opt.Kernel); opt.Kernel != "" && err != nil {
+		return service.Usagef("--kernel: %v", err)
 	}
 	if _, err := cloud.ParsePool(opt.Elastic); err != nil {
 		return service.Usagef("--elastic: %v", err)

@@ -40,3 +40,19 @@ func TestFlagsMayStandBehindWords(t *testing.T) {
 		t.Errorf("--help: got %v", err)
 	}
 }
+
+func TestUpRefusesWhatCannotBe(t *testing.T) {
+	dir := t.TempDir()
+	for _, flags := range []string{
+		"--region Bad", "--region -x", "--zone A", "--uplink nosuch0", "--uplink-range 10.0.0.0/31", "--uplink-range fd00::/64", "--kernel /nonesuch",
+		"--account 1", "--mtu 1", "--accel fast", "--elastic x", "--pool rbd:x",
+	} {
+		err := run(t.Context(), append([]string{"up", "--run", dir + "/run", "--state", dir + "/state"}, strings.Fields(flags)...), slog.New(slog.DiscardHandler))
+		if u := (service.Usage{}); !errors.As(err, &u) || !strings.Contains(err.Error(), strings.Fields(flags)[0]) {
+			t.Errorf("%s: got %v, want a refusal that names it", flags, err)
+		}
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+		t.Errorf("left %v, %v", entries, err)
+	}
+}
