@@ -91,9 +91,8 @@ func (s *Server) Apply(want []Network) error {
 	for _, n := range want {
 		r := compile(n)
 		networks = append(networks, wire.Network{Name: n.Name, Enter: n.Enter, Handle: func(in wire.Packet, out *wire.Answer) bool {
-			before := s.Counters.Declines.Load()
 			ok := r.answer(time.Now(), in, out, &s.Counters)
-			if s.Counters.Declines.Load() != before {
+			if ok && r.message.kind == typeDecline {
 				s.alarm(in)
 			}
 			return ok
