@@ -91,6 +91,7 @@ type Host struct {
 	asked      map[cloud.AttachmentID]time.Time          // since when guests are asked to let go of an interface
 	trouble    map[cloud.InstanceID]string               // why an interface could not be attached or detached
 	given      given
+	behind     map[cloud.InstanceID]bool // the metadata of the wish could not be written
 
 	mu        sync.Mutex
 	failed    map[cloud.InstanceID]failure // boots whose shim cannot be kept running
@@ -133,7 +134,7 @@ func New(cfg Config) *Host {
 	cfg.Log = cfg.Log.With("component", "host", "host", cfg.ID)
 	return &Host{
 		Config: cfg, reported: map[cloud.InstanceID]cloud.InstanceStatus{}, failed: map[cloud.InstanceID]failure{},
-		asked: map[cloud.AttachmentID]time.Time{}, given: given{},
+		asked: map[cloud.AttachmentID]time.Time{}, given: given{}, behind: map[cloud.InstanceID]bool{},
 	}
 }
 
@@ -465,8 +466,9 @@ func (h *Host) user(id cloud.InstanceID) bundle.MachineUser {
 }
 
 // prepare writes what the metadata service and the gateway read. Files that say the same already are
-// left alone.
-func (h *Host) prepare(dir bundle.Dir, a cloud.Assignment) error {
+// left alone. Where it fails, the wish does not count as seen.
+func (h *Host) prepare(dir bundle.Dir, a cloud.Assignment) (err error) {
+	defer func() { h.behind[a.Instance.ID] = err != nil }()
 	if err := os.MkdirAll(string(dir), 0o755); err != nil {
 		return err
 	}

@@ -55,3 +55,35 @@ func TestWhatMayStillStartIsNotGone(t *testing.T) {
 		})
 	}
 }
+
+// Who is told that the host has seen a wish may believe that the guest's metadata obeys it: that tokens are required, say.
+func TestAWishIsNotSeenBeforeItsMetadataIsWritten(t *testing.T) {
+	const id = cloud.InstanceID("i-0123456789abcdef0")
+	root, log := bundle.Root(t.TempDir()), slog.New(slog.DiscardHandler)
+	dir := root.Instance(id)
+	h := New(Config{Root: root, Units: unit.New(root, "/bin/false", log), Now: time.Now, Log: log, Group: os.Getgid(), GatewayGID: os.Getgid()})
+	h.reported[id] = cloud.InstanceStatus{Generation: 6}
+	var a cloud.Assignment
+	a.Instance.ID, a.Instance.Power, a.Instance.Boot, a.Instance.Generation = id, cloud.PowerRunning, 1, 7
+	see := func(when string, want int64) {
+		t.Helper()
+		if got, err := h.observe(id, a); err != nil || got.Generation != want {
+			t.Errorf("%s: got generation %d, %v, want %d", when, got.Generation, err, want)
+		}
+	}
+	blocked := dir.Path("metadata.json", "x") // a directory stands where the file should be
+	if err := os.MkdirAll(blocked, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.prepare(dir, a); err == nil {
+		t.Fatal("the metadata was written over a directory")
+	}
+	see("it cannot be written", 6)
+	if err := os.RemoveAll(dir.Path("metadata.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.prepare(dir, a); err != nil {
+		t.Fatal(err)
+	}
+	see("it is written", 7)
+}

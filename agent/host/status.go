@@ -42,6 +42,9 @@ func put(path string, v any, group int) error {
 func (h *Host) observe(id cloud.InstanceID, a cloud.Assignment) (cloud.InstanceStatus, error) {
 	i := a.Instance
 	out := cloud.InstanceStatus{ID: id, Host: h.ID, Generation: i.Generation, Boot: i.Boot, State: cloud.StatePending}
+	if h.behind[id] && i.Power == cloud.PowerRunning {
+		out.Generation = h.reported[id].Generation
+	}
 	out.Attached, out.Trouble = h.attached(id, a), h.trouble[id]
 	st, err := shim.ReadStatus(string(h.Root.Instance(id)))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -165,6 +168,7 @@ func (h *Host) forget(ctx context.Context, want map[cloud.InstanceID]cloud.Assig
 			continue
 		}
 		delete(h.reported, id)
+		delete(h.behind, id)
 	}
 	return errors.Join(errs...)
 }
