@@ -153,7 +153,7 @@ func (v View) ours(w Wish, i network.Interface) bool {
 		return false
 	}
 	for _, a := range v.Addresses {
-		if a.Index != i.Index || a.Protocol == Protocol || a.Prefix.Addr().Is6() {
+		if a.Index != i.Index || a.Protocol == Protocol || a.Prefix.Addr().Is6() || a.Prefix.Addr().IsLinkLocalUnicast() {
 			continue
 		}
 		if !slices.ContainsFunc(v.Rules, func(r network.Rule) bool {

@@ -145,6 +145,9 @@ func TestDecide(t *testing.T) {
 		{"an interface that somebody has given an address is theirs", change(up, func(v *View) {
 			v.Addresses, v.Leases = append(v.Addresses, set(3, "10.0.0.20/24", 0)), nil
 		}), ""},
+		{"unless it is one that it gave itself", change(up, func(v *View) {
+			v.Addresses, v.Leases = append(v.Addresses, set(3, "169.254.7.7/16", 0), set(3, "fe80::1/64", 0)), nil
+		}), "ask on eth1"},
 		{"on a kernel that does not keep who set an address, our rule tells", change(done, func(v *View) {
 			v.Leases = nil
 			for n := range v.Addresses {
