@@ -218,6 +218,9 @@ func (c *Client) write(ctx context.Context, req request, f *os.File) error {
 		return c.reason()
 	}
 	defer func() { <-c.writing }()
+	if err := ctx.Err(); err != nil { // before anything is said
+		return err
+	}
 	cutting := make(chan struct{})
 	cut := context.AfterFunc(ctx, func() { c.conn.SetWriteDeadline(time.Unix(1, 0)); close(cutting) })
 	var oob []byte

@@ -134,6 +134,20 @@ func TestRefusalsAndEnds(t *testing.T) {
 			t.Errorf("got %+v, %v", s, err)
 		}
 	})
+	t.Run("who has given up before does not disturb anybody", func(t *testing.T) {
+		c, p := open(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for range 20 { // whether it may write and whether it has given up are asked at once
+			if err := c.Do(ctx, "slow", nil, nil); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want the context's", err)
+			}
+		}
+		go func() { p.send(`{"return":{"running":true,"status":"running"},"id":%d}`, p.next().ID) }()
+		if s, err := c.QueryStatus(t.Context()); err != nil || !s.Running {
+			t.Errorf("got %+v, %v", s, err)
+		}
+	})
 	t.Run("the connection ends", func(t *testing.T) {
 		c, p := open(t)
 		go func() { p.next(); p.conn.Close() }()
