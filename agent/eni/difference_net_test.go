@@ -205,7 +205,7 @@ func TestChangesMadeWhileNobodyWatchesAreFoundByTheNextApply(t *testing.T) {
 	want := shape(t, "eds")
 	for _, attack := range []string{
 		"route del 172.31.0.11/32", "link del " + TapName(guestInterface(1).ID), "netns del", "nft flush ruleset",
-		"nft delete element inet eni p_in { " + TapName(guestInterface(2).ID) + " }",
+		"nft delete element inet eni v_in { " + TapName(guestInterface(2).ID) + " }",
 	} {
 		switch {
 		case attack == "netns del":

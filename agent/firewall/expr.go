@@ -78,14 +78,6 @@ func notIn(set string) rule {
 	return rule{&expr.Lookup{SourceRegister: reg1, SetName: set, Invert: true}}
 }
 
-// markBy marks the packet with what the map has for the key in register 1; where it has nothing, the mark stays.
-func markBy(set string) rule {
-	return rule{
-		&expr.Lookup{SourceRegister: reg1, SetName: set, IsDestRegSet: true, DestRegister: reg1},
-		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg1},
-	}
-}
-
 // vmap ends the rule with the verdict that the map has for the key in register 1.
 func vmap(set string) rule {
 	return rule{&expr.Lookup{SourceRegister: reg1, SetName: set, IsDestRegSet: true, DestRegister: 0}}

@@ -1,8 +1,6 @@
 package firewall
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
 	"maps"
 	"net/netip"
 	"slices"
@@ -52,8 +50,7 @@ func (p *profiles) profile(direction string, groups []string) string {
 const accepted = "accept"
 
 // leaving is what becomes of packets of one IP version that leave an interface of these groups: the name of a chain, or that
-// they are accepted, as a group allows all of them to leave, which a new one does. It is the dearest map's commonest
-// element, and one without a chain costs neither packets nor the kernel's search for loops anything.
+// they are accepted, as a group allows all of them to leave, which a new one does.
 func (p *profiles) leaving(groups []string, anywhere netip.Prefix) string {
 	for _, id := range groups {
 		for _, r := range p.groups[id].Out {
@@ -63,38 +60,6 @@ func (p *profiles) leaving(groups []string, anywhere netip.Prefix) string {
 		}
 	}
 	return p.profile("out", groups)
-}
-
-// markProfile is in every number of a profile and in no other mark: what has none is not taken for a profile's.
-const markProfile = 1 << 31
-
-// numbers stand for chains in a map with thousands of elements: the kernel walks through the chains of one that holds chains
-// whenever it gets another. A packet bears the number as its mark, and set leads from it to the chain.
-type numbers struct {
-	set   set
-	taken map[uint32]string
-	text  map[string][]byte
-}
-
-func newNumbers(name string) *numbers {
-	s := set{name: name, key: []nftables.SetDatatype{nftables.TypeMark}, isMap: true, skeleton: true}
-	return &numbers{s, map[uint32]string{}, map[string][]byte{}}
-}
-
-// of returns a chain's number: of its name, so that it stays the same, or the next one that is free.
-func (n *numbers) of(chain string) []byte {
-	if b, ok := n.text[chain]; ok {
-		return b
-	}
-	sum := sha256.Sum256([]byte(chain))
-	k := binary.NativeEndian.Uint32(sum[:4]) | markProfile
-	for n.taken[k] != "" {
-		k = (k + 1) | markProfile
-	}
-	b := binary.NativeEndian.AppendUint32(nil, k)
-	n.taken[k], n.text[chain] = chain, b
-	n.set.elements = append(n.set.elements, element{key: b, chain: chain})
-	return b
 }
 
 func (p *profiles) compile(direction string, groups []string) string {

@@ -19,7 +19,7 @@ func TestThousandsOfElementsAllArrive(t *testing.T) {
 	if _, err := Apply(fd, many(5000)); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Count(list(t, n, "list", "map", "inet", "eni", "p_in"), " : 0x"); got != 5000 {
+	if got := strings.Count(list(t, n, "list", "map", "inet", "eni", "v_in"), " : goto "); got != 5000 {
 		t.Errorf("got %d elements, want 5000", got)
 	}
 }
@@ -47,7 +47,7 @@ func TestSmallBuffersDoNotMakeApplyBelieveWhatIsNotSo(t *testing.T) {
 		r.link = &connection{c: c} // the next transaction goes by it, and the one after an error by a new one
 		more := 1000 + size%7
 		_, err = r.Apply(many(more))
-		got := strings.Count(list(t, n, "list", "map", "inet", "eni", "p_in"), " : 0x")
+		got := strings.Count(list(t, n, "list", "map", "inet", "eni", "v_in"), " : goto ")
 		switch {
 		case err == nil && got != more:
 			t.Errorf("buffers of %d: no error, and %d of %d elements", size, got, more)
@@ -72,7 +72,7 @@ func TestStrangersElementsDoNotStopATransaction(t *testing.T) {
 	}
 	want := list(t, n, "-s", "list", "ruleset")
 	for _, attack := range []string{
-		fmt.Sprintf("delete element inet eni p_in { t%012x }", 4),                             // that we are about to delete
+		fmt.Sprintf("delete element inet eni v_in { t%012x }", 4),                             // that we are about to delete
 		fmt.Sprintf("add element inet eni src4 { t%012x . 02:00:00:00:00:05 . 10.1.0.5 }", 5), // that we are about to add
 		"flush ruleset",
 		"delete table ip enat",

@@ -124,13 +124,13 @@ func dropChain(reason, counter string, charged expr.MetaKey) chain {
 func compileFilter(cfg Config, who speakers) table {
 	t := table{family: nftables.TableFamilyINet, name: "eni"}
 	n := len(cfg.Interfaces)
-	pIn := set{name: "p_in", key: ifnameKey, isMap: true, data: nftables.TypeMark, skeleton: true, elements: make([]element, 0, n)}
+	vIn := set{name: "v_in", key: ifnameKey, isMap: true, skeleton: true, elements: make([]element, 0, n)}
 	vOut := set{name: "v_out", key: speakerKey, isMap: true, skeleton: true, elements: make([]element, 0, n)}
 	vOutPrefix := set{name: "v_out_pfx", key: speakerKey, isMap: true, interval: true, skeleton: true}
 	vAny := set{name: "v_any", key: ifnameKey, isMap: true, skeleton: true}
 	nocheck := set{name: "nocheck", key: ifnameKey, skeleton: true}
 	p, r := newProfiles(cfg.Groups, cfg.six()), newRouting(cfg.Prefixes, family(nfprotoIPv4))
-	keys, led, numbers := make(keys, 0, n*(16+20)), guided(cfg), newNumbers("v_in")
+	keys, led := make(keys, 0, n*(16+20)), guided(cfg)
 	for k := range cfg.Interfaces {
 		i := cfg.Interfaces[k]
 		name := keys.name(i.Name)
@@ -138,7 +138,7 @@ func compileFilter(cfg Config, who speakers) table {
 		if led[i.Name] != nil {
 			in = p.entrance(in, led[i.Name], owners(cfg))
 		}
-		pIn.elements = append(pIn.elements, element{key: name, value: numbers.of(in)})
+		vIn.elements = append(vIn.elements, element{key: name, chain: in})
 		for _, s := range who.siblings.of(k) { // the groups are those of the address's owner
 			o := cfg.Interfaces[s]
 			out := p.leaving(o.Groups, anywhere)
@@ -159,7 +159,7 @@ func compileFilter(cfg Config, who speakers) table {
 	}
 	vRoute := bySubnet("v_route", true, cfg.Subnets, r.leave)
 	t.sets = []set{
-		who.set("src4"), who.prefixes("src4pfx"), nocheck, pIn, numbers.set, vOut, vOutPrefix, vAny, vRoute,
+		who.set("src4"), who.prefixes("src4pfx"), nocheck, vIn, vOut, vOutPrefix, vAny, vRoute,
 		prefixSet("vpc4", cfg.Prefixes),
 		addressSet("gateways", cfg.Gateways, true),
 		serviceSet(cfg.Services),
@@ -275,8 +275,6 @@ func filterChains() []chain {
 			rules(meta(expr.MetaKeyIIFNAME, reg1), in("nocheck"), setMark(markForeign), accept()),
 			drop("spoof"),
 		}, true},
-		// A map of chains stands in one rule only: for each element of such a map that comes, the kernel walks through all that
-		// can be reached, each time it can be reached, and through the chain of each of the maps' elements.
 		{"fo", filter(nftables.ChainHookForward, 0, true), []rule{
 			rules(ctState(stateEstablished), plain(), accept()), // most packets, and what follows would say the same of them
 			rules(rule{&expr.Ct{Key: expr.CtKeySTATE, Register: reg1}}, noBit(stateNew), verdict(expr.VerdictJump, "later")),
@@ -321,8 +319,7 @@ func filterChains() []chain {
 			rules(oifgroup(groupUplink), verdict(expr.VerdictGoto, "leave")),
 			rules(ctState(stateEstablished), unmarked(), accept()), // most packets, as in fo
 			rules(ctState(stateEstablished), verdict(expr.VerdictJump, "held")),
-			rules(meta(expr.MetaKeyOIFNAME, reg1), markBy("p_in")),
-			rules(meta(expr.MetaKeyMARK, reg1), vmap("v_in")), // nobody else looks at a mark behind this chain
+			rules(meta(expr.MetaKeyOIFNAME, reg1), vmap("v_in")),
 			drop("isolated"),
 		}, true},
 		{"inp", filter(nftables.ChainHookInput, 0, true), []rule{
