@@ -93,7 +93,10 @@ func run(ctx context.Context, args []string, log *slog.Logger) (err error) {
 	if b.runDir, err = runDir(b.dir); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.stop(context.WithoutCancel(ctx))) }()
+	defer func() {
+		err = errors.Join(err, b.stop(context.WithoutCancel(ctx)))
+		os.Remove(b.runDir) // is empty where no section needed a host
+	}()
 	var failed []error
 	for _, s := range sections {
 		if len(wanted) > 0 && !slices.Contains(wanted, s.name) || ctx.Err() != nil {
