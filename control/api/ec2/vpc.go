@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -412,7 +413,7 @@ func (s *Service) AssociateVpcCidrBlock(ctx context.Context, in *shape.Associate
 		}
 	}
 	var v cloud.VPC
-	err = s.commit(ctx, nil, func(snap *store.Snapshot, t *store.Txn) error {
+	associate := func(snap *store.Snapshot, t *store.Txn) error {
 		o, err := find(snap, store.VPCs, cloud.VPCID(in.VpcId), caller(ctx), aVPC)
 		if err != nil {
 			return err
@@ -425,7 +426,7 @@ func (s *Service) AssociateVpcCidrBlock(ctx context.Context, in *shape.Associate
 			v, err = o.Value.Associate(four, tables)
 		} else {
 			if v, err = s.giveIPv6(snap, t, o.Value, tables); err == nil {
-				err = s.openGroups(snap, t, v.ID)
+				_, err = s.openGroups(snap, t, v.ID, math.MaxInt)
 			}
 		}
 		if err != nil {
@@ -434,7 +435,13 @@ func (s *Service) AssociateVpcCidrBlock(ctx context.Context, in *shape.Associate
 		store.RequireNothingNew(t, store.RouteTables, snap.Rev())
 		store.Update(t, store.VPCs, o, v)
 		return nil
-	})
+	}
+	err = s.commit(ctx, nil, associate)
+	if errors.Is(err, store.ErrTooLarge) { // its groups are too many to be opened with it: most of them before it, then
+		if err = s.openMost(ctx, cloud.VPCID(in.VpcId)); err == nil {
+			err = s.commit(ctx, nil, associate)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -443,21 +450,40 @@ func (s *Service) AssociateVpcCidrBlock(ctx context.Context, in *shape.Associate
 	return out, nil
 }
 
-// openGroups lets the groups of a VPC that has got IPv6 let it out.
-func (s *Service) openGroups(snap *store.Snapshot, t *store.Txn, id cloud.VPCID) error {
+// openGroups lets the groups of a VPC that gets IPv6 let it out, most of them at once, and says whether there are more.
+func (s *Service) openGroups(snap *store.Snapshot, t *store.Txn, id cloud.VPCID, most int) (more bool, err error) {
 	groups, err := store.Mirrored(snap, store.Groups)
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, g := range groups {
 		if g.Value.VPC != id {
 			continue
 		}
-		if opened, ok := g.Value.OpenIPv6(newID[cloud.RuleID](s, "sgr")); ok {
-			store.Update(t, store.Groups, g, opened)
+		opened, ok := g.Value.OpenIPv6(newID[cloud.RuleID](s, "sgr"))
+		if !ok {
+			continue
+		}
+		if t.Len() == most {
+			return true, nil
+		}
+		store.Update(t, store.Groups, g, opened)
+	}
+	return false, nil
+}
+
+// openMost opens groups before their VPC has IPv6, where it changes nothing, until they are few enough to be opened with it.
+func (s *Service) openMost(ctx context.Context, id cloud.VPCID) error {
+	for {
+		var more bool
+		err := s.commit(ctx, nil, func(snap *store.Snapshot, t *store.Txn) (err error) {
+			more, err = s.openGroups(snap, t, id, 100) // an etcd of the operator's takes 128
+			return err
+		})
+		if err != nil || !more {
+			return err
 		}
 	}
-	return nil
 }
 
 // tablesOf returns the route tables of a VPC.

@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -339,5 +340,30 @@ func TestGroupsLetIPv6OutOfAVPCThatHasIt(t *testing.T) {
 		if got := egress(changed); len(got) != 0 {
 			t.Errorf("a group whose owner has changed its rules: got %v", got)
 		}
+	}
+}
+
+func TestIPv6ForAVPCWithMoreGroupsThanATransactionTakes(t *testing.T) {
+	r := newRig(t)
+	vpc := cloud.VPCID(do(r, r.CreateVpc, shape.CreateVpcInput{CidrBlock: "10.9.0.0/16"}).Vpc.VpcId)
+	const many = store.MaxTxnOps + 1
+	born := []cloud.GroupRule{{ID: "sgr-1", Protocol: "-1", FromPort: -1, ToPort: -1, CIDR: "0.0.0.0/0"}}
+	for from := 0; from < many; from += 500 {
+		r.write(func(t *store.Txn) {
+			for i := from; i < min(from+500, many); i++ {
+				id := cloud.GroupID(fmt.Sprintf("sg-%017x", i))
+				store.Create(t, store.Groups, id, cloud.SecurityGroup{ID: id, Account: "000000000000", VPC: vpc, Name: fmt.Sprint("g", i), Egress: born})
+			}
+		})
+	}
+	do(r, r.AssociateVpcCidrBlock, shape.AssociateVpcCidrBlockInput{VpcId: string(vpc), AmazonProvidedIpv6CidrBlock: ptr(true)})
+	opened := 0
+	for _, g := range do(r, r.DescribeSecurityGroups, shape.DescribeSecurityGroupsInput{Filters: filter("vpc-id", string(vpc))}).SecurityGroups {
+		if len(g.IpPermissionsEgress) == 1 && len(g.IpPermissionsEgress[0].Ipv6Ranges) == 1 {
+			opened++
+		}
+	}
+	if opened != many+1 { // and the default group
+		t.Errorf("%d groups let IPv6 out, and not %d", opened, many+1)
 	}
 }
