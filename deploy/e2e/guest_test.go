@@ -113,10 +113,10 @@ func (h *host) becomes(t *testing.T, id string, want types.InstanceStateName) ty
 	return i
 }
 
-// online waits until the agent in a guest takes commands.
-func (h *host) online(t *testing.T, id string) {
+// online waits until the agent in a guest takes commands, and says how long it took.
+func (h *host) online(t *testing.T, id string) time.Duration {
 	t.Helper()
-	await(t, id+" online", func() error {
+	return await(t, id+" online", func() error {
 		out, err := h.ssm.DescribeInstanceInformation(t.Context(), &ssm.DescribeInstanceInformationInput{})
 		if err != nil {
 			return err

@@ -27,6 +27,10 @@ type Image struct {
 	Tags           Tags `json:",omitempty"`
 }
 
+// DefaultCommandLine is what a kernel is told by images that nobody gave a command line, which a request cannot: the console is the
+// one that get-console-output shows, a panic is a restart, and a virtual machine need not check its clocks.
+const DefaultCommandLine = "console=ttyS0 panic=1 no_timer_check tsc=reliable random.trust_cpu=on"
+
 // ImageKind is EC2's ImageType.
 type ImageKind string
 

@@ -41,7 +41,7 @@ func (s *Service) RegisterImage(ctx context.Context, in *shape.RegisterImageInpu
 	case in.KernelId == "" || in.RamdiskId == "":
 		return nil, cloud.Errorf("MissingParameter", "A paravirtual image needs KernelId and RamdiskId; a kernel or ramdisk needs ImageLocation")
 	default:
-		i.Kernel, i.Ramdisk = cloud.ImageID(in.KernelId), cloud.ImageID(in.RamdiskId)
+		i.Kernel, i.Ramdisk, i.CommandLine = cloud.ImageID(in.KernelId), cloud.ImageID(in.RamdiskId), cloud.DefaultCommandLine
 	}
 	i.ID = newID[cloud.ImageID](s, i.Kind.Prefix())
 	err = s.commit(ctx, in.DryRun, func(snap *store.Snapshot, t *store.Txn) error {
