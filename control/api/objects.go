@@ -104,6 +104,10 @@ func (f *Front) serveObjects(w http.ResponseWriter, r *http.Request) {
 		r.Body = &movingBody{ReadCloser: r.Body, control: m.control}
 	}
 	defer func() { f.metrics.observe("s3", verb(r.Method), strconv.Itoa(m.status), f.cfg.Now().Sub(start)) }()
+	if strings.ContainsRune(r.URL.Path, 0) { // no file can be named so
+		refuseObject(m, r, http.StatusBadRequest, "InvalidURI", "Couldn't parse the specified URI.")
+		return
+	}
 	f.objects.proxy.ServeHTTP(m, r)
 }
 
@@ -163,8 +167,14 @@ func (b *movingBody) Close() error {
 	return nil
 }
 
-// objectStoreAway says in S3's form that the request may be repeated.
+// objectStoreAway says that the request may be repeated.
 func objectStoreAway(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Retry-After", "1")
+	refuseObject(w, r, http.StatusServiceUnavailable, "ServiceUnavailable", "The object store is starting or away. Try again.")
+}
+
+// refuseObject answers in S3's form.
+func refuseObject(w http.ResponseWriter, r *http.Request, status int, code, message string) {
 	id, err := cloud.NewUUID(rand.Reader)
 	if err != nil {
 		id = "-"
@@ -174,13 +184,12 @@ func objectStoreAway(w http.ResponseWriter, r *http.Request) {
 		Code      string
 		Message   string
 		RequestID string `xml:"RequestId"`
-	}{Code: "ServiceUnavailable", Message: "The object store is starting or away. Try again.", RequestID: id})
+	}{Code: code, Message: message, RequestID: id})
 	h := w.Header()
 	h.Set("Content-Type", "application/xml")
 	h.Set("x-amz-request-id", id)
-	h.Set("Retry-After", "1")
 	h.Set("Connection", "close") // a body that nobody takes is not read to its end
-	w.WriteHeader(http.StatusServiceUnavailable)
+	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
 		_, _ = w.Write(append([]byte(xml.Header), body...)) // a client that went away is its own affair
 	}

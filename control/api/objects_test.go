@@ -154,6 +154,30 @@ func TestAnObjectStoreThatIsAwayIsToldInItsOwnWords(t *testing.T) {
 	}
 }
 
+// The store may be gone in the middle of a body. The client is told, also one that goes on sending.
+func TestAnObjectStoreThatDiesInABody(t *testing.T) {
+	srv := stored(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.CopyN(io.Discard, r.Body, 1<<20)
+		c, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			c.Close()
+		}
+	}))
+	req, err := http.NewRequest(http.MethodPut, srv.URL+"/bucket/key", io.LimitReader(zero{}, 64<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.ContentLength = 64 << 20
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return // the connection was cut while the client was sending: it cannot take that for success
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("got %d, want 503", resp.StatusCode)
+	}
+}
+
 type zero struct{}
 
 func (zero) Read(p []byte) (int, error) {
