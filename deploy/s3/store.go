@@ -24,9 +24,10 @@ const (
 // open opens the store in dir, which must exist, and makes what is below it.
 func open(dir string) (*posix.Posix, error) {
 	opt := posix.PosixOpts{
-		VersioningDir: filepath.Join(dir, versions),
-		Concurrency:   256,       // threads that wait for the disk
-		IOBufferSize:  128 << 10, // each stream has one; a megabyte is no faster
+		VersioningDir:       filepath.Join(dir, versions),
+		CopyObjectThreshold: 5 << 30,   // S3's limit of what one copy copies
+		Concurrency:         256,       // threads that wait for the disk
+		IOBufferSize:        128 << 10, // each stream has one; a megabyte is no faster
 	}
 	opt.SetNewDirPerm(0o700)
 	opt.SetNewFilePerm(0o600)
