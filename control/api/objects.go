@@ -69,14 +69,14 @@ func (b *buffers) Put(p []byte) { b.pool.Put(&p) }
 // ofObjects reports whether a request is the object store's: signed for s3, or not signed and at a path where no other
 // service is. Paths that begin with a dot are not buckets'.
 func ofObjects(r *http.Request) bool {
-	if service, ok := scope(r); ok {
+	if service, _, ok := scope(r); ok {
 		return service == "s3"
 	}
 	return len(r.URL.Path) > 1 && r.URL.Path[0] == '/' && r.URL.Path[1] != '.'
 }
 
-// scope returns the service that a request says to be signed for. Nothing in it is proved.
-func scope(r *http.Request) (service string, signed bool) {
+// scope returns the service that a request says to be signed for, and the access key. Nothing in it is proved.
+func scope(r *http.Request) (service, key string, signed bool) {
 	credential := ""
 	if _, after, ok := strings.Cut(r.Header.Get("Authorization"), "Credential="); ok {
 		credential, _, _ = strings.Cut(after, ",")
@@ -87,9 +87,9 @@ func scope(r *http.Request) (service string, signed bool) {
 	}
 	part := strings.Split(credential, "/")
 	if len(part) < 5 {
-		return "", false
+		return "", "", false
 	}
-	return part[len(part)-2], true
+	return part[len(part)-2], part[0], true
 }
 
 // serveObjects passes a request on and its answer back. The server's deadlines are for requests of a megabyte; here a
@@ -103,12 +103,60 @@ func (f *Front) serveObjects(w http.ResponseWriter, r *http.Request) {
 		r = r.WithContext(r.Context()) // the server looks at its own
 		r.Body = &movingBody{ReadCloser: r.Body, control: m.control}
 	}
-	defer func() { f.metrics.observe("s3", verb(r.Method), strconv.Itoa(m.status), f.cfg.Now().Sub(start)) }()
+	defer func() { f.recordObjects(r, m.status, start) }()
 	if strings.ContainsRune(r.URL.Path, 0) { // no file can be named so
 		refuseObject(m, r, http.StatusBadRequest, "InvalidURI", "Couldn't parse the specified URI.")
 		return
 	}
 	f.objects.proxy.ServeHTTP(m, r)
+}
+
+// recordObjects counts a request, and writes an audit line if it has changed a bucket. What is done to objects leaves none, as
+// at AWS unless somebody asks for it. The line names the key that has signed, which the store has proved.
+func (f *Front) recordObjects(r *http.Request, status int, start time.Time) {
+	took := f.cfg.Now().Sub(start)
+	f.metrics.observe("s3", verb(r.Method), strconv.Itoa(status), took)
+	bucket, action := bucketChange(r)
+	if action == "" || status >= 300 {
+		return
+	}
+	_, key, _ := scope(r)
+	source, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		source = r.RemoteAddr
+	}
+	err = f.audit.write(auditLine{
+		Time: start.UTC(), Service: "s3", Action: action, AccessKey: key, Source: source, Agent: r.UserAgent(),
+		Resources: []string{"arn:aws:s3:::" + bucket}, Milliseconds: took.Milliseconds(),
+	})
+	if err != nil {
+		f.cfg.Log.Error("the audit line could not be written", "action", "s3:"+action, "err", err)
+	}
+}
+
+// bucketChange names what a request does to a bucket itself, in AWS's words as far as they follow a rule; "" if nothing.
+func bucketChange(r *http.Request) (bucket, action string) {
+	bucket = strings.Trim(r.URL.Path, "/")
+	if bucket == "" || strings.Contains(bucket, "/") {
+		return "", ""
+	}
+	what, _, _ := strings.Cut(r.URL.RawQuery, "&")
+	what, _, _ = strings.Cut(what, "=")
+	if strings.HasPrefix(what, "X-Amz-") || strings.HasPrefix(what, "x-id") {
+		what = ""
+	}
+	if what != "" {
+		what = strings.ToUpper(what[:1]) + what[1:]
+	}
+	switch {
+	case r.Method == http.MethodPut && what == "":
+		return bucket, "CreateBucket"
+	case r.Method == http.MethodPut:
+		return bucket, "PutBucket" + what
+	case r.Method == http.MethodDelete:
+		return bucket, "DeleteBucket" + what
+	}
+	return "", ""
 }
 
 // verb is a method as a label: clients cannot make values.

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -175,6 +176,58 @@ func TestAnObjectStoreThatDiesInABody(t *testing.T) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("got %d, want 503", resp.StatusCode)
+	}
+}
+
+// Who makes, changes or removes a bucket is written down; what is refused, read, or done to objects is not.
+func TestChangesOfBucketsLeaveALine(t *testing.T) {
+	dir := t.TempDir()
+	store := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "refused") {
+			w.WriteHeader(http.StatusForbidden)
+		}
+	}))
+	socket := filepath.Join(dir, "s")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store.Listener = l
+	store.Start()
+	defer store.Close()
+	var audit strings.Builder
+	f, err := New(Config{Objects: socket, Audit: &audit})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ method, target, want string }{
+		{"PUT", "/one", "CreateBucket arn:aws:s3:::one AKIAX"},
+		{"PUT", "/one/", "CreateBucket arn:aws:s3:::one AKIAX"},
+		{"PUT", "/one?policy", "PutBucketPolicy arn:aws:s3:::one AKIAX"},
+		{"DELETE", "/one?policy", "DeleteBucketPolicy arn:aws:s3:::one AKIAX"},
+		{"PUT", "/one?versioning=", "PutBucketVersioning arn:aws:s3:::one AKIAX"},
+		{"DELETE", "/one", "DeleteBucket arn:aws:s3:::one AKIAX"},
+		{"PUT", "/refused", ""},
+		{"GET", "/one?policy", ""},
+		{"PUT", "/one/object", ""},
+		{"POST", "/one?delete", ""},
+		{"GET", "/", ""},
+	} {
+		audit.Reset()
+		r := httptest.NewRequest(c.method, c.target, nil)
+		r.Header.Set("Authorization", signedFor("s3"))
+		f.ServeHTTP(httptest.NewRecorder(), r)
+		got := ""
+		if audit.Len() > 0 {
+			var line auditLine
+			if err := json.Unmarshal([]byte(audit.String()), &line); err != nil {
+				t.Fatal(err)
+			}
+			got = line.Action + " " + line.Resources[0] + " " + line.AccessKey
+		}
+		if got != c.want {
+			t.Errorf("%s %s: written down is %q, want %q", c.method, c.target, got, c.want)
+		}
 	}
 }
 
