@@ -151,7 +151,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		return err
 	}
 	sockets := handover.NewServer(o.root.Handover(), log)
-	for _, service := range []string{"imds", "dns", "ntp"} { // one daemon serves the three
+	for _, service := range []string{"imds", "dns", "ntp", "api"} { // one daemon serves them all
 		sockets.Admit(service, uint32(o.imds.uid))
 	}
 	sockets.Admit("runcmd", uint32(o.gateway.uid))

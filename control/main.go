@@ -27,6 +27,7 @@ import (
 	"github.com/ichiro-metal/ichiro/control/config"
 	"github.com/ichiro-metal/ichiro/control/etcd"
 	"github.com/ichiro-metal/ichiro/control/iam"
+	objectdoor "github.com/ichiro-metal/ichiro/control/iam/door"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/door"
@@ -46,6 +47,7 @@ type options struct {
 	region, zone, account  string
 	etcd, cert, key, cacrt string
 	elastic, ipv6          []netip.Prefix
+	objectsUser            uint
 }
 
 func parse(args []string) (options, error) {
@@ -63,6 +65,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.cert, "etcd-cert", "", "client certificate `file` for --etcd")
 	flags.StringVar(&o.key, "etcd-key", "", "its key `file`")
 	flags.StringVar(&o.cacrt, "etcd-ca", "", "`file` of the CA that signed the servers' certificates")
+	flags.UintVar(&o.objectsUser, "objects-user", 0, "`uid` that the object store runs as, and that may ask whom an S3 request is from")
 	elastic := flags.String("elastic", "", "public addresses to give out: `CIDRs`, comma separated; every address of them is used")
 	ipv6 := flags.String("ipv6-pool", "", "VPCs' blocks of IPv6 come from here: `CIDRs`, comma separated (default: unique local ones)")
 	if err := service.Parse(flags, args); err != nil {
@@ -187,6 +190,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		server,
 		service.Admin(o.root.Admin("control")),
 		engine,
+		objectdoor.New(engine, o.root.ObjectDoor(), log, uint32(o.objectsUser)),
 		mirror,
 		after(planner, mirror.Ready()),
 		after(minting, mirror.Ready(), engine.Ready()),
@@ -223,6 +227,7 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 	}
 	front, err := api.New(api.Config{
 		Region: o.region, Authority: authority, Log: log, Audit: audit, Registry: prometheus.DefaultRegisterer,
+		Objects: o.root.Objects(),
 		Services: []api.Service{
 			ec2.New(ec2.Config{
 				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: door.Client{}, Pager: pager,

@@ -1,5 +1,6 @@
 // Program ichiro-imds answers a host's guests at their link-local addresses: metadata at 169.254.169.254, names
-// at 169.254.169.253 and the second address of their VPC, the time at 169.254.169.123.
+// at 169.254.169.253 and the second address of their VPC, the time at 169.254.169.123; and it carries their requests to
+// the API, which has no address in their networks.
 //
 // It runs unprivileged, and guests ask it at sockets that the agent opens in each VPC and hands over. Who asks and
 // what to say it reads from files that the agent writes; names of the world it asks of the host's
@@ -14,6 +15,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/imds/dns"
 	"github.com/ichiro-metal/ichiro/imds/ntp"
+	"github.com/ichiro-metal/ichiro/imds/relay"
 	"github.com/ichiro-metal/ichiro/imds/server"
 	"github.com/ichiro-metal/ichiro/imds/tree"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
@@ -29,6 +31,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	dir := flags.String("run", "/run/ichiro", "the host's run `directory`")
 	key := flags.String("token-key", "", "`file` of the key that session tokens are sealed with, made if absent")
 	upstream := flags.String("resolvers", "", "`addresses` of the host's resolvers, with commas between (default: those of /etc/resolv.conf)")
+	api := flags.String("api", "", "`address` of the API on this host, for guests' requests to it (default: guests have none)")
 	trust := flags.Bool("trust-clock", false, "tell guests that the host's clock is right even when the kernel says that nothing keeps it")
 	if err := service.Parse(flags, args); err != nil {
 		return err
@@ -57,6 +60,8 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	names.Expose()
 	clock := ntp.New(*trust, log)
 	clock.Expose()
+	way := relay.New(index, *api, log)
+	way.Expose()
 	sockets := func(of string, add func(context.Context, handover.Socket), remove func(handover.Socket)) service.Task {
 		c := handover.NewClient(root.Handover(), of, log)
 		return service.Func(of+" sockets", func(ctx context.Context) error {
@@ -64,9 +69,10 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		})
 	}
 	return service.Run(ctx,
-		srv, names, clock,
+		srv, names, clock, way,
 		sockets("imds", func(_ context.Context, s handover.Socket) { srv.Add(s) }, srv.Remove),
 		sockets("dns", names.Add, names.Remove),
 		sockets("ntp", clock.Add, clock.Remove),
+		sockets("api", way.Add, way.Remove),
 		service.Admin(root.Admin("imds")))
 }

@@ -214,7 +214,7 @@ func connect(to netip.AddrPort) error {
 // metadata serves the metadata address of the VPC.
 func metadata(t *testing.T, m *Manager) {
 	t.Helper()
-	f, err := m.Listen("vpc-1", Service{"imds", "tcp", Metadata})
+	f, err := m.Listen("vpc-1", Service{Name: "imds", Network: "tcp", At: Metadata})
 	if err != nil {
 		t.Fatal(err)
 	}

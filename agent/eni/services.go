@@ -11,6 +11,7 @@ import (
 var (
 	Metadata  = netip.MustParseAddrPort("169.254.169.254:80")
 	Gateway   = netip.MustParseAddrPort("169.254.169.254:8774") // Run Command's; EC2 has no such port
+	API       = netip.MustParseAddrPort("169.254.169.254:8773") // the endpoint of everything that is signed; EC2's are on the Internet
 	Resolver  = netip.MustParseAddrPort("169.254.169.253:53")   // beside the one in the VPC's own block
 	TimeOfDay = netip.MustParseAddrPort("169.254.169.123:123")
 )
@@ -20,12 +21,13 @@ type Service struct {
 	Name    string // of the service in package handover
 	Network string // tcp | udp
 	At      netip.AddrPort
+	Bulk    bool // objects pass there: not held to the packets of the other services
 }
 
 // Socket is the socket's name among those of its service; a service with one socket needs none.
 func (s Service) Socket() string {
 	switch s.Name {
-	case "imds", "runcmd":
+	case "imds", "runcmd", "api":
 		return ""
 	}
 	return s.Network + " " + s.At.String()
@@ -35,13 +37,14 @@ func (s Service) Socket() string {
 // socket of its own, so that an answer leaves from where the question went.
 func Services(v cloud.VPC) []Service {
 	out := []Service{
-		{"imds", "tcp", Metadata},
-		{"runcmd", "tcp", Gateway},
-		{"ntp", "udp", TimeOfDay},
+		{Name: "imds", Network: "tcp", At: Metadata},
+		{Name: "runcmd", Network: "tcp", At: Gateway},
+		{Name: "api", Network: "tcp", At: API, Bulk: true},
+		{Name: "ntp", Network: "udp", At: TimeOfDay},
 	}
 	for _, at := range []netip.AddrPort{Resolver, netip.AddrPortFrom(VPCResolver(v), Resolver.Port())} {
 		if at.IsValid() {
-			out = append(out, Service{"dns", "udp", at}, Service{"dns", "tcp", at})
+			out = append(out, Service{Name: "dns", Network: "udp", At: at}, Service{Name: "dns", Network: "tcp", At: at})
 		}
 	}
 	return out
@@ -64,7 +67,7 @@ func allow(services []Service) (local []netip.Addr, rules []firewall.Service) {
 			seen[s.At.Addr()] = true
 			local = append(local, s.At.Addr())
 		}
-		rules = append(rules, firewall.Service{UDP: s.Network == "udp", At: s.At})
+		rules = append(rules, firewall.Service{UDP: s.Network == "udp", At: s.At, Bulk: s.Bulk})
 	}
 	return local, rules
 }

@@ -72,8 +72,9 @@ type Moved struct{ From, To netip.Addr }
 
 // Service is what guests may ask at an address of the host, by TCP or UDP.
 type Service struct {
-	UDP bool
-	At  netip.AddrPort
+	UDP  bool
+	At   netip.AddrPort
+	Bulk bool // moves more than the limit of packets to link-local services lets through: it is not held to that
 }
 
 // Subnet is what holds for packets that leave a subnet or come into it.

@@ -82,7 +82,7 @@ func example() Config {
 			{ID: "subnet-next", CIDR: netip.MustParsePrefix("10.0.16.0/20")},
 		},
 		Gateways: addrs("10.0.0.1", "10.0.16.1"),
-		Services: []Service{{At: netip.MustParseAddrPort("169.254.169.254:80")}, {At: netip.MustParseAddrPort("169.254.169.254:8774")}, {UDP: true, At: netip.MustParseAddrPort("169.254.169.253:53")}},
+		Services: []Service{{At: netip.MustParseAddrPort("169.254.169.254:80")}, {At: netip.MustParseAddrPort("169.254.169.254:8774")}, {At: netip.MustParseAddrPort("169.254.169.254:8773"), Bulk: true}, {UDP: true, At: netip.MustParseAddrPort("169.254.169.253:53")}},
 		Interfaces: []*Interface{
 			{
 				Name: "t1", MAC: [6]byte{2, 0, 0, 0, 0, 1}, Subnet: "subnet-open", Instance: "i-1", Addresses: addrs("10.0.0.11", "10.0.0.12"),

@@ -162,7 +162,8 @@ func compileFilter(cfg Config, who speakers) table {
 		who.set("src4"), who.prefixes("src4pfx"), nocheck, vIn, vOut, vOutPrefix, vAny, vRoute,
 		prefixSet("vpc4", cfg.Prefixes),
 		addressSet("gateways", cfg.Gateways, true),
-		serviceSet(cfg.Services),
+		serviceSet("services", cfg.Services, func(Service) bool { return true }),
+		serviceSet("bulk", cfg.Services, func(s Service) bool { return s.Bulk }),
 		{name: "ll_rate", key: ifnameKey, dynamic: true, skeleton: true, forget: time.Minute},
 		{name: "dhcp_rate", key: ifnameKey, dynamic: true, skeleton: true, forget: time.Minute},
 	}
@@ -328,7 +329,8 @@ func filterChains() []chain {
 			rules(iifgroup(groupUplink), drop("uplink")),
 			rules(l4proto(protoUDP), dport(reg1), equal(port(67)), limit("dhcp_rate", dhcpRate), drop("dhcprate")),
 			rules(l4proto(protoUDP), dport(reg1), equal(port(67)), accept()),
-			rules(identity(), notIn("src4"), identity(), notIn("src4pfx"), drop("spoof")), // who may forward for others is still itself here
+			rules(identity(), notIn("src4"), identity(), notIn("src4pfx"), drop("spoof")),                 // who may forward for others is still itself here
+			rules(ip4, daddr(reg1), meta(expr.MetaKeyL4PROTO, word1), dport(word2), in("bulk"), accept()), // an object is more than 1,024 packets
 			rules(limit("ll_rate", linkLocalRate), drop("llrate")),
 			rules(ip4, daddr(reg1), meta(expr.MetaKeyL4PROTO, word1), dport(word2), in("services"), accept()),
 			rules(ip4, daddr(reg1), in("gateways"), l4proto(protoICMP), payload(thHeader, 0, 1, reg1), equal([]byte{8}), accept()),
@@ -535,10 +537,10 @@ func ofAddresses(addrs []netip.Addr) []element {
 	return elements
 }
 
-func serviceSet(services []Service) set {
-	s := set{name: "services", key: []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}, skeleton: true}
+func serviceSet(name string, services []Service, which func(Service) bool) set {
+	s := set{name: name, key: []nftables.SetDatatype{nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService}, skeleton: true}
 	for _, a := range services {
-		if a.At.Addr().Is4() {
+		if a.At.Addr().Is4() && which(a) {
 			s.elements = append(s.elements, a.element())
 		}
 	}

@@ -38,6 +38,7 @@ type Config struct {
 	Audit     io.Writer             // one JSON line per changing call; nil for none
 	Registry  prometheus.Registerer // nil for none
 	Now       func() time.Time      // nil for the clock
+	Objects   string                // socket of the object store; "" for none
 }
 
 // A Front serves the API. It is an http.Handler; Serve runs it on a listener.
@@ -48,6 +49,7 @@ type Front struct {
 	order   []*table
 	audit   *auditor
 	metrics *metrics
+	objects *objects // nil for none
 }
 
 // New returns a front for the services. It refuses two of one name and two actions of one name.
@@ -56,6 +58,9 @@ func New(cfg Config) (*Front, error) {
 		cfg.Now = time.Now
 	}
 	f := &Front{cfg: cfg, tables: map[string]*table{}, targets: map[string]*table{}, audit: &auditor{w: cfg.Audit}, metrics: newMetrics(cfg.Registry)}
+	if cfg.Objects != "" {
+		f.objects = newObjects(cfg.Objects)
+	}
 	for _, s := range cfg.Services {
 		t, err := newTable(s)
 		if err != nil {
@@ -94,6 +99,10 @@ type call struct {
 
 // ServeHTTP answers one request.
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if f.objects != nil && ofObjects(r) {
+		f.serveObjects(w, r)
+		return
+	}
 	c := &call{front: f, r: r, start: f.cfg.Now(), reply: wire.Reply{Protocol: guess(r)}}
 	var err error
 	if c.id, err = cloud.NewUUID(rand.Reader); err != nil {

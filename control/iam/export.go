@@ -1,49 +1,39 @@
 package iam
 
-import (
-	"context"
+import "strings"
 
-	"github.com/ichiro-metal/ichiro/internal/store"
-)
+// RoleARN is the ARN of the role whose session this is, or "".
+func (p *Principal) RoleARN() string { return p.roleARN }
 
-// Holder is a user or role as another evaluator of policies needs it: with the
-// texts of all policies in force, attached ones too.
-type Holder struct {
-	User  *User // one of the two
-	Role  *Role
-	Texts []Inline
+// Narrowed reports whether the session has a policy of its own.
+func (p *Principal) Narrowed() bool { return p.narrow != "" }
+
+// SessionName reports whether a session can have this name.
+func SessionName(name string) bool { return sessionPattern.MatchString(name) }
+
+// Judge is Decide for one who knows another policy that may allow, a bucket's: what
+// the caller's own policies say and what the session's, which narrows both, are told
+// apart. A session without one allows. The facts are of the request; none of them
+// can stand for one that follows from the caller.
+func (e *Engine) Judge(who *Principal, action, resource string, facts map[string][]string) (own, session Decision) {
+	q := question{action: action, resource: resource, facts: e.facts(who)}
+	for k, v := range facts {
+		if !ofCaller(k) {
+			q.facts[k] = v
+		}
+	}
+	own, session = Allowed, Allowed
+	if !who.root {
+		own = evaluate(e.documents(who), q)
+	}
+	if who.narrow != "" {
+		session = evaluate([]string{who.narrow}, q)
+	}
+	return own, session
 }
 
-// HolderOf returns the user or role with this name.
-func (e *Engine) HolderOf(kind, name string) (Holder, bool) {
-	who := &Principal{}
-	var h Holder
-	switch kind {
-	case "user":
-		u := users.look(e, name)
-		if u == nil || u.Name != name {
-			return h, false
-		}
-		h.User, who.userName, who.userID = u, u.Name, u.ID
-	case "role":
-		r := roles.look(e, name)
-		if r == nil || r.Name != name {
-			return h, false
-		}
-		h.Role, who.roleName, who.roleID = r, r.Name, r.ID
-	}
-	for _, text := range e.documents(who) {
-		h.Texts = append(h.Texts, Inline{Document: text})
-	}
-	return h, true
-}
-
-// SessionOf returns a role's session that is not over, by its key alone, with its
-// secret. Whoever asks must compare the token with the request's: a key id is no secret.
-func (e *Engine) SessionOf(ctx context.Context, accessKeyID string) (Session, string, bool) {
-	o, err := store.Get(ctx, e.client, sessions.kind, fold(accessKeyID))
-	if err != nil || o.Value.RoleID == "" || !e.now().Before(o.Value.Expires) {
-		return Session{}, "", false
-	}
-	return o.Value, e.vault.sessionSecret(o.Value.ID), true
+// ofCaller reports whether a condition key says who calls.
+func ofCaller(key string) bool {
+	key = strings.ToLower(key)
+	return strings.HasPrefix(key, "aws:principal") || key == "aws:userid" || key == "aws:username"
 }

@@ -65,7 +65,7 @@ func (b *bench) idle(ctx context.Context) error {
 	}
 	f := figure{Name: "idle memory of all daemons, resident", Unit: "MB", Target: 150}
 	var shared float64
-	for _, name := range []string{"control", "agent", "imds", "gateway", "ichiro"} {
+	for _, name := range []string{"control", "agent", "imds", "gateway", "s3", "ichiro"} {
 		rss, pss, err := memory(pids[name])
 		if err != nil {
 			return err

@@ -175,8 +175,8 @@ func (h *host) daemons() (map[string]int, error) {
 		}
 		pids[strings.TrimSuffix(filepath.Base(f), ".json")] = p.PID
 	}
-	if len(pids) != 5 {
-		return nil, fmt.Errorf("%d daemons are recorded in %s, want 4", len(pids)-1, h.run)
+	if len(pids) != 6 {
+		return nil, fmt.Errorf("%d daemons are recorded in %s, want 5", len(pids)-1, h.run)
 	}
 	return pids, nil
 }

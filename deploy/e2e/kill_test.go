@@ -106,7 +106,7 @@ func TestKillAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	victims := []shim.Process{keeper}
-	for _, name := range []string{"control", "agent", "imds", "gateway"} {
+	for _, name := range []string{"control", "agent", "imds", "gateway", "s3"} {
 		p, err := h.daemon(name)
 		if err != nil {
 			t.Fatal(err)

@@ -58,7 +58,7 @@ func (l Layout) remove(ctx context.Context, log *slog.Logger) error {
 // clean removes what a host keeps under its run directory, and the directory itself when nothing of
 // anybody else is in it.
 func (l Layout) clean() error {
-	ours := []string{"instances", "networks", "admin", "control", "daemons", "netns", "exports", "network.json", "up.json", "handover.sock", "door.sock", "lock"}
+	ours := []string{"instances", "networks", "admin", "control", "objects", "daemons", "netns", "exports", "network.json", "up.json", "handover.sock", "door.sock", "lock"}
 	all, err := os.ReadDir(l.Run)
 	if err != nil {
 		return err

@@ -65,8 +65,8 @@ func (l Layout) exports() string         { return filepath.Join(l.Run, "exports"
 // Users are the accounts that the daemons run as: those that the packages make, or fixed numbers which
 // no distribution gives out when the packages' accounts do not exist.
 type Users struct {
-	Control, IMDS, Gateway process.User
-	Group                  uint32 // common to all: may reach the host's sockets
+	Control, IMDS, Gateway, Objects process.User
+	Group                           uint32 // common to all: may reach the host's sockets
 }
 
 // firstUID is the first of the fixed numbers: above the 60000 of ordinary users, below systemd's dynamic
@@ -94,7 +94,7 @@ func LookupUsers() Users {
 	}
 	return Users{
 		Control: one("ichiro-control", 1), IMDS: one("ichiro-imds", 2),
-		Gateway: one("ichiro-gateway", 3), Group: group,
+		Gateway: one("ichiro-gateway", 3), Objects: one("ichiro-s3", 4), Group: group,
 	}
 }
 
@@ -111,14 +111,17 @@ func (l Layout) make(u Users) error {
 		{filepath.Join(l.State, "audit"), 0o700, u.Control.UID, u.Control.GID},
 		{filepath.Dir(l.tokenKey()), 0o700, u.IMDS.UID, u.IMDS.GID},
 		{l.images(), 0o755, 0, 0},
+		{filepath.Join(l.State, "objects"), 0o700, u.Objects.UID, u.Objects.GID},
 		{l.Run, 0o755, 0, 0},
 		{l.records(), 0o755, 0, 0},
 		{filepath.Join(l.Run, "control"), 0o750, u.Control.UID, u.Group},
+		{filepath.Dir(l.root().Objects()), 0o750, u.Objects.UID, u.Group},
 		{filepath.Join(l.Run, "admin"), 0o755, 0, 0},
 		{filepath.Dir(l.root().Admin("control")), 0o750, u.Control.UID, u.Group},
 		{filepath.Dir(l.root().Admin("agent")), 0o750, 0, u.Group},
 		{filepath.Dir(l.root().Admin("imds")), 0o750, u.IMDS.UID, u.Group},
 		{filepath.Dir(l.root().Admin("gateway")), 0o750, u.Gateway.UID, u.Group},
+		{filepath.Dir(l.root().Admin("s3")), 0o750, u.Objects.UID, u.Group},
 		{l.root().Instances(), 0o755, 0, 0},
 		{l.root().Networks(), 0o755, 0, 0},
 	} {

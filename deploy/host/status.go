@@ -26,7 +26,7 @@ func Status(ctx context.Context, l Layout, out io.Writer) error {
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(w, "DAEMON\tPID\tSTATE")
-	for _, name := range []string{"control", "agent", "imds", "gateway"} {
+	for _, name := range []string{"control", "agent", "imds", "gateway", "s3"} {
 		p := records[name]
 		state := "not running"
 		if p.Alive() {

@@ -161,6 +161,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 	control := []string{
 		"--run", opt.Run, "--state", opt.State, "--listen", opt.Listen, "--listen-fd", "4",
 		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config, "--elastic", opt.Elastic, "--ipv6-pool", opt.IPv6Pool,
+		"--objects-user", fmt.Sprint(u.Objects.UID),
 	}
 	agent := []string{
 		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink", opt.Outside, "--uplink-range", opt.Uplink, "--ipv6-pool", opt.IPv6Pool,
@@ -183,8 +184,9 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 	return []*process.Daemon{
 		api,
 		one("agent", process.User{}, agent...),
-		one("imds", u.IMDS, "--run", opt.Run, "--token-key", opt.tokenKey(), "--resolvers", opt.Resolvers, fmt.Sprintf("--trust-clock=%t", opt.TrustClock)),
+		one("imds", u.IMDS, "--run", opt.Run, "--token-key", opt.tokenKey(), "--api", opt.Listen, "--resolvers", opt.Resolvers, fmt.Sprintf("--trust-clock=%t", opt.TrustClock)),
 		one("gateway", u.Gateway, "--run", opt.Run),
+		one("s3", u.Objects, "--run", opt.Run, "--state", opt.State, "--region", opt.Region),
 	}
 }
 

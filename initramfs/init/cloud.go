@@ -43,6 +43,11 @@ func (m *machine) become(ctx context.Context) {
 	if err := id.apply(); err != nil {
 		complain(err)
 	}
+	go guard("aws config", func() { // a client takes longer to start than this
+		if err := awsConfig(ctx, "/root"); err != nil {
+			complain(err)
+		}
+	})
 	part, err := userdata.Parse(id.userData)
 	if err != nil {
 		complain(err)

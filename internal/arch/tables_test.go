@@ -78,6 +78,7 @@ var rooms = map[string]int{
 	"imds/dns":      conductors,
 	"imds/dns/zone": deciders,
 	"imds/ntp":      conductors,
+	"imds/relay":    conductors,
 
 	"runcmd":         mains,
 	"runcmd/wire":    contracts, // frames, and the door of the websocket library

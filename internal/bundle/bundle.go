@@ -49,6 +49,12 @@ func (r Root) Admin(daemon string) string {
 // Etcd is the socket of the embedded etcd.
 func (r Root) Etcd() string { return filepath.Join(string(r), "control", "etcd.sock") }
 
+// Objects is the object store's socket, where the API sends what is signed for S3.
+func (r Root) Objects() string { return filepath.Join(string(r), "objects", "s3.sock") }
+
+// ObjectDoor is the socket at which the object store asks the control plane whom a request is from.
+func (r Root) ObjectDoor() string { return filepath.Join(string(r), "control", "iam.sock") }
+
 // List returns the instances that have a directory, in order of their IDs.
 func (r Root) List() ([]cloud.InstanceID, error) {
 	entries, err := os.ReadDir(r.Instances())
