@@ -89,6 +89,10 @@ func (m *machine) once(instance string, part userdata.Part) {
 
 // script runs the script of an instance and returns its exit code.
 func (m *machine) script(dir string, body []byte) (int, error) {
+	body, err := userdata.Executable(body)
+	if err != nil {
+		return -1, err
+	}
 	path := filepath.Join(dir, "scripts", "part-001")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return -1, fmt.Errorf("store the script: %w", err)
