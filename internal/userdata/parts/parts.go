@@ -210,10 +210,11 @@ func (e *expander) part(p userdata.Part, where string, depth int) {
 	case userdata.JSONPatch:
 		e.trouble("%s: a JSON patch of cloud-config is not supported: give the directives as #cloud-config", where)
 	case userdata.Unknown:
+		// Not one byte of it is told: what nobody can name may be a password that was put there by mistake.
 		if p.Type != "" {
-			e.trouble("%s: nothing is done with type %.60q and text that begins with %.30q", where, p.Type, p.Body)
+			e.trouble("%s: nothing is done with type %.60q and %d bytes that begin with no mark of a kind", where, p.Type, len(p.Body))
 		} else {
-			e.trouble("%s: it begins with %.30q, by which nothing is known to do", where, p.Body)
+			e.trouble("%s: nothing is done with %d bytes that begin with no mark of a kind, such as #! or #cloud-config", where, len(p.Body))
 		}
 	default:
 		if p.Name == "" {
@@ -238,16 +239,29 @@ func (e *expander) include(p userdata.Part, where string, depth int) {
 			continue
 		}
 		if e.includes++; e.includes > MaxIncludes {
-			e.trouble("%s: user data includes more than %d URLs: %.200s is left out", where, MaxIncludes, line)
+			e.trouble("%s: user data includes more than %d URLs: %s and what follows is left out", where, MaxIncludes, shown(line))
 			return
 		}
 		e.url(line, once, where, depth)
 	}
 }
 
+// shown is of a URL what a log may have: a presigned one has its secret behind the question mark, others before the @.
+func shown(url string) string {
+	url, _, query := strings.Cut(url, "?")
+	if scheme, rest, ok := strings.Cut(url, "://"); ok {
+		host, path, _ := strings.Cut(rest, "/")
+		url = scheme + "://" + host[strings.LastIndexByte(host, '@')+1:] + "/" + path
+	}
+	if query {
+		url += "?..."
+	}
+	return fmt.Sprintf("%.200s", url)
+}
+
 // url reads one URL and takes what it has as user data.
 func (e *expander) url(url string, once bool, where string, depth int) {
-	where = fmt.Sprintf("%s, include %.200s", where, url)
+	where = fmt.Sprintf("%s, include %s", where, shown(url))
 	if slices.Contains(e.open, url) {
 		e.trouble("%s: it includes itself", where)
 		return
