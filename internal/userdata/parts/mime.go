@@ -146,7 +146,7 @@ func split(body []byte, boundary string) [][]byte {
 		at = next
 	}
 	if start >= 0 && start < len(body) { // the last boundary is missing
-		list = append(list, body[start:])
+		list = append(list, unended(body[start:]))
 	}
 	return list
 }

@@ -53,6 +53,7 @@ type expander struct {
 	parts    []userdata.Part
 	troubles []error
 	opened   int // parts and containers
+	numbered int // parts, for their names: cloud-init counts also those that nothing is done with
 	includes int
 	bytes    int
 	open     []string // the URLs that are being read
@@ -197,6 +198,9 @@ func (e *expander) part(p userdata.Part, where string, depth int) {
 	if p.Name != "" {
 		where += " (" + p.Name + ")"
 	}
+	if p.Kind != userdata.Include && p.Kind != userdata.IncludeOnce && p.Kind != userdata.Archive {
+		e.numbered++
+	}
 	switch p.Kind {
 	case userdata.Empty:
 	case userdata.Include, userdata.IncludeOnce:
@@ -218,7 +222,7 @@ func (e *expander) part(p userdata.Part, where string, depth int) {
 		}
 	default:
 		if p.Name == "" {
-			p.Name = fmt.Sprintf("part-%03d", len(e.parts)+1)
+			p.Name = fmt.Sprintf("part-%03d", e.numbered)
 		}
 		e.parts = append(e.parts, p)
 	}
