@@ -121,7 +121,7 @@ var neighbours = map[string]string{
 
 // pure are the packages that must be deciders in fact: see TestDecidersArePure.
 var pure = []string{
-	"internal/cloud", "internal/document", "internal/userdata/jinja", "internal/userdata/yaml",
+	"internal/cloud", "internal/document", "internal/userdata/config", "internal/userdata/jinja", "internal/userdata/yaml",
 	"control/sigv4", "control/ipam", "control/placement", "control/identity", "control/scaling", "control/recovery",
 	"agent/metadata", "hypervisor-shim/machine", "imds/tree", "imds/dns/zone",
 }

@@ -78,7 +78,7 @@ var kinds = []struct {
 // mimeWithin is how far cloud-init looks for the header that makes a message of user data.
 const mimeWithin = 4096
 
-// Handled tells whether our init carries out a kind.
+// Handled tells whether our init carries out a kind by itself; all others are package provision's.
 func (k Kind) Handled() bool { return k == Script || k == Empty }
 
 // Parse unpacks user data and names it. ErrTooLarge if it unpacks to too much; another error
