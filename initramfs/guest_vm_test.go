@@ -51,15 +51,37 @@ func TestGuestBecomesItsInstance(t *testing.T) {
 	}
 }
 
+// What is more than a script is the agent's to carry out.
+func TestGuestIsProvisionedByItsAgent(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, "#cloud-config\npackages: [nginx]\nrumcmd: [a]\nusers: [{name: bob, uid: 1500}]\nruncmd:\n- [echo, \"it's done\"]\n- grep bob /etc/passwd\n")
+	b := build(t, "zstd", "../runcmd")
+	g := vmtest.Start(t, vmtest.Config{Kernel: b.kernel, Ramdisk: b.ramdisk, CommandLine: b.commandLine + " ichiro.shell",
+		Args: h.wire.Args(), Files: []*os.File{h.wire.Tap}})
+	g.ExpectAll(`trouble: directive rumcmd \(line 3\) is not known \(is runcmd meant\?\)`, `trouble: packages: this system has no apt-get, dnf, yum or apk; nginx: not installed`,
+		`it's done`, `bob:x:1500:1500`, `ichiro: user-data finished rc=1`)
+	g.Send("")
+	g.Expect(`# `)
+	for _, c := range []struct{ name, command, want string }{
+		{"the result has the troubles", "cat /run/cloud-init/result.json", `(?s)rumcmd.*nginx`},
+		{"the output is in its log", "cat /var/log/cloud-init-output.log", `(?s)it's done.*bob:x:1500`},
+		{"the log has both", "cat /var/log/cloud-init.log", `(?s)ERROR.: directive rumcmd.*ERROR.: packages.*script runcmd ended well`},
+	} {
+		if out, code := g.Run(c.command); code != "0" || !regexp.MustCompile(c.want).MatchString(out) {
+			t.Errorf("%s: code %s and\n%s\nwant %s", c.name, code, out, c.want)
+		}
+	}
+}
+
 func TestGuestNamesWhatItDoesNotHandle(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, "#cloud-config\npackages: [nginx]\n")
-	g := h.guest(t, "ichiro.shell")
-	g.Expect(`trouble: user data is of kind "cloud-config": this image does not handle it yet`)
+	g := h.guest(t, "ichiro.shell") // without an agent
+	g.Expect(`trouble: user data of kind "cloud-config" needs /usr/bin/ichiro-runcmd`)
 	g.Send("")
 	g.Expect(`# `)
 	out, _ := g.Run("cat /run/cloud-init/result.json")
-	if !strings.Contains(out, "does not handle it yet") {
+	if !strings.Contains(out, "needs /usr/bin/ichiro-runcmd") {
 		t.Errorf("result.json is\n%s\nwant the sentence of the console in it", out)
 	}
 }

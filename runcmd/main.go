@@ -7,6 +7,7 @@
 //
 //	ichiro-runcmd            the agent
 //	ichiro-runcmd network    only the network, for guests that have another agent or none; SIGHUP reads the metadata
+//	ichiro-runcmd provision  what user data asks for at boot, for guests without cloud-init (package provision)
 package main
 
 import (
@@ -43,6 +44,9 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
+	if len(args) > 0 && args[0] == "provision" {
+		return provisionInstance(ctx, args[1:])
+	}
 	flags := flag.NewFlagSet("ichiro-runcmd", flag.ExitOnError)
 	gateway := flags.String("gateway", "ws://169.254.169.254:8774"+wire.Path, "`URL` of the host's gateway")
 	state := flags.String("state", "/var/lib/ichiro-runcmd", "`directory` of the journal")

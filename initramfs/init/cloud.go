@@ -59,13 +59,23 @@ func (m *machine) become(ctx context.Context) {
 		say("user-data none")
 		m.report(part.Kind, 0, nil)
 	case !part.Kind.Handled():
-		err := fmt.Errorf("user data is of kind %q: this image does not handle it yet, only #! scripts", string(part.Kind))
-		complain(err)
-		logLine("%v", err)
-		m.report(part.Kind, -1, err)
+		m.provision(part.Kind)
 	default:
 		m.once(id.instance, part)
 	}
+}
+
+// provision has the agent carry out what is more than a script: what that takes is not linked into init, so that every
+// launch without it is as quick as it was.
+func (m *machine) provision(kind userdata.Kind) {
+	rc, err := m.output([]string{agent, "provision", "-output", ""})
+	if err != nil {
+		err = fmt.Errorf("user data of kind %q needs %s: %w", string(kind), agent, err)
+		complain(err)
+		logLine("%v", err)
+		m.report(kind, -1, err)
+	}
+	say("user-data finished rc=%d", rc)
 }
 
 // once runs a script if this instance has not run it before.
@@ -94,6 +104,10 @@ func (m *machine) once(instance string, part userdata.Part) {
 
 // script runs the script of an instance and returns its exit code.
 func (m *machine) script(dir string, body []byte) (int, error) {
+	body, err := userdata.Executable(body)
+	if err != nil {
+		return -1, err
+	}
 	path := filepath.Join(dir, "scripts", "part-001")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return -1, fmt.Errorf("store the script: %w", err)
@@ -102,17 +116,22 @@ func (m *machine) script(dir string, body []byte) (int, error) {
 		return -1, fmt.Errorf("store the script: %w", err)
 	}
 	os.Symlink(dir, "/var/lib/cloud/instance")
+	return m.output([]string{path})
+}
+
+// output runs a program with its output to the log and the console, and returns its exit code.
+func (m *machine) output(argv []string) (int, error) {
 	out, err := newOutput(outputLog)
 	if err != nil {
 		return -1, err
 	}
-	_, ended, err := m.children.start([]string{path}, &syscall.ProcAttr{
+	_, ended, err := m.children.start(argv, &syscall.ProcAttr{
 		Dir: "/", Env: environment, Files: []uintptr{devNull(), out.child, out.child},
 		Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	out.handedOver()
 	if err != nil {
-		return -1, fmt.Errorf("run the script: %w", err)
+		return -1, fmt.Errorf("run user data: %w", err)
 	}
 	m.note("user-data started")
 	go guard("script output", out.copy)
@@ -121,7 +140,7 @@ func (m *machine) script(dir string, body []byte) (int, error) {
 	return rc, nil
 }
 
-// report writes what cloud-init would write where it would write it.
+// report writes what cloud-init would write where it would write it: its own tools read it.
 func (m *machine) report(kind userdata.Kind, rc int, err error) {
 	list := ""
 	if err != nil {
@@ -129,16 +148,21 @@ func (m *machine) report(kind userdata.Kind, rc int, err error) {
 	} else if rc != 0 {
 		list = quote(fmt.Sprintf("user-data script ended with exit code %d", rc))
 	}
-	text := fmt.Sprintf("{\n \"v1\": {\n  \"datasource\": \"ichiro-init\",\n  \"errors\": [%s],\n  \"user_data\": {\"kind\": %s, \"exit_code\": %d}\n }\n}\n",
+	text := fmt.Sprintf("{\n \"v1\": {\n  \"datasource\": \"DataSourceEc2\",\n  \"errors\": [%s],\n  \"user_data\": {\"kind\": %s, \"exit_code\": %d}\n }\n}\n",
 		list, quote(string(kind)), rc)
+	now := time.Now().Unix()
+	status := fmt.Sprintf("{\n \"v1\": {\n  \"datasource\": \"DataSourceEc2\",\n  \"modules-final\": {\"errors\": [%s], \"finished\": %d, \"start\": %d},\n  \"stage\": null\n }\n}\n",
+		list, now, now)
 	os.MkdirAll("/run/cloud-init", 0o755)
-	const name = "/run/cloud-init/result.json"
-	if err := os.WriteFile(name+".tmp", []byte(text), 0o644); err != nil {
-		complain(err)
-		return
-	}
-	if err := os.Rename(name+".tmp", name); err != nil {
-		complain(err)
+	for _, f := range [][2]string{{"status.json", status}, {"result.json", text}} { // whoever waits waits for the result
+		name := "/run/cloud-init/" + f[0]
+		err := os.WriteFile(name+".tmp", []byte(f[1]), 0o644)
+		if err == nil {
+			err = os.Rename(name+".tmp", name)
+		}
+		if err != nil {
+			complain(err)
+		}
 	}
 }
 

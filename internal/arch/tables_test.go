@@ -122,7 +122,7 @@ var neighbours = map[string]string{
 
 // pure are the packages that must be deciders in fact: see TestDecidersArePure.
 var pure = []string{
-	"internal/cloud", "internal/document",
+	"internal/cloud", "internal/document", "internal/userdata/config", "internal/userdata/jinja", "internal/userdata/yaml",
 	"control/sigv4", "control/ipam", "control/placement", "control/identity", "control/scaling", "control/recovery",
 	"agent/metadata", "hypervisor-shim/machine", "imds/tree", "imds/dns/zone",
 }
@@ -171,6 +171,7 @@ var libraries = map[string]library{
 	"go.etcd.io/etcd/client/pkg/v3":                 {why: "TLS files of etcd's own client, in tests", doors: []string{"internal/store", "control/etcd"}},
 	"go.etcd.io/etcd/server/v3":                     {why: "the store's server, embedded", doors: []string{"control/etcd", "internal/storetest"}},
 	"go.uber.org/zap":                               {why: "etcd logs through it: bridged to slog, or silenced", doors: []string{"control/etcd", "internal/store"}},
+	"go.yaml.in/yaml/v3":                            {why: "YAML's syntax; what a word means is ours, for the library follows 1.2 and cloud-config 1.1", doors: []string{"internal/userdata/yaml"}},
 	"golang.org/x/crypto":                           {why: "OpenSSH's form of public keys", doors: []string{"control/api/ec2", "control/iam", "internal/userdata"}},
 	"golang.org/x/sync":                             {why: "errgroup", wide: true},
 	"golang.org/x/sys":                              {why: "system calls that package syscall lacks", wide: true},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -27,13 +28,16 @@ func TestParse(t *testing.T) {
 		{"nothing", "", Empty},
 		{"only white space", " \n", Empty},
 		{"a script", "#!/bin/sh\necho\n", Script},
-		{"a script after an empty line is none", "\n#!/bin/sh\n", Unknown},
+		{"white space before the kind does not count", "\n \t#cloud-config\n", CloudConfig},
 		{"cloud-config", "#cloud-config\n", CloudConfig},
 		{"an archive is not its shorter namesake", "#cloud-config-archive\n", Archive},
 		{"include-once is not include", "#include-once\nhttp://x\n", IncludeOnce},
 		{"a boothook", "#cloud-boothook\n", Boothook},
 		{"MIME", "Content-Type: multipart/mixed; boundary=x\n", Multipart},
 		{"MIME in lower case", "mime-version: 1.0\n", Multipart},
+		{"MIME after other headers", "From: me\nSubject: x\nMIME-Version: 1.0\n", Multipart},
+		{"a message late in a script is not looked for", "#!/bin/sh\n" + strings.Repeat("#\n", 3000) + "MIME-Version: 1.0\n", Script},
+		{"an upstart job", "#upstart-job\n", Upstart},
 		{"a template", "## template: jinja\n#cloud-config\n", Template},
 		{"bytes", "\x00\x01", Unknown},
 	} {
@@ -56,6 +60,21 @@ func TestParseIsBounded(t *testing.T) {
 	}
 	if _, err := Parse([]byte{0x1f, 0x8b, 1, 2}); err == nil {
 		t.Error("broken gzip: got no error")
+	}
+}
+
+func TestExecutable(t *testing.T) {
+	for _, c := range []struct{ name, script, want, says string }{
+		{"a script stays as it is", "#!/bin/sh\nprintf 'a\r\n'\n", "#!/bin/sh\nprintf 'a\r\n'\n", ""},
+		{"lines of another system become ours", "#!/bin/sh\r\necho a\r\n", "#!/bin/sh\necho a\n", ""},
+		{"what the kernel will not run is refused", "\n#!/bin/sh\n", "", "does not begin with #!"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got, err := Executable([]byte(c.script))
+			if string(got) != c.want || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %q, %v; want %q, an error that says %q", got, err, c.want, c.says)
+			}
+		})
 	}
 }
 
