@@ -31,9 +31,9 @@ type minter struct{ *iam.Engine }
 
 // Current reports whether credentials are of the role that the profile holds now: not of another, and not of
 // one that was made anew under the same name.
-func (m minter) Current(ctx context.Context, profile string, had cloud.Credentials) (bool, error) {
-	ref, err := m.ResolveProfile(ctx, profile)
-	if err == nil && ref.RoleName == had.Role {
+func (m minter) Current(ctx context.Context, p cloud.ProfileRef, had cloud.Credentials) (bool, error) {
+	now, err := m.ProfileNow(ctx, p)
+	if err == nil && now.RoleName == had.Role && had.Profile == p.ID {
 		_, _, err = m.Lookup(had.AccessKeyID, had.Token)
 		if err == nil {
 			return true, nil

@@ -20,8 +20,8 @@ const (
 // minter makes a session of an instance profile's role, and knows whether one still stands for the role
 // that the profile holds now.
 type minter interface {
-	Current(ctx context.Context, profile string, had cloud.Credentials) (bool, error)
-	MintForInstance(ctx context.Context, profile string, id cloud.InstanceID, life time.Duration) (cloud.Credentials, error)
+	Current(ctx context.Context, p cloud.ProfileRef, had cloud.Credentials) (bool, error)
+	MintForInstance(ctx context.Context, p cloud.ProfileRef, id cloud.InstanceID, life time.Duration) (cloud.Credentials, error)
 }
 
 // Credentials keeps the role credentials of all instances fresh. It runs beside the planner, so that
@@ -94,21 +94,22 @@ func (c *Credentials) instance(ctx context.Context, snap *store.Snapshot, o stor
 
 // renew returns the credentials that the instance should have now: those that it has, when they are good.
 func (c *Credentials) renew(ctx context.Context, i cloud.Instance, had cloud.Credentials, now time.Time) (cloud.Credentials, error) {
-	if had.Expiration.Sub(now) > credentialsLife-credentialsRenew {
-		if current, err := c.Minter.Current(ctx, i.Profile.ARN, had); err != nil || current {
+	mine := had.Profile == i.Profile.ID // what was made for another profile is not theirs for one moment longer
+	if mine && had.Expiration.Sub(now) > credentialsLife-credentialsRenew {
+		if current, err := c.Minter.Current(ctx, *i.Profile, had); err != nil || current {
 			return had, err
 		}
 	}
-	next, err := c.Minter.MintForInstance(ctx, i.Profile.ARN, i.ID, credentialsLife)
+	next, err := c.Minter.MintForInstance(ctx, *i.Profile, i.ID, credentialsLife)
 	if cloud.Code(err) == "" {
 		return next, err
 	}
 	const refused = "AssumeRoleUnauthorizedAccess"
-	if had.Code == refused && now.Sub(had.LastUpdated) < time.Minute {
+	if mine && had.Code == refused && now.Sub(had.LastUpdated) < time.Minute {
 		return had, nil
 	}
 	return cloud.Credentials{
-		Role: i.Profile.RoleName, Code: refused, LastUpdated: now.UTC().Truncate(time.Second),
+		Role: i.Profile.RoleName, Profile: i.Profile.ID, Code: refused, LastUpdated: now.UTC().Truncate(time.Second),
 		Message: "EC2 cannot assume the role " + i.Profile.RoleName + ": see that it exists and trusts ec2.amazonaws.com",
 	}, nil
 }

@@ -157,12 +157,46 @@ func TestUserIsAllowedImplicitlyDeniedExplicitlyDenied(t *testing.T) {
 	is(t, err, ErrUnknownKey)
 }
 
+// profileOf is a profile as a launch would name it.
+func profileOf(t testing.TB, e *Engine, name string) cloud.ProfileRef {
+	t.Helper()
+	p, err := e.ResolveProfile(t.Context(), name)
+	ok(t, err)
+	return p
+}
+
+func TestANamesakeOfAProfileIsAnother(t *testing.T) {
+	e, _ := newEngine(t)
+	ctx := t.Context()
+	build := func(role string) cloud.ProfileRef {
+		must[Role](t)(e.CreateRole(ctx, Role{Name: role, Trust: ec2Trust}))
+		must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "p"}))
+		ok(t, e.AddRole(ctx, "p", role))
+		return profileOf(t, e, "p")
+	}
+	was := build("first")
+	if c := must[cloud.Credentials](t)(e.MintForInstance(ctx, was, "i-1", 0)); c.Role != "first" || c.Profile != was.ID {
+		t.Errorf("made for role %s of profile %s, want first of %s", c.Role, c.Profile, was.ID)
+	}
+	ok(t, e.RemoveRole(ctx, "p", "first"))
+	ok(t, e.DeleteProfile(ctx, "p"))
+	now := build("second")
+	if now.ARN != was.ARN {
+		t.Fatalf("%s and %s are no namesakes", now.ARN, was.ARN)
+	}
+	_, err := e.MintForInstance(ctx, was, "i-1", 0)
+	refused(t, err, "InstanceProfileNotFound")
+	if c := must[cloud.Credentials](t)(e.MintForInstance(ctx, now, "i-1", 0)); c.Role != "second" {
+		t.Errorf("made for role %s, want second", c.Role)
+	}
+}
+
 func TestInstanceCredentials(t *testing.T) {
 	e, clock := newEngine(t)
 	ctx := t.Context()
 	must[Role](t)(e.CreateRole(ctx, Role{Name: "web", Path: "/app/", Trust: ec2Trust}))
 	must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "web-profile"}))
-	_, err := e.MintForInstance(ctx, "web-profile", "i-0123456789abcdef0", 0)
+	_, err := e.MintForInstance(ctx, profileOf(t, e, "web-profile"), "i-0123456789abcdef0", 0)
 	refused(t, err, "InstanceProfileNotFound")
 	ok(t, e.AddRole(ctx, "web-profile", "web"))
 	ok(t, e.PutRolePolicy(ctx, "web", Inline{"run", mayRun}))
@@ -174,7 +208,7 @@ func TestInstanceCredentials(t *testing.T) {
 	_, err = e.ResolveProfile(ctx, "nothing")
 	refused(t, err, "InvalidParameterValue")
 
-	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, "web-profile", "i-0123456789abcdef0", 0))
+	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, profileOf(t, e, "web-profile"), "i-0123456789abcdef0", 0))
 	who, secret, err := e.Lookup(c.AccessKeyID, c.Token)
 	ok(t, err)
 	if want := "arn:aws:sts::000000000000:assumed-role/web/i-0123456789abcdef0"; who.ARN != want || secret != c.SecretAccessKey {
@@ -187,7 +221,7 @@ func TestInstanceCredentials(t *testing.T) {
 		t.Errorf("an explicit deny is %v", got)
 	}
 
-	other := must[cloud.Credentials](t)(e.MintForInstance(ctx, "web-profile", "i-0123456789abcdef1", 0))
+	other := must[cloud.Credentials](t)(e.MintForInstance(ctx, profileOf(t, e, "web-profile"), "i-0123456789abcdef1", 0))
 	for name, token := range map[string]string{"no token": "", "another's token": other.Token, "garbage": "AAAA", "bad base64": "!!"} {
 		_, _, err = e.Lookup(c.AccessKeyID, token)
 		if !errors.Is(err, ErrBadToken) {
@@ -212,22 +246,23 @@ func TestMintingTellsGoneFromAway(t *testing.T) {
 	e, err := New(server.Client(t), Config{KeyDir: t.TempDir(), Account: "000000000000"})
 	ok(t, err)
 	// The engine does not run, so it knows nothing: that must not read as "the role is gone".
-	if _, err := e.MintForInstance(t.Context(), "p", "i-1", 0); err == nil || cloud.Code(err) != "" {
+	if _, err := e.MintForInstance(t.Context(), cloud.ProfileRef{ARN: "p"}, "i-1", 0); err == nil || cloud.Code(err) != "" {
 		t.Errorf("before the store was seen: got %v, want an error without a code", err)
 	}
 	e, _ = start(t, server, t.TempDir())
-	_, err = e.MintForInstance(t.Context(), "p", "i-1", 0)
+	_, err = e.MintForInstance(t.Context(), cloud.ProfileRef{ARN: "p"}, "i-1", 0)
 	refused(t, err, "InvalidParameterValue")
 	must[Profile](t)(e.CreateProfile(t.Context(), Profile{Name: "p"}))
 	must[Role](t)(e.CreateRole(t.Context(), Role{Name: "people", Trust: someTrust}))
 	ok(t, e.AddRole(t.Context(), "p", "people"))
-	_, err = e.MintForInstance(t.Context(), "p", "i-1", 0)
+	p := profileOf(t, e, "p")
+	_, err = e.MintForInstance(t.Context(), p, "i-1", 0)
 	refused(t, err, "AssumeRoleUnauthorizedAccess")
 	ok(t, e.UpdateTrust(t.Context(), "people", ec2Trust))
 	server.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := e.MintForInstance(ctx, "p", "i-1", 0); err == nil || cloud.Code(err) != "" {
+	if _, err := e.MintForInstance(ctx, p, "i-1", 0); err == nil || cloud.Code(err) != "" {
 		t.Errorf("while the store is away: got %v, want an error without a code", err)
 	}
 }
@@ -241,7 +276,7 @@ func TestSessionsDieWithTheirRole(t *testing.T) {
 	}
 	must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "p"}))
 	build()
-	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, "p", "i-1", time.Hour))
+	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, profileOf(t, e, "p"), "i-1", time.Hour))
 	ok(t, e.RemoveRole(ctx, "p", "web"))
 	ok(t, e.DeleteRole(ctx, "web"))
 	_, _, err := e.Lookup(c.AccessKeyID, c.Token)
@@ -426,7 +461,7 @@ func TestNoSecretLiesInTheStore(t *testing.T) {
 	must[Role](t)(e.CreateRole(ctx, Role{Name: "web", Trust: ec2Trust}))
 	must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "p"}))
 	ok(t, e.AddRole(ctx, "p", "web"))
-	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, "p", "i-1", 0))
+	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, profileOf(t, e, "p"), "i-1", 0))
 	everything := store.NewKind[json.RawMessage](store.All("iam"))
 	all := must[store.Listing[json.RawMessage]](t)(store.List(ctx, e.client, everything, store.Range{}))
 	if len(all.Objects) != 5 {
@@ -462,7 +497,7 @@ func BenchmarkAuthenticateAndAuthorize(b *testing.B) {
 	ok(b, e.AddRole(ctx, "p", "web"))
 	ok(b, e.PutRolePolicy(ctx, "web", Inline{"run", mayRun}))
 	ok(b, e.AttachRolePolicy(ctx, "web", builtinPrefix+"ReadOnlyAccess"))
-	c := must[cloud.Credentials](b)(e.MintForInstance(ctx, "p", "i-1", 0))
+	c := must[cloud.Credentials](b)(e.MintForInstance(ctx, profileOf(b, e, "p"), "i-1", 0))
 	b.Run("lookup", func(b *testing.B) {
 		for b.Loop() {
 			e.Lookup(c.AccessKeyID, c.Token)
@@ -476,7 +511,7 @@ func BenchmarkAuthenticateAndAuthorize(b *testing.B) {
 	})
 	b.Run("mint", func(b *testing.B) {
 		for b.Loop() {
-			must[cloud.Credentials](b)(e.MintForInstance(ctx, "p", "i-1", 0))
+			must[cloud.Credentials](b)(e.MintForInstance(ctx, profileOf(b, e, "p"), "i-1", 0))
 		}
 	})
 }

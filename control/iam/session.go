@@ -117,8 +117,8 @@ func (e *Engine) keepSession(ctx context.Context, c claims, now time.Time, requi
 //
 // A cloud.Error means that the instance cannot have any: the profile or its role
 // is gone, or does not trust EC2. Whatever may pass by itself is another error.
-func (e *Engine) MintForInstance(ctx context.Context, profile string, instance cloud.InstanceID, life time.Duration) (cloud.Credentials, error) {
-	c, role, err := e.mintForInstance(ctx, profile, instance, life)
+func (e *Engine) MintForInstance(ctx context.Context, p cloud.ProfileRef, instance cloud.InstanceID, life time.Duration) (cloud.Credentials, error) {
+	c, role, err := e.mintForInstance(ctx, p, instance, life)
 	switch cloud.Code(err) {
 	case "":
 	case "ServiceUnavailable", "ConcurrentModification":
@@ -128,13 +128,13 @@ func (e *Engine) MintForInstance(ctx context.Context, profile string, instance c
 		return cloud.Credentials{}, err
 	}
 	return cloud.Credentials{
-		Role: role, Code: "Success", LastUpdated: e.now(), AccessKeyID: c.AccessKeyID,
+		Role: role, Profile: p.ID, Code: "Success", LastUpdated: e.now(), AccessKeyID: c.AccessKeyID,
 		SecretAccessKey: c.SecretAccessKey, Token: c.SessionToken, Expiration: c.Expiration,
 	}, nil
 }
 
-func (e *Engine) mintForInstance(ctx context.Context, profile string, instance cloud.InstanceID, life time.Duration) (c Credentials, role string, err error) {
-	ref, err := e.ResolveProfile(ctx, profile)
+func (e *Engine) mintForInstance(ctx context.Context, p cloud.ProfileRef, instance cloud.InstanceID, life time.Duration) (c Credentials, role string, err error) {
+	ref, err := e.ProfileNow(ctx, p)
 	if err != nil {
 		return c, "", err
 	}

@@ -311,7 +311,7 @@ func TestCredentialsAreReadWhenAsked(t *testing.T) {
 		t.Errorf("before they are minted: %d", resp.StatusCode)
 	}
 	for _, key := range []string{"ASIA1", "ASIA2"} {
-		c := bundle.Credentials{Role: "demo", Code: "Success", AccessKeyID: key, Expiration: time.Now().Add(6 * time.Hour)}
+		c := bundle.Credentials{Role: "demo", Profile: "AIPA", Code: "Success", AccessKeyID: key, Expiration: time.Now().Add(6 * time.Hour)}
 		if err := bundle.Write(path, c, 0o600); err != nil {
 			t.Fatal(err)
 		}

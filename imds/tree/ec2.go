@@ -55,10 +55,10 @@ var ec2Names = map[string]func(Instance, []string) []name{
 		return names
 	},
 	"{role}": func(i Instance, _ []string) []name {
-		if i.Profile == nil || i.Credentials == nil {
-			return nil
+		if c := i.role(); c != nil {
+			return []name{plain(c.Role)}
 		}
-		return []name{plain(i.Credentials.Role)}
+		return nil
 	},
 	"{key}": func(i Instance, _ []string) []name {
 		var names []name

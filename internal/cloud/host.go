@@ -23,6 +23,7 @@ type Host struct {
 // Credentials are a role's temporary keys for one instance.
 type Credentials struct {
 	Role            string
+	Profile         string // ID of the instance profile that they were made for
 	Code            string // Success, or what went wrong
 	Message         string `json:",omitempty"`
 	LastUpdated     time.Time

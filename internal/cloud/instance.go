@@ -66,14 +66,6 @@ func DefaultMetadataOptions() MetadataOptions {
 	return MetadataOptions{HTTPTokens: "optional", HTTPEndpoint: "enabled", HopLimit: 1, InstanceTags: "disabled"}
 }
 
-// ProfileRef names the instance profile that an instance carries.
-type ProfileRef struct {
-	ARN      string
-	ID       string // AIPA...
-	Name     string
-	RoleName string
-}
-
 // Instance is the wish for one virtual machine. Written by the API; Host only by the planner.
 type Instance struct {
 	ID          InstanceID
