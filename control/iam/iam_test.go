@@ -286,6 +286,88 @@ func TestSessionsDieWithTheirRole(t *testing.T) {
 	is(t, err, ErrBadToken)
 }
 
+func TestSessionsAreRevokedByTheirAge(t *testing.T) {
+	e, clock := newEngine(t)
+	ctx := t.Context()
+	must[Role](t)(e.CreateRole(ctx, Role{Name: "web", Trust: ec2Trust}))
+	must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "p"}))
+	ok(t, e.AddRole(ctx, "p", "web"))
+	ok(t, e.PutRolePolicy(ctx, "web", Inline{"run", mayRun}))
+	mint := func() *Principal {
+		c := must[cloud.Credentials](t)(e.MintForInstance(ctx, profileOf(t, e, "p"), "i-1", 0))
+		who, _, err := e.Lookup(c.AccessKeyID, c.Token)
+		ok(t, err)
+		return who
+	}
+	before := mint()
+	clock.Add(time.Hour)
+	cut := clock.Now().Format(time.RFC3339)
+	clock.Add(time.Second)
+	after := mint()
+	deny := func(action, resource, more string) string {
+		return `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":["` + action + `"],"Resource":["` + resource + `"],"Condition":{"DateLessThan":{"aws:TokenIssueTime":"` + cut + `"}` + more + `}}]}`
+	}
+	for _, c := range []struct {
+		name, policy    string
+		denied, revoked bool // the session of before
+	}{
+		{"no such policy", mayRun, false, false},
+		{"everything", deny("*", "*", ""), true, true},
+		{"what this test asks for", deny("ec2:Describe*", "*", ""), true, false},
+		{"another service", deny("s3:*", "*", ""), false, false},
+		{"everything, from an address that is not known", deny("*", "*", `,"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}`), false, false},
+		{"everything, from all but an address", deny("*", "*", `,"NotIpAddress":{"aws:SourceIp":"192.0.2.0/24"}`), true, false},
+		{"everything, in another case of letters", strings.Replace(deny("*", "*", ""), "aws:TokenIssueTime", "AWS:tokenissuetime", 1), true, true},
+		{"everything, since the future", strings.Replace(deny("*", "*", ""), cut, "2099-01-01T00:00:00Z", 1), true, true},
+		{"everything, for a time that is over", deny("*", "*", `,"DateGreaterThan":{"aws:CurrentTime":"2099-01-01T00:00:00Z"}`), false, false},
+	} {
+		ok(t, e.PutRolePolicy(ctx, "web", Inline{"AWSRevokeOlderSessions", c.policy}))
+		if got := e.Decide(before, "ec2:DescribeInstances", "*", nil); (got == Denied) != c.denied {
+			t.Errorf("%s: the old session's request is %v, want denied %t", c.name, got, c.denied)
+		}
+		if got := e.Revoked(before); got != c.revoked {
+			t.Errorf("%s: revoked is %t, want %t", c.name, got, c.revoked)
+		}
+		forged := map[string][]string{"AWS:TokenIssueTime": {"2099-06-01T00:00:00Z"}}
+		if own, _ := e.Judge(before, "ec2:DescribeInstances", "*", forged); (own == Denied) != c.denied {
+			t.Errorf("%s: the object store, which may not say how old a session is, is told %v, want denied %t", c.name, own, c.denied)
+		}
+		always := strings.Contains(c.policy, "2099") && c.revoked
+		if got := e.Decide(after, "ec2:DescribeInstances", "*", nil); (got == Denied) != always {
+			t.Errorf("%s: the new session's request is %v, want denied %t", c.name, got, always)
+		}
+		if got, want := e.Reissue(before), c.revoked && !always; got != want {
+			t.Errorf("%s: another session would help: %t, want %t", c.name, got, want)
+		}
+		if e.Reissue(after) {
+			t.Errorf("%s: the new session would be replaced again and again", c.name)
+		}
+	}
+}
+
+func TestAUsersSessionsAreRevokedAndTheirKeysAreNot(t *testing.T) {
+	e, clock := newEngine(t)
+	ctx := t.Context()
+	k, _ := user(t, e, "alice")
+	ok(t, e.PutUserPolicy(ctx, "alice", Inline{"run", mayRun}))
+	owner, _, err := e.Lookup(k.ID, "")
+	ok(t, err)
+	c := must[Credentials](t)(e.UserSession(ctx, owner, 0))
+	session, _, err := e.Lookup(c.AccessKeyID, c.SessionToken)
+	ok(t, err)
+	clock.Add(time.Minute)
+	ok(t, e.PutUserPolicy(ctx, "alice", Inline{"revoke", `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"DateLessThan":{"aws:TokenIssueTime":"` + clock.Now().Format(time.RFC3339) + `"}}}}`}))
+	if got := e.Decide(session, "ec2:DescribeInstances", "*", nil); got != Denied {
+		t.Errorf("the session's request is %v, want denied", got)
+	}
+	if got := e.Decide(owner, "ec2:DescribeInstances", "*", nil); got != Allowed {
+		t.Errorf("the key's request is %v, want allowed: it has no issue time", got)
+	}
+	if e.Reissue(session) {
+		t.Error("a user's session is not ours to make anew")
+	}
+}
+
 func TestLifeCycleWithConflicts(t *testing.T) {
 	e, _ := newEngine(t)
 	ctx := t.Context()

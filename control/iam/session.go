@@ -44,6 +44,7 @@ type claims struct {
 	UserID   string `json:"w,omitempty"`
 	Name     string `json:"s,omitempty"`
 	Policy   string `json:"p,omitempty"`
+	Issued   int64  `json:"t"` // 0 in tokens of before it was kept, which makes them the oldest of all
 	Expires  int64  `json:"e"`
 }
 
@@ -77,7 +78,7 @@ func (v *vault) readToken(accessKeyID, token string) (claims, bool) {
 // this id when they are written.
 func (e *Engine) roleSession(ctx context.Context, r Role, name, policy string, life time.Duration) (Credentials, error) {
 	now := e.now()
-	c := claims{ID: newID("ASIA", 16), RoleName: r.Name, RoleID: r.ID, RoleARN: r.ARN, Name: name, Policy: policy, Expires: now.Add(life).Unix()}
+	c := claims{ID: newID("ASIA", 16), RoleName: r.Name, RoleID: r.ID, RoleARN: r.ARN, Name: name, Policy: policy, Issued: now.Unix(), Expires: now.Add(life).Unix()}
 	creds, err := e.keepSession(ctx, c, now, func(t *tx) error {
 		have, err := needRole(t, r.Name)
 		if err == nil && have.ID != r.ID {
@@ -247,7 +248,7 @@ func (e *Engine) UserSession(ctx context.Context, who *Principal, life time.Dura
 		return Credentials{}, err
 	}
 	now := e.now()
-	c := claims{ID: newID("ASIA", 16), UserID: who.UserID, UserName: who.userName, Expires: now.Add(life).Unix()}
+	c := claims{ID: newID("ASIA", 16), UserID: who.UserID, UserName: who.userName, Issued: now.Unix(), Expires: now.Add(life).Unix()}
 	return e.keepSession(ctx, c, now, func(t *tx) error {
 		if who.root {
 			return nil
