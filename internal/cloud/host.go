@@ -35,6 +35,7 @@ type Credentials struct {
 
 // IdentityDocument is an instance's signed identity: the exact bytes and the signatures over them.
 type IdentityDocument struct {
+	Key       string `json:",omitempty"` // that signed it
 	Document  string
 	Signature string
 	RSA2048   string
@@ -48,6 +49,7 @@ type AssignedInterface struct {
 	Network     Subnet
 	VPCPrefixes []netip.Prefix
 	Public      []PublicAddress `json:",omitempty"`
+	PublicNames bool            `json:",omitempty"` // the VPC gives public addresses names
 	GroupNames  []string        // in the order of Groups
 }
 
