@@ -230,8 +230,15 @@ func (s *Service) wish(snap *store.Snapshot, t *store.Txn, l *launch, reservatio
 	if err != nil {
 		return err
 	}
-	options, err := metadataOptions(cloud.DefaultMetadataOptions(), in.MetadataOptions)
+	defaults, err := metadataDefaults(snap, l.account)
 	if err != nil {
+		return err
+	}
+	options, err := metadataOptions(defaults.Value.Over(image.Value.MetadataOptions()), in.MetadataOptions)
+	if err != nil {
+		return err
+	}
+	if err := (cloud.Instance{Metadata: options, Tags: l.tags["instance"]}).ShowsTags(); err != nil {
 		return err
 	}
 	behavior := in.InstanceInitiatedShutdownBehavior
