@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -16,6 +17,10 @@ const (
 	credentialsLife  = 6 * time.Hour
 	credentialsRenew = credentialsLife / 2
 )
+
+// atOnce is how many instances' credentials are made at the same time: the store writes what comes together in one go, and
+// of a thousand that are due at once the last should not wait for all others. One instance is never done twice in a run.
+const atOnce = 16
 
 // minter makes a session of an instance profile's role, and knows whether one still stands for the role
 // that the profile holds now.
@@ -40,15 +45,22 @@ func (c *Credentials) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, o := range instances {
+	var minting sync.WaitGroup
+	errs := make([]error, len(instances))
+	slots := make(chan struct{}, atOnce)
+	for k, o := range instances {
 		if o.Value.Host == "" || o.Value.Power != cloud.PowerRunning {
 			continue
 		}
-		if err := c.instance(ctx, snap, o, c.Now()); err != nil && !errors.Is(err, store.ErrConflict) {
-			errs = append(errs, err)
-		}
+		slots <- struct{}{}
+		minting.Go(func() {
+			defer func() { <-slots }()
+			if err := c.instance(ctx, snap, o, c.Now()); err != nil && !errors.Is(err, store.ErrConflict) {
+				errs[k] = err
+			}
+		})
 	}
+	minting.Wait()
 	return errors.Join(errs...)
 }
 
