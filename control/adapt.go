@@ -2,17 +2,9 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"time"
 
 	iamapi "github.com/ichiro-metal/ichiro/control/api/iam"
 	"github.com/ichiro-metal/ichiro/control/iam"
-	"github.com/ichiro-metal/ichiro/control/identity"
-	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
@@ -30,50 +22,19 @@ func (p profiles) MayPassRole(ctx context.Context, ref cloud.ProfileRef) error {
 type minter struct{ *iam.Engine }
 
 // Current reports whether credentials are of the role that the profile holds now: not of another, and not of
-// one that was made anew under the same name.
-func (m minter) Current(ctx context.Context, profile string, had cloud.Credentials) (bool, error) {
-	ref, err := m.ResolveProfile(ctx, profile)
-	if err == nil && ref.RoleName == had.Role {
-		_, _, err = m.Lookup(had.AccessKeyID, had.Token)
+// one that was made anew under the same name, and not revoked: whoever revokes a role's sessions ends those that were
+// stolen, and the instance goes on with a new one.
+func (m minter) Current(ctx context.Context, p cloud.ProfileRef, had cloud.Credentials) (bool, error) {
+	now, err := m.ProfileNow(ctx, p)
+	if err == nil && now.RoleName == had.Role && had.Profile == p.ID {
+		var who *iam.Principal
+		who, _, err = m.Lookup(had.AccessKeyID, had.Token)
 		if err == nil {
-			return true, nil
+			return !m.Reissue(who), nil
 		}
 	}
 	if cloud.Code(err) == "ServiceUnavailable" {
 		return false, err
 	}
 	return false, nil // the minter says why, if it cannot make others
-}
-
-// signer signs identity documents with the region's key.
-type signer struct{ key identity.Key }
-
-func (s signer) Document(a cloud.Assignment) string {
-	return identity.Document(identity.SubjectOf(a))
-}
-
-func (s signer) Sign(a cloud.Assignment) (cloud.IdentityDocument, error) {
-	return s.key.Sign(identity.SubjectOf(a))
-}
-
-// openSigner reads the region's identity key, which is made at the first start.
-func openSigner(dir, region string) (signer, error) {
-	path := filepath.Join(dir, "identity.pem")
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		made, err := identity.Generate(rand.Reader, region, time.Now().UTC())
-		if err != nil {
-			return signer{}, err
-		}
-		if text, err = made.PEM(); err != nil {
-			return signer{}, err
-		}
-		if text, err = bundle.Keep(path, text); err != nil {
-			return signer{}, err
-		}
-	} else if err != nil {
-		return signer{}, err
-	}
-	key, err := identity.Parse(text)
-	return signer{key}, err
 }

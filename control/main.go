@@ -10,6 +10,7 @@ import (
 	"flag"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -106,6 +107,9 @@ func (o options) open() (net.Listener, error) {
 }
 
 func run(ctx context.Context, args []string, log *slog.Logger) error {
+	if len(args) > 0 && args[0] == "rotate-identity" {
+		return rotate(args[1:])
+	}
 	o, err := parse(args)
 	if err != nil {
 		return err
@@ -141,11 +145,8 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	signer, err := openSigner(keys, o.region)
+	signer, err := openNotary(keys, filepath.Join(string(o.root), "control", "identity.crt"), o.region, log)
 	if err != nil {
-		return err
-	}
-	if err := bundle.WriteBytes(filepath.Join(string(o.root), "control", "identity.crt"), signer.key.Certificate(), 0o644); err != nil {
 		return err
 	}
 	name, err := cluster.Name(ctx, client)
@@ -163,7 +164,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 
 	mirror := store.NewMirror(client, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
 	authority := iamapi.NewAuthority(engine)
-	front, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint, site.InstanceTypes)
+	front, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint, site.InstanceTypes, signer)
 	if err != nil {
 		return err
 	}
@@ -184,6 +185,8 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	signing := reconcile.New("identity", 30*time.Second, signer.Reconcile)
+	signer.wake = planner.Wake
 	mirror.OnChangeOf(func(key string) bool { return !store.AboutCommands(key) }, func() { planner.Wake(); minting.Wake() })
 
 	return service.Run(ctx,
@@ -196,6 +199,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		after(minting, mirror.Ready(), engine.Ready()),
 		after(commands, mirror.Ready()),
 		images,
+		signing,
 		service.Func("watcher", watcher.Run),
 		service.Func("files", func(ctx context.Context) error {
 			for {
@@ -212,7 +216,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 // newFront builds the API from its services.
-func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string, types []cloud.InstanceType) (*api.Front, *os.File, error) {
+func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string, types []cloud.InstanceType, certificates http.Handler) (*api.Front, *os.File, error) {
 	sealing, err := keyFile(filepath.Join(o.state, "keys", "pager"), 32)
 	if err != nil {
 		return nil, nil, err
@@ -228,6 +232,7 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 	front, err := api.New(api.Config{
 		Region: o.region, Authority: authority, Log: log, Audit: audit, Registry: prometheus.DefaultRegisterer,
 		Objects: o.root.Objects(),
+		Public:  map[string]http.Handler{certificatesPath: certificates},
 		Services: []api.Service{
 			ec2.New(ec2.Config{
 				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: door.Client{}, Pager: pager,

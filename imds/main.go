@@ -30,6 +30,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	flags := flag.NewFlagSet("ichiro-imds", flag.ContinueOnError)
 	dir := flags.String("run", "/run/ichiro", "the host's run `directory`")
 	key := flags.String("token-key", "", "`file` of the key that session tokens are sealed with, made if absent")
+	rate := flags.Int("rate", server.DefaultRate, "`requests` a second that an instance may make; 0 for no limit")
 	upstream := flags.String("resolvers", "", "`addresses` of the host's resolvers, with commas between (default: those of /etc/resolv.conf)")
 	api := flags.String("api", "", "`address` of the API on this host, for guests' requests to it (default: guests have none)")
 	trust := flags.Bool("trust-clock", false, "tell guests that the host's clock is right even when the kernel says that nothing keeps it")
@@ -47,6 +48,9 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if *key == "" {
 		return service.Usagef("--token-key is missing: name a file that only this user can read")
 	}
+	if *rate < 0 {
+		return service.Usagef("--rate %d: a number of requests, or 0 for no limit", *rate)
+	}
 	tokens, err := server.OpenTokens(*key)
 	if err != nil {
 		return err
@@ -55,6 +59,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	index := bundle.NewIndex(root)
 	defer index.Close()
 	srv := server.New(index, tree.EC2(), tokens, log)
+	srv.Limit(*rate)
 	srv.Expose()
 	names := dns.New(index, bundle.NewNetworks(root), resolvers, log)
 	names.Expose()

@@ -115,7 +115,7 @@ func (h *host) start() *exec.Cmd {
 		binary = h.copyOf(binary)
 		attr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 	}
-	cmd := exec.Command(binary, "--run", string(h.root), "--token-key", h.key)
+	cmd := exec.Command(binary, "--run", string(h.root), "--token-key", h.key, "--rate", "0")
 	cmd.Env = []string{"IMDS_PROGRAM=1", "ICHIRO_READY_FD=3"}
 	cmd.ExtraFiles = []*os.File{told}
 	cmd.SysProcAttr = attr

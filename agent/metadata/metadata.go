@@ -47,7 +47,7 @@ func Compile(a cloud.Assignment) bundle.Metadata {
 		m.Interfaces = append(m.Interfaces, compileInterface(n, a.Region))
 	}
 	slices.SortStableFunc(m.Interfaces, func(x, y bundle.MetadataInterface) int { return x.DeviceNumber - y.DeviceNumber })
-	m.Hostname = m.Primary().Hostname
+	m.Hostname, m.PublicHostname = m.Primary().Hostname, m.Primary().PublicHostname
 	if m.Options.InstanceTags == "enabled" {
 		m.Tags = maps.Clone(i.Tags)
 	}
@@ -81,6 +81,9 @@ func compileInterface(n cloud.AssignedInterface, region string) bundle.MetadataI
 	}
 	if a := n.Primary(); a.IsValid() {
 		out.Hostname = cloud.PrivateDNSName(a, region)
+	}
+	if len(n.Public) > 0 && n.PublicNames {
+		out.PublicHostname = cloud.PublicDNSName(n.Public[0].Public, region)
 	}
 	for k, id := range n.Groups {
 		g := bundle.MetadataGroup{ID: id}

@@ -35,10 +35,11 @@ type Config struct {
 	Services  []Service
 	Authority Authority
 	Log       *slog.Logger
-	Audit     io.Writer             // one JSON line per changing call; nil for none
-	Registry  prometheus.Registerer // nil for none
-	Now       func() time.Time      // nil for the clock
-	Objects   string                // socket of the object store; "" for none
+	Audit     io.Writer               // one JSON line per changing call; nil for none
+	Registry  prometheus.Registerer   // nil for none
+	Now       func() time.Time        // nil for the clock
+	Objects   string                  // socket of the object store; "" for none
+	Public    map[string]http.Handler // by path: what anybody may read
 }
 
 // A Front serves the API. It is an http.Handler; Serve runs it on a listener.
@@ -109,6 +110,10 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.id = "-"
 	}
 	c.reply.RequestID = c.id
+	if public := f.cfg.Public[r.URL.Path]; public != nil {
+		f.public(public, w, r)
+		return
+	}
 	if r.URL.Path != "/" && r.URL.Path != "" {
 		http.Error(w, "The API is at /", http.StatusNotFound)
 		return
@@ -137,6 +142,16 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Length", fmt.Sprint(len(body)))
 	w.WriteHeader(status)
 	_, _ = w.Write(body) // a client that went away is its own affair
+}
+
+// public answers at a path that needs no credentials: it is read, and nothing else.
+func (f *Front) public(h http.Handler, w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		http.Error(w, "This is only to be read", http.StatusMethodNotAllowed)
+		return
+	}
+	h.ServeHTTP(w, r)
 }
 
 // errPanic stands for a panic, which is logged where it is caught.

@@ -169,6 +169,37 @@ func (a ask) do(t *testing.T, url string) (int, string) {
 	return res.StatusCode, string(body)
 }
 
+func TestWhatIsPublicIsReadWithoutCredentials(t *testing.T) {
+	page := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "for all") })
+	url := serve(t, Config{Region: "ichiro-1", Services: small(new(int)), Authority: anyone{}, Public: map[string]http.Handler{"/.well-known/x": page}})
+	for _, c := range []struct {
+		method, path string
+		status       int
+		want         string
+	}{
+		{"GET", "/.well-known/x", 200, "for all"},
+		{"HEAD", "/.well-known/x", 200, ""},
+		{"POST", "/.well-known/x", 405, "only to be read"},
+		{"GET", "/.well-known/x/", 404, "The API is at /"},
+		{"GET", "/.well-known/", 404, "The API is at /"},
+		{"GET", "//.well-known/x", 404, "The API is at /"},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), c.method, url+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != c.status || !strings.Contains(string(body), c.want) {
+			t.Errorf("%s %s: got %d %q, %v; want %d %q", c.method, c.path, resp.StatusCode, body, err, c.status, c.want)
+		}
+	}
+}
+
 func TestTheGates(t *testing.T) {
 	committed := 0
 	url := serve(t, Config{Region: "ichiro-1", Services: small(&committed), Authority: anyone{denied: "arn:aws:ec2:ichiro-1:000000000000:instance/i-secret"}})

@@ -34,9 +34,10 @@ const (
 	commandsShown   = 30 * 24 * time.Hour
 )
 
-// signer signs the identity document of an assignment.
+// signer signs the identity document of an assignment, and knows whether one is what it would sign, by the key that it
+// would sign with.
 type signer interface {
-	Document(a cloud.Assignment) string
+	Current(a cloud.Assignment, had cloud.IdentityDocument) bool
 	Sign(a cloud.Assignment) (cloud.IdentityDocument, error)
 }
 
@@ -201,7 +202,7 @@ func (c *Cluster) assign(ctx context.Context, v *view, o store.Object[cloud.Inst
 		return nil
 	}
 	next.Identity = had.Value.Identity
-	if c.Signer.Document(next) != next.Identity.Document {
+	if !c.Signer.Current(next, next.Identity) {
 		if next.Identity, err = c.Signer.Sign(next); err != nil {
 			return err
 		}

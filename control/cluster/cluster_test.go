@@ -27,14 +27,21 @@ const account = cloud.AccountID("000000000000")
 var start = time.Date(2026, 11, 23, 18, 0, 0, 0, time.UTC)
 
 // notary signs by counting: a document names the generation of nothing, as a real one does.
-type notary struct{ signed atomic.Int64 }
+type notary struct {
+	signed atomic.Int64
+	key    string
+}
 
-func (n *notary) Document(a cloud.Assignment) string {
+func (n *notary) document(a cloud.Assignment) string {
 	return string(a.Instance.ID) + " is a " + a.Instance.Type
 }
 
+func (n *notary) Current(a cloud.Assignment, had cloud.IdentityDocument) bool {
+	return had.Document == n.document(a) && had.Key == n.key
+}
+
 func (n *notary) Sign(a cloud.Assignment) (cloud.IdentityDocument, error) {
-	return cloud.IdentityDocument{Document: n.Document(a), Signature: strconv.FormatInt(n.signed.Add(1), 10)}, nil
+	return cloud.IdentityDocument{Key: n.key, Document: n.document(a), Signature: strconv.FormatInt(n.signed.Add(1), 10)}, nil
 }
 
 // world is a store with a planner over it.
@@ -206,6 +213,14 @@ func TestAnInstanceIsPlacedAndAssignedOnce(t *testing.T) {
 	w.settle()
 	if n := w.notary.signed.Load(); n != 2 {
 		t.Errorf("signed %d times, want once more: the type is in the document", n)
+	}
+	w.notary.key = "the next one"
+	w.settle()
+	if n := w.notary.signed.Load(); n != 3 {
+		t.Errorf("signed %d times, want once more: the key is another", n)
+	}
+	if a, err := store.Get(t.Context(), w.c, store.Assignments("h-1"), "i-1"); err != nil || a.Value.Identity.Key != w.notary.key {
+		t.Errorf("the host has a document signed by %q, %v", a.Value.Identity.Key, err)
 	}
 }
 

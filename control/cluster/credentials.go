@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -17,11 +18,15 @@ const (
 	credentialsRenew = credentialsLife / 2
 )
 
+// atOnce is how many instances' credentials are made at the same time: the store writes what comes together in one go, and
+// of a thousand that are due at once the last should not wait for all others. One instance is never done twice in a run.
+const atOnce = 16
+
 // minter makes a session of an instance profile's role, and knows whether one still stands for the role
 // that the profile holds now.
 type minter interface {
-	Current(ctx context.Context, profile string, had cloud.Credentials) (bool, error)
-	MintForInstance(ctx context.Context, profile string, id cloud.InstanceID, life time.Duration) (cloud.Credentials, error)
+	Current(ctx context.Context, p cloud.ProfileRef, had cloud.Credentials) (bool, error)
+	MintForInstance(ctx context.Context, p cloud.ProfileRef, id cloud.InstanceID, life time.Duration) (cloud.Credentials, error)
 }
 
 // Credentials keeps the role credentials of all instances fresh. It runs beside the planner, so that
@@ -40,15 +45,22 @@ func (c *Credentials) Reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
-	for _, o := range instances {
+	var minting sync.WaitGroup
+	errs := make([]error, len(instances))
+	slots := make(chan struct{}, atOnce)
+	for k, o := range instances {
 		if o.Value.Host == "" || o.Value.Power != cloud.PowerRunning {
 			continue
 		}
-		if err := c.instance(ctx, snap, o, c.Now()); err != nil && !errors.Is(err, store.ErrConflict) {
-			errs = append(errs, err)
-		}
+		slots <- struct{}{}
+		minting.Go(func() {
+			defer func() { <-slots }()
+			if err := c.instance(ctx, snap, o, c.Now()); err != nil && !errors.Is(err, store.ErrConflict) {
+				errs[k] = err
+			}
+		})
 	}
+	minting.Wait()
 	return errors.Join(errs...)
 }
 
@@ -94,21 +106,22 @@ func (c *Credentials) instance(ctx context.Context, snap *store.Snapshot, o stor
 
 // renew returns the credentials that the instance should have now: those that it has, when they are good.
 func (c *Credentials) renew(ctx context.Context, i cloud.Instance, had cloud.Credentials, now time.Time) (cloud.Credentials, error) {
-	if had.Expiration.Sub(now) > credentialsLife-credentialsRenew {
-		if current, err := c.Minter.Current(ctx, i.Profile.ARN, had); err != nil || current {
+	mine := had.Profile == i.Profile.ID // what was made for another profile is not theirs for one moment longer
+	if mine && had.Expiration.Sub(now) > credentialsLife-credentialsRenew {
+		if current, err := c.Minter.Current(ctx, *i.Profile, had); err != nil || current {
 			return had, err
 		}
 	}
-	next, err := c.Minter.MintForInstance(ctx, i.Profile.ARN, i.ID, credentialsLife)
+	next, err := c.Minter.MintForInstance(ctx, *i.Profile, i.ID, credentialsLife)
 	if cloud.Code(err) == "" {
 		return next, err
 	}
 	const refused = "AssumeRoleUnauthorizedAccess"
-	if had.Code == refused && now.Sub(had.LastUpdated) < time.Minute {
+	if mine && had.Code == refused && now.Sub(had.LastUpdated) < time.Minute {
 		return had, nil
 	}
 	return cloud.Credentials{
-		Role: i.Profile.RoleName, Code: refused, LastUpdated: now.UTC().Truncate(time.Second),
+		Role: i.Profile.RoleName, Profile: i.Profile.ID, Code: refused, LastUpdated: now.UTC().Truncate(time.Second),
 		Message: "EC2 cannot assume the role " + i.Profile.RoleName + ": see that it exists and trusts ec2.amazonaws.com",
 	}, nil
 }

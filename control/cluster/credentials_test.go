@@ -19,22 +19,22 @@ type mint struct {
 	refuse error
 }
 
-func (m *mint) Current(_ context.Context, _ string, had cloud.Credentials) (bool, error) {
+func (m *mint) Current(_ context.Context, _ cloud.ProfileRef, had cloud.Credentials) (bool, error) {
 	return m.refuse == nil && had.Code == "Success", nil
 }
 
-func (m *mint) MintForInstance(_ context.Context, _ string, _ cloud.InstanceID, life time.Duration) (cloud.Credentials, error) {
+func (m *mint) MintForInstance(_ context.Context, p cloud.ProfileRef, _ cloud.InstanceID, life time.Duration) (cloud.Credentials, error) {
 	if m.refuse != nil {
 		return cloud.Credentials{}, m.refuse
 	}
 	m.made++
-	return cloud.Credentials{Role: "r", Code: "Success", AccessKeyID: fmt.Sprint(m.made), Expiration: m.w.now.Add(life)}, nil
+	return cloud.Credentials{Role: "r", Profile: p.ID, Code: "Success", AccessKeyID: fmt.Sprint(m.made), Expiration: m.w.now.Add(life)}, nil
 }
 
 func TestRoleCredentials(t *testing.T) {
 	w := newWorld(t)
 	w.host("h-1", 4096)
-	w.launch("i-1", "t", func(i *cloud.Instance) { i.Profile = &cloud.ProfileRef{ARN: "p", RoleName: "r"} })
+	w.launch("i-1", "t", func(i *cloud.Instance) { i.Profile = &cloud.ProfileRef{ARN: "p", ID: "AIPA1", RoleName: "r"} })
 	w.launch("i-22", "t") // has no role
 	w.settle()
 	sealer, err := store.NewSealer(make([]byte, 32))
@@ -89,6 +89,11 @@ func TestRoleCredentials(t *testing.T) {
 	}
 	if n := w.keys(store.WishPrefix("h-1", "credentials")); n != 1 {
 		t.Errorf("%d instances have credentials, want the one with a role", n)
+	}
+	w.edit("i-1", func(i *cloud.Instance) { i.Profile = &cloud.ProfileRef{ARN: "q", ID: "AIPA2", RoleName: "s"} })
+	m.refuse = nil
+	if got, err := look(); err != nil || got.Profile != "AIPA2" || got.AccessKeyID != "4" {
+		t.Errorf("with another profile, at once: got key %q of %s, %v", got.AccessKeyID, got.Profile, err)
 	}
 	w.edit("i-1", func(i *cloud.Instance) { i.Profile = nil })
 	look()

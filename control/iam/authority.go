@@ -17,8 +17,9 @@ type Principal struct {
 	AccessKeyID string
 
 	root     bool
-	session  bool   // temporary credentials
-	userName string // of a user
+	session  bool      // temporary credentials
+	issued   time.Time // of a session
+	userName string    // of a user
 	userID   string
 	roleName string
 	roleID   string
@@ -107,7 +108,7 @@ func (e *Engine) lookupSession(id, token string) (*Principal, string, error) {
 	secret := e.vault.sessionSecret(id)
 	if c.RoleID == "" && c.UserName == "" {
 		p := e.rootPrincipal(id)
-		p.session = true
+		p.session, p.issued = true, time.Unix(c.Issued, 0).UTC()
 		return p, secret, nil
 	}
 	if c.RoleID == "" {
@@ -115,7 +116,7 @@ func (e *Engine) lookupSession(id, token string) (*Principal, string, error) {
 		if u == nil || u.ID != c.UserID {
 			return nil, "", ErrBadToken
 		}
-		return &Principal{Account: e.account, ARN: u.ARN, UserID: u.ID, AccessKeyID: id, userName: u.Name, userID: u.ID, session: true}, secret, nil
+		return &Principal{Account: e.account, ARN: u.ARN, UserID: u.ID, AccessKeyID: id, userName: u.Name, userID: u.ID, session: true, issued: time.Unix(c.Issued, 0).UTC()}, secret, nil
 	}
 	// A role made anew under the same name has another id: the old one's sessions stay dead.
 	r := roles.look(e, c.RoleName)
@@ -124,8 +125,37 @@ func (e *Engine) lookupSession(id, token string) (*Principal, string, error) {
 	}
 	return &Principal{
 		Account: e.account, ARN: e.assumedARN(r.Name, c.Name), UserID: r.ID + ":" + c.Name, AccessKeyID: id,
-		session: true, roleName: r.Name, roleID: r.ID, roleARN: r.ARN, narrow: c.Policy,
+		session: true, issued: time.Unix(c.Issued, 0).UTC(), roleName: r.Name, roleID: r.ID, roleARN: r.ARN, narrow: c.Policy,
 	}, secret, nil
+}
+
+// issueTime is the condition key by which sessions are revoked: a role gets a policy that denies everything to those
+// which are older than now. A long-term key has none.
+const issueTime = "aws:TokenIssueTime"
+
+// Revoked reports whether the role's policies deny everything to a session because of its age. Its requests are denied
+// like any that a policy denies; this is for those who give sessions out.
+func (e *Engine) Revoked(who *Principal) bool {
+	if who.roleID == "" || !who.session {
+		return false
+	}
+	facts := e.clockFacts()
+	facts[issueTime] = []string{who.issued.Format(time.RFC3339)}
+	// No service has this action, so only a Deny of all actions covers it.
+	q := question{action: "ichiro:AnythingAtAll", resource: "*", facts: facts}
+	for _, text := range e.documents(who) {
+		if byAge := ageDenials(text); byAge != "" && evaluate([]string{byAge}, q) == Denied {
+			return true
+		}
+	}
+	return false
+}
+
+// Reissue reports whether a session is revoked and one that was made now would not be.
+func (e *Engine) Reissue(who *Principal) bool {
+	anew := *who
+	anew.issued = e.now()
+	return e.Revoked(who) && !e.Revoked(&anew)
 }
 
 // Decide says whether the caller's policies let it do action on resource. More
@@ -190,6 +220,9 @@ func (e *Engine) facts(who *Principal) map[string][]string {
 	f["aws:PrincipalAccount"] = []string{e.account}
 	f["aws:userid"] = []string{who.UserID}
 	f["aws:PrincipalArn"] = []string{who.ARN}
+	if who.session {
+		f[issueTime] = []string{who.issued.Format(time.RFC3339)}
+	}
 	var tags []Tag
 	switch {
 	case who.root:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/versity/versitygw/iamapi/iamerr"
@@ -47,6 +48,51 @@ func evaluate(documents []string, q question) Decision {
 	default:
 		return Silent
 	}
+}
+
+// ageDenials returns a document of those Deny statements that ask for nothing but the time and a session's age, "" when
+// there are none. What asks for more, such as the sender's address, is not known here.
+func ageDenials(document string) string {
+	var doc policy.Document
+	if err := json.Unmarshal([]byte(document), &doc); err != nil {
+		return ""
+	}
+	var kept []any
+	for _, s := range doc.Statement {
+		var condition map[string]map[string]json.RawMessage
+		if s.Effect != "Deny" || json.Unmarshal(s.Condition, &condition) != nil {
+			continue
+		}
+		aged, more := false, false
+		for _, operands := range condition {
+			for key := range operands {
+				switch strings.ToLower(key) {
+				case "aws:tokenissuetime":
+					aged = true
+				case "aws:currenttime", "aws:epochtime":
+				default:
+					more = true
+				}
+			}
+		}
+		if aged && !more {
+			m := asIdentity(s)
+			m["Resource"] = s.Resource
+			if len(s.Resource) == 0 {
+				m["NotResource"] = s.NotResource
+				delete(m, "Resource")
+			}
+			kept = append(kept, m)
+		}
+	}
+	if kept == nil {
+		return ""
+	}
+	text, err := json.Marshal(map[string]any{"Version": doc.Version, "Statement": kept})
+	if err != nil {
+		return ""
+	}
+	return string(text)
 }
 
 // caller is whom a trust policy may name: a service, or a principal's ARNs.

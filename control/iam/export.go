@@ -35,5 +35,5 @@ func (e *Engine) Judge(who *Principal, action, resource string, facts map[string
 // ofCaller reports whether a condition key says who calls.
 func ofCaller(key string) bool {
 	key = strings.ToLower(key)
-	return strings.HasPrefix(key, "aws:principal") || key == "aws:userid" || key == "aws:username"
+	return strings.HasPrefix(key, "aws:principal") || key == "aws:userid" || key == "aws:username" || key == strings.ToLower(issueTime)
 }

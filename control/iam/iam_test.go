@@ -157,12 +157,46 @@ func TestUserIsAllowedImplicitlyDeniedExplicitlyDenied(t *testing.T) {
 	is(t, err, ErrUnknownKey)
 }
 
+// profileOf is a profile as a launch would name it.
+func profileOf(t testing.TB, e *Engine, name string) cloud.ProfileRef {
+	t.Helper()
+	p, err := e.ResolveProfile(t.Context(), name)
+	ok(t, err)
+	return p
+}
+
+func TestANamesakeOfAProfileIsAnother(t *testing.T) {
+	e, _ := newEngine(t)
+	ctx := t.Context()
+	build := func(role string) cloud.ProfileRef {
+		must[Role](t)(e.CreateRole(ctx, Role{Name: role, Trust: ec2Trust}))
+		must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "p"}))
+		ok(t, e.AddRole(ctx, "p", role))
+		return profileOf(t, e, "p")
+	}
+	was := build("first")
+	if c := must[cloud.Credentials](t)(e.MintForInstance(ctx, was, "i-1", 0)); c.Role != "first" || c.Profile != was.ID {
+		t.Errorf("made for role %s of profile %s, want first of %s", c.Role, c.Profile, was.ID)
+	}
+	ok(t, e.RemoveRole(ctx, "p", "first"))
+	ok(t, e.DeleteProfile(ctx, "p"))
+	now := build("second")
+	if now.ARN != was.ARN {
+		t.Fatalf("%s and %s are no namesakes", now.ARN, was.ARN)
+	}
+	_, err := e.MintForInstance(ctx, was, "i-1", 0)
+	refused(t, err, "InstanceProfileNotFound")
+	if c := must[cloud.Credentials](t)(e.MintForInstance(ctx, now, "i-1", 0)); c.Role != "second" {
+		t.Errorf("made for role %s, want second", c.Role)
+	}
+}
+
 func TestInstanceCredentials(t *testing.T) {
 	e, clock := newEngine(t)
 	ctx := t.Context()
 	must[Role](t)(e.CreateRole(ctx, Role{Name: "web", Path: "/app/", Trust: ec2Trust}))
 	must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "web-profile"}))
-	_, err := e.MintForInstance(ctx, "web-profile", "i-0123456789abcdef0", 0)
+	_, err := e.MintForInstance(ctx, profileOf(t, e, "web-profile"), "i-0123456789abcdef0", 0)
 	refused(t, err, "InstanceProfileNotFound")
 	ok(t, e.AddRole(ctx, "web-profile", "web"))
 	ok(t, e.PutRolePolicy(ctx, "web", Inline{"run", mayRun}))
@@ -174,7 +208,7 @@ func TestInstanceCredentials(t *testing.T) {
 	_, err = e.ResolveProfile(ctx, "nothing")
 	refused(t, err, "InvalidParameterValue")
 
-	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, "web-profile", "i-0123456789abcdef0", 0))
+	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, profileOf(t, e, "web-profile"), "i-0123456789abcdef0", 0))
 	who, secret, err := e.Lookup(c.AccessKeyID, c.Token)
 	ok(t, err)
 	if want := "arn:aws:sts::000000000000:assumed-role/web/i-0123456789abcdef0"; who.ARN != want || secret != c.SecretAccessKey {
@@ -187,7 +221,7 @@ func TestInstanceCredentials(t *testing.T) {
 		t.Errorf("an explicit deny is %v", got)
 	}
 
-	other := must[cloud.Credentials](t)(e.MintForInstance(ctx, "web-profile", "i-0123456789abcdef1", 0))
+	other := must[cloud.Credentials](t)(e.MintForInstance(ctx, profileOf(t, e, "web-profile"), "i-0123456789abcdef1", 0))
 	for name, token := range map[string]string{"no token": "", "another's token": other.Token, "garbage": "AAAA", "bad base64": "!!"} {
 		_, _, err = e.Lookup(c.AccessKeyID, token)
 		if !errors.Is(err, ErrBadToken) {
@@ -212,22 +246,23 @@ func TestMintingTellsGoneFromAway(t *testing.T) {
 	e, err := New(server.Client(t), Config{KeyDir: t.TempDir(), Account: "000000000000"})
 	ok(t, err)
 	// The engine does not run, so it knows nothing: that must not read as "the role is gone".
-	if _, err := e.MintForInstance(t.Context(), "p", "i-1", 0); err == nil || cloud.Code(err) != "" {
+	if _, err := e.MintForInstance(t.Context(), cloud.ProfileRef{ARN: "p"}, "i-1", 0); err == nil || cloud.Code(err) != "" {
 		t.Errorf("before the store was seen: got %v, want an error without a code", err)
 	}
 	e, _ = start(t, server, t.TempDir())
-	_, err = e.MintForInstance(t.Context(), "p", "i-1", 0)
+	_, err = e.MintForInstance(t.Context(), cloud.ProfileRef{ARN: "p"}, "i-1", 0)
 	refused(t, err, "InvalidParameterValue")
 	must[Profile](t)(e.CreateProfile(t.Context(), Profile{Name: "p"}))
 	must[Role](t)(e.CreateRole(t.Context(), Role{Name: "people", Trust: someTrust}))
 	ok(t, e.AddRole(t.Context(), "p", "people"))
-	_, err = e.MintForInstance(t.Context(), "p", "i-1", 0)
+	p := profileOf(t, e, "p")
+	_, err = e.MintForInstance(t.Context(), p, "i-1", 0)
 	refused(t, err, "AssumeRoleUnauthorizedAccess")
 	ok(t, e.UpdateTrust(t.Context(), "people", ec2Trust))
 	server.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if _, err := e.MintForInstance(ctx, "p", "i-1", 0); err == nil || cloud.Code(err) != "" {
+	if _, err := e.MintForInstance(ctx, p, "i-1", 0); err == nil || cloud.Code(err) != "" {
 		t.Errorf("while the store is away: got %v, want an error without a code", err)
 	}
 }
@@ -241,7 +276,7 @@ func TestSessionsDieWithTheirRole(t *testing.T) {
 	}
 	must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "p"}))
 	build()
-	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, "p", "i-1", time.Hour))
+	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, profileOf(t, e, "p"), "i-1", time.Hour))
 	ok(t, e.RemoveRole(ctx, "p", "web"))
 	ok(t, e.DeleteRole(ctx, "web"))
 	_, _, err := e.Lookup(c.AccessKeyID, c.Token)
@@ -249,6 +284,88 @@ func TestSessionsDieWithTheirRole(t *testing.T) {
 	build() // a namesake
 	_, _, err = e.Lookup(c.AccessKeyID, c.Token)
 	is(t, err, ErrBadToken)
+}
+
+func TestSessionsAreRevokedByTheirAge(t *testing.T) {
+	e, clock := newEngine(t)
+	ctx := t.Context()
+	must[Role](t)(e.CreateRole(ctx, Role{Name: "web", Trust: ec2Trust}))
+	must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "p"}))
+	ok(t, e.AddRole(ctx, "p", "web"))
+	ok(t, e.PutRolePolicy(ctx, "web", Inline{"run", mayRun}))
+	mint := func() *Principal {
+		c := must[cloud.Credentials](t)(e.MintForInstance(ctx, profileOf(t, e, "p"), "i-1", 0))
+		who, _, err := e.Lookup(c.AccessKeyID, c.Token)
+		ok(t, err)
+		return who
+	}
+	before := mint()
+	clock.Add(time.Hour)
+	cut := clock.Now().Format(time.RFC3339)
+	clock.Add(time.Second)
+	after := mint()
+	deny := func(action, resource, more string) string {
+		return `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":["` + action + `"],"Resource":["` + resource + `"],"Condition":{"DateLessThan":{"aws:TokenIssueTime":"` + cut + `"}` + more + `}}]}`
+	}
+	for _, c := range []struct {
+		name, policy    string
+		denied, revoked bool // the session of before
+	}{
+		{"no such policy", mayRun, false, false},
+		{"everything", deny("*", "*", ""), true, true},
+		{"what this test asks for", deny("ec2:Describe*", "*", ""), true, false},
+		{"another service", deny("s3:*", "*", ""), false, false},
+		{"everything, from an address that is not known", deny("*", "*", `,"IpAddress":{"aws:SourceIp":"192.0.2.0/24"}`), false, false},
+		{"everything, from all but an address", deny("*", "*", `,"NotIpAddress":{"aws:SourceIp":"192.0.2.0/24"}`), true, false},
+		{"everything, in another case of letters", strings.Replace(deny("*", "*", ""), "aws:TokenIssueTime", "AWS:tokenissuetime", 1), true, true},
+		{"everything, since the future", strings.Replace(deny("*", "*", ""), cut, "2099-01-01T00:00:00Z", 1), true, true},
+		{"everything, for a time that is over", deny("*", "*", `,"DateGreaterThan":{"aws:CurrentTime":"2099-01-01T00:00:00Z"}`), false, false},
+	} {
+		ok(t, e.PutRolePolicy(ctx, "web", Inline{"AWSRevokeOlderSessions", c.policy}))
+		if got := e.Decide(before, "ec2:DescribeInstances", "*", nil); (got == Denied) != c.denied {
+			t.Errorf("%s: the old session's request is %v, want denied %t", c.name, got, c.denied)
+		}
+		if got := e.Revoked(before); got != c.revoked {
+			t.Errorf("%s: revoked is %t, want %t", c.name, got, c.revoked)
+		}
+		forged := map[string][]string{"AWS:TokenIssueTime": {"2099-06-01T00:00:00Z"}}
+		if own, _ := e.Judge(before, "ec2:DescribeInstances", "*", forged); (own == Denied) != c.denied {
+			t.Errorf("%s: the object store, which may not say how old a session is, is told %v, want denied %t", c.name, own, c.denied)
+		}
+		always := strings.Contains(c.policy, "2099") && c.revoked
+		if got := e.Decide(after, "ec2:DescribeInstances", "*", nil); (got == Denied) != always {
+			t.Errorf("%s: the new session's request is %v, want denied %t", c.name, got, always)
+		}
+		if got, want := e.Reissue(before), c.revoked && !always; got != want {
+			t.Errorf("%s: another session would help: %t, want %t", c.name, got, want)
+		}
+		if e.Reissue(after) {
+			t.Errorf("%s: the new session would be replaced again and again", c.name)
+		}
+	}
+}
+
+func TestAUsersSessionsAreRevokedAndTheirKeysAreNot(t *testing.T) {
+	e, clock := newEngine(t)
+	ctx := t.Context()
+	k, _ := user(t, e, "alice")
+	ok(t, e.PutUserPolicy(ctx, "alice", Inline{"run", mayRun}))
+	owner, _, err := e.Lookup(k.ID, "")
+	ok(t, err)
+	c := must[Credentials](t)(e.UserSession(ctx, owner, 0))
+	session, _, err := e.Lookup(c.AccessKeyID, c.SessionToken)
+	ok(t, err)
+	clock.Add(time.Minute)
+	ok(t, e.PutUserPolicy(ctx, "alice", Inline{"revoke", `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"DateLessThan":{"aws:TokenIssueTime":"` + clock.Now().Format(time.RFC3339) + `"}}}}`}))
+	if got := e.Decide(session, "ec2:DescribeInstances", "*", nil); got != Denied {
+		t.Errorf("the session's request is %v, want denied", got)
+	}
+	if got := e.Decide(owner, "ec2:DescribeInstances", "*", nil); got != Allowed {
+		t.Errorf("the key's request is %v, want allowed: it has no issue time", got)
+	}
+	if e.Reissue(session) {
+		t.Error("a user's session is not ours to make anew")
+	}
 }
 
 func TestLifeCycleWithConflicts(t *testing.T) {
@@ -426,7 +543,7 @@ func TestNoSecretLiesInTheStore(t *testing.T) {
 	must[Role](t)(e.CreateRole(ctx, Role{Name: "web", Trust: ec2Trust}))
 	must[Profile](t)(e.CreateProfile(ctx, Profile{Name: "p"}))
 	ok(t, e.AddRole(ctx, "p", "web"))
-	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, "p", "i-1", 0))
+	c := must[cloud.Credentials](t)(e.MintForInstance(ctx, profileOf(t, e, "p"), "i-1", 0))
 	everything := store.NewKind[json.RawMessage](store.All("iam"))
 	all := must[store.Listing[json.RawMessage]](t)(store.List(ctx, e.client, everything, store.Range{}))
 	if len(all.Objects) != 5 {
@@ -462,7 +579,7 @@ func BenchmarkAuthenticateAndAuthorize(b *testing.B) {
 	ok(b, e.AddRole(ctx, "p", "web"))
 	ok(b, e.PutRolePolicy(ctx, "web", Inline{"run", mayRun}))
 	ok(b, e.AttachRolePolicy(ctx, "web", builtinPrefix+"ReadOnlyAccess"))
-	c := must[cloud.Credentials](b)(e.MintForInstance(ctx, "p", "i-1", 0))
+	c := must[cloud.Credentials](b)(e.MintForInstance(ctx, profileOf(b, e, "p"), "i-1", 0))
 	b.Run("lookup", func(b *testing.B) {
 		for b.Loop() {
 			e.Lookup(c.AccessKeyID, c.Token)
@@ -476,7 +593,7 @@ func BenchmarkAuthenticateAndAuthorize(b *testing.B) {
 	})
 	b.Run("mint", func(b *testing.B) {
 		for b.Loop() {
-			must[cloud.Credentials](b)(e.MintForInstance(ctx, "p", "i-1", 0))
+			must[cloud.Credentials](b)(e.MintForInstance(ctx, profileOf(b, e, "p"), "i-1", 0))
 		}
 	})
 }

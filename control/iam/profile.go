@@ -145,6 +145,15 @@ func (e *Engine) ResolveProfile(_ context.Context, nameOrARN string) (cloud.Prof
 	return cloud.ProfileRef{Name: p.Name, ARN: p.ARN, ID: p.ID, RoleName: p.Role}, nil
 }
 
+// ProfileNow returns what an instance's profile is now. One that was made anew under the same name is not it.
+func (e *Engine) ProfileNow(ctx context.Context, p cloud.ProfileRef) (cloud.ProfileRef, error) {
+	now, err := e.ResolveProfile(ctx, p.ARN)
+	if err == nil && now.ID != p.ID {
+		err = cloud.Errorf("InstanceProfileNotFound", "instance profile %s (%s) is gone, and %s of the same name is another: associate that one", p.ID, p.Name, now.ID)
+	}
+	return now, err
+}
+
 func needProfile(t *tx, name string) (*Profile, error) {
 	p, err := profiles.get(t, name)
 	if err == nil && (p == nil || p.Name != name) {

@@ -44,6 +44,7 @@ type claims struct {
 	UserID   string `json:"w,omitempty"`
 	Name     string `json:"s,omitempty"`
 	Policy   string `json:"p,omitempty"`
+	Issued   int64  `json:"t"` // 0 in tokens of before it was kept, which makes them the oldest of all
 	Expires  int64  `json:"e"`
 }
 
@@ -77,7 +78,7 @@ func (v *vault) readToken(accessKeyID, token string) (claims, bool) {
 // this id when they are written.
 func (e *Engine) roleSession(ctx context.Context, r Role, name, policy string, life time.Duration) (Credentials, error) {
 	now := e.now()
-	c := claims{ID: newID("ASIA", 16), RoleName: r.Name, RoleID: r.ID, RoleARN: r.ARN, Name: name, Policy: policy, Expires: now.Add(life).Unix()}
+	c := claims{ID: newID("ASIA", 16), RoleName: r.Name, RoleID: r.ID, RoleARN: r.ARN, Name: name, Policy: policy, Issued: now.Unix(), Expires: now.Add(life).Unix()}
 	creds, err := e.keepSession(ctx, c, now, func(t *tx) error {
 		have, err := needRole(t, r.Name)
 		if err == nil && have.ID != r.ID {
@@ -117,8 +118,8 @@ func (e *Engine) keepSession(ctx context.Context, c claims, now time.Time, requi
 //
 // A cloud.Error means that the instance cannot have any: the profile or its role
 // is gone, or does not trust EC2. Whatever may pass by itself is another error.
-func (e *Engine) MintForInstance(ctx context.Context, profile string, instance cloud.InstanceID, life time.Duration) (cloud.Credentials, error) {
-	c, role, err := e.mintForInstance(ctx, profile, instance, life)
+func (e *Engine) MintForInstance(ctx context.Context, p cloud.ProfileRef, instance cloud.InstanceID, life time.Duration) (cloud.Credentials, error) {
+	c, role, err := e.mintForInstance(ctx, p, instance, life)
 	switch cloud.Code(err) {
 	case "":
 	case "ServiceUnavailable", "ConcurrentModification":
@@ -128,13 +129,13 @@ func (e *Engine) MintForInstance(ctx context.Context, profile string, instance c
 		return cloud.Credentials{}, err
 	}
 	return cloud.Credentials{
-		Role: role, Code: "Success", LastUpdated: e.now(), AccessKeyID: c.AccessKeyID,
+		Role: role, Profile: p.ID, Code: "Success", LastUpdated: e.now(), AccessKeyID: c.AccessKeyID,
 		SecretAccessKey: c.SecretAccessKey, Token: c.SessionToken, Expiration: c.Expiration,
 	}, nil
 }
 
-func (e *Engine) mintForInstance(ctx context.Context, profile string, instance cloud.InstanceID, life time.Duration) (c Credentials, role string, err error) {
-	ref, err := e.ResolveProfile(ctx, profile)
+func (e *Engine) mintForInstance(ctx context.Context, p cloud.ProfileRef, instance cloud.InstanceID, life time.Duration) (c Credentials, role string, err error) {
+	ref, err := e.ProfileNow(ctx, p)
 	if err != nil {
 		return c, "", err
 	}
@@ -247,7 +248,7 @@ func (e *Engine) UserSession(ctx context.Context, who *Principal, life time.Dura
 		return Credentials{}, err
 	}
 	now := e.now()
-	c := claims{ID: newID("ASIA", 16), UserID: who.UserID, UserName: who.userName, Expires: now.Add(life).Unix()}
+	c := claims{ID: newID("ASIA", 16), UserID: who.UserID, UserName: who.userName, Issued: now.Unix(), Expires: now.Add(life).Unix()}
 	return e.keepSession(ctx, c, now, func(t *tx) error {
 		if who.root {
 			return nil

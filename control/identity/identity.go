@@ -1,12 +1,12 @@
 // Package identity decides what an instance's identity document says, and signs it.
 //
 // The document is text that EC2 made up: fields in one order, a space on both sides of the colon,
-// null for what is absent. The signatures cover the exact bytes, so they are made once, when an instance
+// null for what is absent. The signatures cover the exact bytes, so they are made once for each key, when an instance
 // is launched or started, and travel with them. The same key and the same facts always give the same
 // four texts: any control process may make them again, and a guest sees no difference.
 //
-// The key is RSA-2048 with a self-signed certificate, which is what verifiers are given. It is made once per
-// region, is kept by the control plane, and never goes to a host.
+// The keys are RSA-2048 with self-signed certificates, which is what verifiers are given. A region has one that signs, and
+// around it those to come and those of before (Ring). They are kept by the control plane, and never go to a host.
 package identity
 
 import (
@@ -103,12 +103,12 @@ type Key struct {
 	certificate *x509.Certificate
 }
 
-// validFor is the life of a certificate. EC2's own are good for some 180 years: verifiers pin them, and have no way
-// to hear of another.
+// validFor is the life of a certificate. EC2's own are good for some 180 years: verifiers pin them. A key is replaced by
+// rotation and not by its end, which nobody would see coming.
 const validFor = 100 * 365 * 24 * time.Hour
 
-// Generate makes the key of a region, with a certificate that is valid from now.
-func Generate(random io.Reader, region string, now time.Time) (Key, error) {
+// Generate makes a key of a region which begins to sign at the time given.
+func Generate(random io.Reader, region string, signs time.Time) (Key, error) {
 	private, err := rsa.GenerateKey(random, 2048)
 	if err != nil {
 		return Key{}, fmt.Errorf("generate the identity key: %w", err)
@@ -120,8 +120,8 @@ func Generate(random io.Reader, region string, now time.Time) (Key, error) {
 	template := &x509.Certificate{
 		SerialNumber:          new(big.Int).SetBytes(serial),
 		Subject:               pkix.Name{Organization: []string{"ichiro"}, CommonName: "instance identity " + region},
-		NotBefore:             now.Add(-24 * time.Hour), // hosts whose clock is slow
-		NotAfter:              now.Add(validFor),
+		NotBefore:             signs.Add(-early),
+		NotAfter:              signs.Add(validFor),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		BasicConstraintsValid: true,
 	}
@@ -196,6 +196,7 @@ func (k Key) Sign(s Subject) (cloud.IdentityDocument, error) {
 		return cloud.IdentityDocument{}, fmt.Errorf("sign the identity of %s: %w", s.Instance, err)
 	}
 	return cloud.IdentityDocument{
+		Key:       k.ID(),
 		Document:  document,
 		Signature: wrap(signature, 76),
 		RSA2048:   message,

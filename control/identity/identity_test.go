@@ -111,49 +111,65 @@ func TestLinesAreAsOnEC2(t *testing.T) {
 	}
 }
 
-// The commands of EC2's user guide, word for word but for the file names.
-func TestOpenSSLVerifies(t *testing.T) {
+// verifier is a directory with a document as a guest reads it, and the certificates as the region publishes them.
+type verifier string
+
+func newVerifier(t *testing.T, d cloud.IdentityDocument, certificates []byte) verifier {
+	t.Helper()
 	if _, err := exec.LookPath("openssl"); err != nil {
 		t.Fatal("openssl is not installed: it is what users verify with")
 	}
-	k := generate(t)
-	d, err := k.Sign(demo)
-	if err != nil {
-		t.Fatal(err)
-	}
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"certificate": string(k.Certificate()), "document": d.Document, "signature.b64": d.Signature, "rsa2048.body": d.RSA2048, "pkcs7.body": d.PKCS7,
+		"certificate": string(certificates), "document": d.Document, "signature.b64": d.Signature, "rsa2048.body": d.RSA2048, "pkcs7.body": d.PKCS7,
 		"tampered": strings.Replace(d.Document, "t3.micro", "m5.large", 1),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	sh := func(script string) (string, error) {
-		cmd := exec.Command("sh", "-ec", script)
-		cmd.Dir = dir
-		out, err := cmd.CombinedOutput()
-		return string(out), err
+	return verifier(dir)
+}
+
+func (v verifier) sh(script string) (string, error) {
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Dir = string(v)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// signature runs EC2's commands for the detached signature, with the first certificate.
+func (v verifier) signature(document string) (string, error) {
+	return v.sh("base64 -d signature.b64 > signature; openssl x509 -pubkey -noout -in certificate > key; openssl dgst -sha256 -verify key -signature signature " + document)
+}
+
+// message runs EC2's commands for the two messages, which name the certificate that they want.
+func (v verifier) message(kind string) (string, error) {
+	return v.sh(`echo "-----BEGIN PKCS7-----" > ` + kind + `
+		cat ` + kind + `.body >> ` + kind + `
+		echo "" >> ` + kind + `
+		echo "-----END PKCS7-----" >> ` + kind + `
+		openssl smime -verify -in ` + kind + ` -inform PEM -certfile certificate -noverify -out ` + kind + `.out
+		openssl smime -verify -in ` + kind + ` -inform PEM -content document -certfile certificate -CAfile certificate -partial_chain -out ` + kind + `.chain
+		cmp ` + kind + `.out document && cmp ` + kind + `.chain document`)
+}
+
+// The commands of EC2's user guide, word for word but for the file names.
+func TestOpenSSLVerifies(t *testing.T) {
+	k := generate(t)
+	d, err := k.Sign(demo)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if out, err := sh("base64 -d signature.b64 > signature; openssl x509 -pubkey -noout -in certificate > key"); err != nil {
-		t.Fatal(out)
-	}
-	if out, err := sh("openssl dgst -sha256 -verify key -signature signature document"); err != nil || !strings.Contains(out, "Verified OK") {
+	v := newVerifier(t, d, k.Certificate())
+	if out, err := v.signature("document"); err != nil || !strings.Contains(out, "Verified OK") {
 		t.Errorf("signature: %v\n%s", err, out)
 	}
-	if out, err := sh("openssl dgst -sha256 -verify key -signature signature tampered"); err == nil {
+	if out, err := v.signature("tampered"); err == nil {
 		t.Errorf("another document verifies:\n%s", out)
 	}
 	for _, kind := range []string{"rsa2048", "pkcs7"} {
-		out, err := sh(`echo "-----BEGIN PKCS7-----" > ` + kind + `
-			cat ` + kind + `.body >> ` + kind + `
-			echo "" >> ` + kind + `
-			echo "-----END PKCS7-----" >> ` + kind + `
-			openssl smime -verify -in ` + kind + ` -inform PEM -certfile certificate -noverify -out ` + kind + `.out
-			openssl smime -verify -in ` + kind + ` -inform PEM -content document -certfile certificate -CAfile certificate -partial_chain -out ` + kind + `.chain
-			cmp ` + kind + `.out document && cmp ` + kind + `.chain document`)
-		if err != nil || !strings.Contains(out, "erification successful") {
+		if out, err := v.message(kind); err != nil || !strings.Contains(out, "erification successful") {
 			t.Errorf("%s: %v\n%s", kind, err, out)
 		}
 	}

@@ -79,7 +79,10 @@ func Assign(w World, i cloud.Instance) (cloud.Assignment, bool) {
 		if !ok {
 			return cloud.Assignment{}, false
 		}
-		ai := cloud.AssignedInterface{NetworkInterface: n, Network: w.Subnets[n.Subnet], VPCPrefixes: w.VPCs[n.VPC].Prefixes(), Public: w.public(n)}
+		ai := cloud.AssignedInterface{
+			NetworkInterface: n, Network: w.Subnets[n.Subnet], VPCPrefixes: w.VPCs[n.VPC].Prefixes(),
+			Public: w.public(n), PublicNames: w.VPCs[n.VPC].EnableDNSName,
+		}
 		for _, g := range n.Groups {
 			ai.GroupNames = append(ai.GroupNames, w.Groups[g].Name)
 		}

@@ -7,7 +7,7 @@
 // median of its runs; the runs themselves are printed below the table, and written as JSON lines to the
 // file that BENCH_OUT names.
 //
-//	ichiro-bench [--bin DIR] [--dir DIR] [--only up,idle,launch,ramdisk,command,network,dhcp,describe]
+//	ichiro-bench [--bin DIR] [--dir DIR] [--only up,idle,launch,ramdisk,command,network,dhcp,imds,describe]
 //
 // It needs root, like a host does. A figure that is missed makes the exit code 1.
 package main
@@ -62,6 +62,7 @@ var sections = []section{
 	{"command", (*bench).command},
 	{"network", (*bench).network},
 	{"dhcp", (*bench).dhcp},
+	{"imds", (*bench).imds},
 	{"describe", (*bench).describe},
 }
 

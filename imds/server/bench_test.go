@@ -30,7 +30,7 @@ func BenchmarkAgainstBareHandler(b *testing.B) {
 		{"token", "PUT /latest/api/token HTTP/1.1\r\nHost: x\r\nX-aws-ec2-metadata-token-ttl-seconds: 60\r\n", false},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			w := newWorld(b)
+			w := newWorld(b, func(s *Server) { s.Limit(1e6) }) // one caller is all there is
 			w.publish(func(m *bundle.Metadata) { m.Options.HTTPTokens = "optional" })
 			request := c.request
 			if c.tokens {

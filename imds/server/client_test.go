@@ -60,7 +60,7 @@ func TestTheAWSClientFindsItsRole(t *testing.T) {
 		m.Options.HTTPTokens = "required"
 		m.Profile = &cloud.ProfileRef{ARN: "arn:aws:iam::123456789012:instance-profile/demo", ID: "AIPA", RoleName: "demo"}
 	})
-	c := bundle.Credentials{Role: "demo", Code: "Success", LastUpdated: time.Now(), AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "secret",
+	c := bundle.Credentials{Role: "demo", Profile: "AIPA", Code: "Success", LastUpdated: time.Now(), AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "secret",
 		Token: "token", Expiration: time.Now().Add(6 * time.Hour)}
 	if err := bundle.Write(w.root.Instance(testID).Path("credentials.json"), c, 0o600); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ type metrics struct {
 	invalidToken prometheus.Counter
 	unknown      prometheus.Counter
 	refused      prometheus.Counter
+	throttled    prometheus.Counter
 	open         prometheus.Gauge
 }
 
@@ -36,6 +37,7 @@ func newMetrics() *metrics {
 		invalidToken: counter("rx_invalid_token_total", "Requests refused because their token is not valid."),
 		unknown:      counter("unknown_callers_total", "Requests from an address that no bundle names."),
 		refused:      counter("connections_refused_total", "Connections dropped because their sender has too many."),
+		throttled:    counter("throttled_total", "Requests refused because their instance makes too many in a second."),
 		open: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: "ichiro", Subsystem: "imds", Name: "connections", Help: "Connections that are open.",
 		}),
@@ -45,7 +47,7 @@ func newMetrics() *metrics {
 // Expose shows the server's figures among those of the process.
 func (s *Server) Expose() {
 	m := s.metrics
-	prometheus.MustRegister(m.requests, m.seconds, m.noToken, m.invalidToken, m.unknown, m.refused, m.open)
+	prometheus.MustRegister(m.requests, m.seconds, m.noToken, m.invalidToken, m.unknown, m.refused, m.throttled, m.open)
 }
 
 func (m *metrics) count(r *http.Request, class string, code int, took time.Duration) {

@@ -59,6 +59,7 @@ type Server struct {
 	http    *http.Server
 	metrics *metrics
 	callers callers
+	limit   *throttle
 	serving sync.WaitGroup
 }
 
@@ -69,6 +70,7 @@ func New(index *bundle.Index, t *tree.Tree, tokens *Tokens, log *slog.Logger) *S
 		log:     log.With("component", "server"),
 		metrics: newMetrics(),
 		callers: callers{open: map[caller]int{}},
+		limit:   newThrottle(DefaultRate),
 	}
 	s.http = &http.Server{
 		Handler:                      s,
@@ -82,6 +84,9 @@ func New(index *bundle.Index, t *tree.Tree, tokens *Tokens, log *slog.Logger) *S
 	}
 	return s
 }
+
+// Limit sets how many requests a second an instance may make, 0 for no limit. It is called before there are any.
+func (s *Server) Limit(rate int) { s.limit = newThrottle(rate) }
 
 // Ready is nil: sockets come and go with VPCs, and there may be none.
 func (s *Server) Ready() <-chan struct{} { return nil }
@@ -165,6 +170,10 @@ func (s *Server) answer(c *conn, r *http.Request) (a answer, class string) {
 		// A client may come before its bundle: 503 is what clients retry.
 		s.metrics.unknown.Inc()
 		s.log.Debug("unknown caller", "err", err)
+		return refuse(http.StatusServiceUnavailable), class
+	}
+	if !s.limit.take(found.ID, s.now()) {
+		s.metrics.throttled.Inc()
 		return refuse(http.StatusServiceUnavailable), class
 	}
 	if found.Metadata.Options.HTTPEndpoint == "disabled" {

@@ -83,6 +83,11 @@ func (w *world) publish(change func(*bundle.Metadata)) {
 	if change != nil {
 		change(&m)
 	}
+	w.put(m)
+}
+
+func (w *world) put(m bundle.Metadata) {
+	w.t.Helper()
 	if err := os.MkdirAll(string(w.root.Instance(m.Instance)), 0o755); err != nil {
 		w.t.Fatal(err)
 	}
@@ -311,7 +316,7 @@ func TestCredentialsAreReadWhenAsked(t *testing.T) {
 		t.Errorf("before they are minted: %d", resp.StatusCode)
 	}
 	for _, key := range []string{"ASIA1", "ASIA2"} {
-		c := bundle.Credentials{Role: "demo", Code: "Success", AccessKeyID: key, Expiration: time.Now().Add(6 * time.Hour)}
+		c := bundle.Credentials{Role: "demo", Profile: "AIPA", Code: "Success", AccessKeyID: key, Expiration: time.Now().Add(6 * time.Hour)}
 		if err := bundle.Write(path, c, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -388,7 +393,7 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add([]byte(s))
 	}
-	w := newWorld(f)
+	w := newWorld(f, func(s *Server) { s.Limit(0) })
 	w.publish(nil)
 	f.Fuzz(func(t *testing.T, request []byte) {
 		w.t = t

@@ -2,12 +2,12 @@ package tree
 
 import (
 	"net/netip"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
 // versions are those that EC2 lists at /.
@@ -55,28 +55,20 @@ var ec2Names = map[string]func(Instance, []string) []name{
 		return names
 	},
 	"{role}": func(i Instance, _ []string) []name {
-		if i.Profile == nil || i.Credentials == nil {
-			return nil
+		if c := i.role(); c != nil {
+			return []name{plain(c.Role)}
 		}
-		return []name{plain(i.Credentials.Role)}
+		return nil
 	},
 	"{key}": func(i Instance, _ []string) []name {
 		var names []name
 		for k := range i.Tags {
-			if TagKey(k) {
+			if cloud.MetadataTagKey(k) {
 				names = append(names, plain(k))
 			}
 		}
 		return sorted(names)
 	},
-}
-
-var tagKey = regexp.MustCompile(`^[A-Za-z0-9+\-=.,_:@]+$`)
-
-// TagKey reports whether a tag of that key can be shown in the tree: EC2 refuses to show tags of an
-// instance that has any other.
-func TagKey(key string) bool {
-	return tagKey.MatchString(key) && key != "." && key != ".." && key != "_index"
 }
 
 func plain(s string) name { return name{segment: s, listed: s} }
@@ -149,6 +141,7 @@ func leaves() []leaf {
 		{path: mac + "local-ipv4s", since: "2011-01-01", body: each(func(n bundle.MetadataInterface) string { return joined(n.Addresses) })},
 		{path: mac + "mac", since: "2011-01-01", body: each(func(n bundle.MetadataInterface) string { return n.MAC })},
 		{path: mac + "owner-id", since: "2011-01-01", body: each(func(n bundle.MetadataInterface) string { return string(n.Owner) })},
+		{path: mac + "public-hostname", since: "2011-01-01", body: each(func(n bundle.MetadataInterface) string { return n.PublicHostname })},
 		{path: mac + "public-ipv4s", since: "2011-01-01", body: each(publicAddresses)},
 		{path: mac + "security-group-ids", since: "2011-01-01", body: each(groupIDs)},
 		{path: mac + "security-groups", since: "2011-01-01", body: each(groupNames)},

@@ -25,6 +25,15 @@ type Instance struct {
 	Credentials *bundle.Credentials
 }
 
+// role returns the credentials of the role in the instance's profile; nil while there are none. Both come from
+// files, which change one after the other: keys that were made for an earlier profile are nobody's.
+func (i Instance) role() *bundle.Credentials {
+	if i.Profile == nil || i.Credentials == nil || i.Credentials.Profile != i.Profile.ID {
+		return nil
+	}
+	return i.Credentials
+}
+
 // Answer is the content of a path.
 type Answer struct {
 	Body   string

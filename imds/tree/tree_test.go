@@ -48,7 +48,7 @@ func full() Instance {
 	i.UserData = []byte("#!/bin/sh\necho hello\n\x00\xff")
 	i.Profile = &cloud.ProfileRef{ARN: "arn:aws:iam::123456789012:instance-profile/demo", ID: "AIPAEXAMPLE", Name: "demo", RoleName: "demo-role"}
 	i.Credentials = &bundle.Credentials{
-		Role: "demo-role", Code: "Success", LastUpdated: time.Date(2026, 11, 23, 18, 0, 0, 123, time.UTC),
+		Role: "demo-role", Profile: "AIPAEXAMPLE", Code: "Success", LastUpdated: time.Date(2026, 11, 23, 18, 0, 0, 123, time.UTC),
 		AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "se/cr+et<&>", Token: "to+ken/==", Expiration: time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC),
 	}
 	i.Tags = cloud.Tags{"Name": "web", "empty": "", "has space": "hidden", "a/b": "hidden", "..": "hidden", "team:owner@x": "ops"}
@@ -245,10 +245,42 @@ func TestCredentialsAreWrittenAsEC2WritesThem(t *testing.T) {
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	i.Credentials = &bundle.Credentials{Role: "demo-role", Code: "AssumeRoleUnauthorizedAccess", Message: "EC2 cannot assume the role demo-role."}
+	i.Credentials = &bundle.Credentials{Role: "demo-role", Profile: "AIPAEXAMPLE", Code: "AssumeRoleUnauthorizedAccess", Message: "EC2 cannot assume the role demo-role."}
 	got, found := get(t, i, "/latest/meta-data/iam/security-credentials/demo-role")
 	if !found || !strings.Contains(got, `"Code" : "AssumeRoleUnauthorizedAccess"`) || strings.Contains(got, "AccessKeyId") {
 		t.Errorf("without keys: %t\n%s", found, got)
+	}
+}
+
+func TestARoleIsShownOnlyWithItsProfile(t *testing.T) {
+	const roles = "/latest/meta-data/iam/security-credentials/"
+	for name, c := range map[string]struct {
+		change func(*Instance)
+		info   string // that iam/info holds; "" for 404
+		role   string
+	}{
+		"keys of the profile":             {func(*Instance) {}, "AIPAEXAMPLE", "demo-role"},
+		"keys of the profile before":      {func(i *Instance) { i.Credentials.Profile = "AIPABEFORE" }, "AIPAEXAMPLE", ""},
+		"keys of before profiles had IDs": {func(i *Instance) { i.Credentials.Profile = "" }, "AIPAEXAMPLE", ""},
+		"another profile than the keys'":  {func(i *Instance) { i.Profile = &cloud.ProfileRef{ID: "AIPAOTHER", RoleName: "demo-role"} }, "AIPAOTHER", ""},
+		"no keys yet":                     {func(i *Instance) { i.Credentials = nil }, "AIPAEXAMPLE", ""},
+		"no profile any more":             {func(i *Instance) { i.Profile = nil }, "", ""},
+		"another role in the profile":     {func(i *Instance) { i.Credentials.Role = "newer" }, "AIPAEXAMPLE", "newer"},
+	} {
+		i := full()
+		c.change(&i)
+		info, found := get(t, i, "/latest/meta-data/iam/info")
+		if found != (c.info != "") || !strings.Contains(info, c.info) {
+			t.Errorf("%s: iam/info is %t %s, want %s", name, found, info, c.info)
+		}
+		if got, found := get(t, i, roles); got != c.role || found != (c.role != "") {
+			t.Errorf("%s: the role is %q, %t; want %q", name, got, found, c.role)
+		}
+		for _, role := range []string{"demo-role", "newer"} {
+			if _, found := get(t, i, roles+role); found != (role == c.role) {
+				t.Errorf("%s: keys of %s: %t", name, role, found)
+			}
+		}
 	}
 }
 

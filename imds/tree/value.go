@@ -146,8 +146,11 @@ func profileInfo(i Instance, _ []string) (string, bool) {
 		return "", false
 	}
 	updated := i.Launched
-	if i.Credentials != nil {
-		updated = i.Credentials.LastUpdated
+	if i.Profile.Since.After(updated) {
+		updated = i.Profile.Since
+	}
+	if c := i.role(); c != nil {
+		updated = c.LastUpdated
 	}
 	return object(
 		"Code", "Success",
@@ -159,7 +162,7 @@ func profileInfo(i Instance, _ []string) (string, bool) {
 
 // credentials is the JSON of a role. While there are no keys the answer is still 200, with the reason.
 func credentials(i Instance, _ []string) (string, bool) {
-	c := i.Credentials
+	c := i.role()
 	if c == nil {
 		return "", false
 	}

@@ -62,6 +62,8 @@ type MetadataInterface struct {
 	SubnetPrefix6 []netip.Prefix        `json:",omitempty"`
 	Hostname      string
 	Groups        []MetadataGroup
+
+	PublicHostname string `json:",omitempty"`
 }
 
 // MetadataGroup names a security group.

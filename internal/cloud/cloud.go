@@ -35,7 +35,7 @@ type (
 	DHCPOptionsID string // dopt-
 	NATGatewayID  string // nat-
 	AllocationID  string // eipalloc-
-	AssociationID string // rtbassoc-, aclassoc-, eipassoc-, vpc-cidr-assoc-, subnet-cidr-assoc-
+	AssociationID string // rtbassoc-, aclassoc-, eipassoc-, vpc-cidr-assoc-, subnet-cidr-assoc-, iip-assoc-
 	KeyPairID     string // key-
 	HostID        string // h-
 	CloudID       string // c-, of an installation: one store and its hosts

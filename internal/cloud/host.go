@@ -23,6 +23,7 @@ type Host struct {
 // Credentials are a role's temporary keys for one instance.
 type Credentials struct {
 	Role            string
+	Profile         string // ID of the instance profile that they were made for
 	Code            string // Success, or what went wrong
 	Message         string `json:",omitempty"`
 	LastUpdated     time.Time
@@ -34,6 +35,7 @@ type Credentials struct {
 
 // IdentityDocument is an instance's signed identity: the exact bytes and the signatures over them.
 type IdentityDocument struct {
+	Key       string `json:",omitempty"` // that signed it
 	Document  string
 	Signature string
 	RSA2048   string
@@ -47,6 +49,7 @@ type AssignedInterface struct {
 	Network     Subnet
 	VPCPrefixes []netip.Prefix
 	Public      []PublicAddress `json:",omitempty"`
+	PublicNames bool            `json:",omitempty"` // the VPC gives public addresses names
 	GroupNames  []string        // in the order of Groups
 }
 

@@ -22,6 +22,7 @@ type Image struct {
 	RootDeviceName string    `json:",omitempty"`
 	RootDeviceType string    // ebs | instance-store
 	CommandLine    string    `json:",omitempty"` // what a paravirtual image adds to the kernel's command line
+	IMDSSupport    string    `json:",omitempty"` // v2.0: instances want tokens unless somebody says otherwise
 	Public         bool      `json:",omitempty"`
 	Created        time.Time
 	Tags           Tags `json:",omitempty"`

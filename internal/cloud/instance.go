@@ -1,6 +1,9 @@
 package cloud
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Power is what the owner wishes an instance to be.
 type Power string
@@ -61,17 +64,26 @@ type MetadataOptions struct {
 	InstanceTags string // enabled | disabled
 }
 
+// Over returns the options with those of a lower rank where there is none. EC2's order is launch, account, image.
+func (o MetadataOptions) Over(lower MetadataOptions) MetadataOptions {
+	return MetadataOptions{
+		HTTPTokens: cmp.Or(o.HTTPTokens, lower.HTTPTokens), HTTPEndpoint: cmp.Or(o.HTTPEndpoint, lower.HTTPEndpoint),
+		HopLimit: cmp.Or(o.HopLimit, lower.HopLimit), InstanceTags: cmp.Or(o.InstanceTags, lower.InstanceTags),
+	}
+}
+
+// MetadataOptions are what an image's instances get that ask for nothing. One whose software knows tokens wants them, and lets
+// them pass to containers.
+func (i Image) MetadataOptions() MetadataOptions {
+	if i.IMDSSupport == "v2.0" {
+		return MetadataOptions{HTTPTokens: "required", HopLimit: 2}.Over(DefaultMetadataOptions())
+	}
+	return DefaultMetadataOptions()
+}
+
 // DefaultMetadataOptions is what an instance gets that asks for nothing.
 func DefaultMetadataOptions() MetadataOptions {
 	return MetadataOptions{HTTPTokens: "optional", HTTPEndpoint: "enabled", HopLimit: 1, InstanceTags: "disabled"}
-}
-
-// ProfileRef names the instance profile that an instance carries.
-type ProfileRef struct {
-	ARN      string
-	ID       string // AIPA...
-	Name     string
-	RoleName string
 }
 
 // Instance is the wish for one virtual machine. Written by the API; Host only by the planner.

@@ -24,8 +24,11 @@ var (
 	UserData   = NewKind[[]byte](SpecPrefix("userdata")) // apart: up to 16 KiB that no description needs
 	Images     = NewKind[cloud.Image](SpecPrefix("image"))
 	KeyPairs   = NewKind[cloud.KeyPair](SpecPrefix("key"))
-	Commands   = NewKind[cloud.Command](SpecPrefix("command"))
-	Hosts      = NewKind[cloud.Host](HostPrefix()) // each written by the host that it describes
+	// MetadataDefaults are what an account's new instances get, by account; what is empty is left to the image.
+	MetadataDefaults = NewKind[cloud.MetadataOptions](SpecPrefix("metadata-defaults"))
+
+	Commands = NewKind[cloud.Command](SpecPrefix("command"))
+	Hosts    = NewKind[cloud.Host](HostPrefix()) // each written by the host that it describes
 )
 
 // The kinds of the wishes for one host, which only control writes.

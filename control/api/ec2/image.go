@@ -25,8 +25,11 @@ func (s *Service) RegisterImage(ctx context.Context, in *shape.RegisterImageInpu
 	i := cloud.Image{
 		Account: who, Name: in.Name, Description: in.Description, Architecture: "x86_64", Virtualization: "paravirtual",
 		RootDeviceName: in.RootDeviceName, RootDeviceType: "ebs", Created: s.Now().UTC(), Tags: tags["image"], Kind: cloud.ImageMachine,
+		IMDSSupport: in.ImdsSupport,
 	}
 	switch {
+	case in.ImdsSupport != "" && in.ImdsSupport != "v2.0":
+		return nil, cloud.Errorf("InvalidParameterValue", "ImdsSupport is v2.0, not %.40q: leave it out for an image that needs no tokens", in.ImdsSupport)
 	case in.Architecture != "" && in.Architecture != "x86_64":
 		return nil, cloud.Errorf("InvalidParameterValue", "Architecture %.40q: only x86_64 is there", in.Architecture)
 	case in.VirtualizationType == "hvm":
@@ -172,6 +175,6 @@ func (s *Service) image(i cloud.Image) shape.Image {
 		Architecture: i.Architecture, VirtualizationType: i.Virtualization, KernelId: string(i.Kernel), RamdiskId: string(i.Ramdisk),
 		RootDeviceName: i.RootDeviceName, RootDeviceType: i.RootDeviceType, State: "available", OwnerId: string(i.Account),
 		Public: ptr(i.Public), CreationDate: i.Created.UTC().Format("2006-01-02T15:04:05.000Z"), Hypervisor: "xen", EnaSupport: ptr(false),
-		PlatformDetails: "Linux/UNIX", UsageOperation: "RunInstances", Tags: tags(i.Tags),
+		PlatformDetails: "Linux/UNIX", UsageOperation: "RunInstances", Tags: tags(i.Tags), ImdsSupport: i.IMDSSupport,
 	}
 }

@@ -12,6 +12,8 @@ import (
 
 func (s *Service) metadataActions() []api.Action {
 	return []api.Action{
+		api.Do("ModifyInstanceMetadataDefaults", s.ModifyInstanceMetadataDefaults),
+		api.Do("GetInstanceMetadataDefaults", s.GetInstanceMetadataDefaults, api.ReadOnly()),
 		api.Do("ModifyInstanceMetadataOptions", s.ModifyInstanceMetadataOptions, on(func(in *shape.ModifyInstanceMetadataOptionsInput) []string { return []string{in.InstanceId} })),
 	}
 }
@@ -39,6 +41,9 @@ func (s *Service) ModifyInstanceMetadataOptions(ctx context.Context, in *shape.M
 		if i.Metadata, err = metadataOptions(i.Metadata, &change); err != nil {
 			return err
 		}
+		if err := i.ShowsTags(); err != nil {
+			return err
+		}
 		if i.Metadata != o.Value.Metadata {
 			i.Generation++
 			store.Update(t, store.Instances, o, i)
@@ -47,6 +52,88 @@ func (s *Service) ModifyInstanceMetadataOptions(ctx context.Context, in *shape.M
 		return nil
 	})
 	return out, err
+}
+
+// noPreference is how a request takes an account's default back: then the image decides.
+const noPreference = "no-preference"
+
+// ModifyInstanceMetadataDefaults sets what new instances of the account get whose launch says nothing. Those that are
+// there stay as they are, and what the request leaves out does too.
+func (s *Service) ModifyInstanceMetadataDefaults(ctx context.Context, in *shape.ModifyInstanceMetadataDefaultsInput) (*shape.ModifyInstanceMetadataDefaultsOutput, error) {
+	switch in.HttpTokensEnforced {
+	case "", "disabled", noPreference:
+	case "enabled":
+		return nil, cloud.Errorf("UnsupportedOperation", "HttpTokensEnforced: a launch may always say that tokens are optional: deny that by a policy, or leave the parameter out")
+	default:
+		return nil, cloud.Errorf("InvalidParameterValue", "HttpTokensEnforced is enabled, disabled or no-preference, not %.40q", in.HttpTokensEnforced)
+	}
+	if in.HttpEndpoint+in.HttpTokens+in.HttpTokensEnforced+in.InstanceMetadataTags == "" && in.HttpPutResponseHopLimit == nil {
+		return nil, cloud.Errorf("MissingParameter", "The request must contain at least one metadata option to change")
+	}
+	who := caller(ctx)
+	err := s.commit(ctx, in.DryRun, func(snap *store.Snapshot, t *store.Txn) error {
+		o, err := metadataDefaults(snap, who)
+		if err != nil {
+			return err
+		}
+		next, err := changedDefaults(o.Value, in)
+		switch {
+		case err != nil || next == o.Value:
+			return err
+		case o.Rev == 0:
+			store.Create(t, store.MetadataDefaults, who, next)
+		default:
+			store.Update(t, store.MetadataDefaults, o, next)
+		}
+		return nil
+	})
+	return &shape.ModifyInstanceMetadataDefaultsOutput{Return: ptr(err == nil)}, err
+}
+
+// changedDefaults returns the defaults d with what a request says of them.
+func changedDefaults(d cloud.MetadataOptions, in *shape.ModifyInstanceMetadataDefaultsInput) (cloud.MetadataOptions, error) {
+	change := shape.InstanceMetadataOptionsRequest{HttpPutResponseHopLimit: in.HttpPutResponseHopLimit}
+	for _, f := range []struct {
+		given       string
+		kept, asked *string
+	}{
+		{in.HttpTokens, &d.HTTPTokens, &change.HttpTokens},
+		{in.HttpEndpoint, &d.HTTPEndpoint, &change.HttpEndpoint},
+		{in.InstanceMetadataTags, &d.InstanceTags, &change.InstanceMetadataTags},
+	} {
+		if f.given == noPreference {
+			*f.kept = ""
+		} else {
+			*f.asked = f.given
+		}
+	}
+	if h := in.HttpPutResponseHopLimit; h != nil && *h == -1 {
+		d.HopLimit, change.HttpPutResponseHopLimit = 0, nil
+	}
+	return metadataOptions(d, &change)
+}
+
+// GetInstanceMetadataDefaults shows the account's defaults: those that somebody has set.
+func (s *Service) GetInstanceMetadataDefaults(ctx context.Context, in *shape.GetInstanceMetadataDefaultsInput) (*shape.GetInstanceMetadataDefaultsOutput, error) {
+	o, err := metadataDefaults(s.Mirror.Snapshot(), caller(ctx))
+	if err != nil {
+		return nil, err
+	}
+	d := o.Value
+	shown := &shape.InstanceMetadataDefaultsResponse{HttpTokens: d.HTTPTokens, HttpEndpoint: d.HTTPEndpoint, InstanceMetadataTags: d.InstanceTags}
+	if d.HopLimit != 0 {
+		shown.HttpPutResponseHopLimit = number(d.HopLimit)
+	}
+	return &shape.GetInstanceMetadataDefaultsOutput{AccountLevel: shown}, nil
+}
+
+// metadataDefaults returns an account's defaults; there may be none.
+func metadataDefaults(snap *store.Snapshot, who cloud.AccountID) (store.Object[cloud.MetadataOptions], error) {
+	o, err := store.MirroredGet(snap, store.MetadataDefaults, who)
+	if errors.Is(err, store.ErrNotFound) {
+		err = nil
+	}
+	return o, err
 }
 
 // metadataOptions returns the options o with what a request says of them.

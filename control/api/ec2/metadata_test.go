@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"cmp"
 	"testing"
 
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
@@ -66,6 +67,134 @@ func TestMetadataOptionsThatAreRefusedChangeNothing(t *testing.T) {
 	do(r, r.TerminateInstances, shape.TerminateInstancesInput{InstanceIds: []string{id}})
 	if _, code := try(r, r.ModifyInstanceMetadataOptions, metadataChange{InstanceId: id, HttpTokens: "required"}); code != "IncorrectInstanceState" {
 		t.Errorf("of a terminated instance: got %q", code)
+	}
+}
+
+func TestTagsThatMetadataCannotShowAreRefusedWhileItShowsTags(t *testing.T) {
+	r := newRig(t)
+	shown := small()
+	shown.MetadataOptions = &shape.InstanceMetadataOptionsRequest{InstanceMetadataTags: "enabled"}
+	hidden := r.run(small()).Instances[0].InstanceId
+	open := r.run(shown).Instances[0].InstanceId
+	tag := func(id, key string) string {
+		_, code := try(r, r.CreateTags, shape.CreateTagsInput{Resources: []string{id}, Tags: []shape.Tag{{Key: key, Value: "any value / at all"}}})
+		return code
+	}
+	launch := func(key string) string {
+		in := *shown
+		in.TagSpecifications = []shape.TagSpecification{{ResourceType: "instance", Tags: []shape.Tag{{Key: key}}}}
+		in.DryRun = ptr(true)
+		_, code := try(r, r.RunInstances, in)
+		return code
+	}
+	for key, good := range map[string]bool{
+		"Name": true, "a-b+c=d.e,f_g:h@i": true, "with space": false, "kubernetes.io/cluster": false, ".": false, "..": false, "_index": false, "_indexes": true, "größe": false,
+	} {
+		want := "InvalidParameterValue"
+		if good {
+			want = ""
+		}
+		was := r.head()
+		if got := tag(open, key); got != want {
+			t.Errorf("%q on an instance that shows its tags: got %q, want %q", key, got, want)
+		}
+		if !good && r.head() != was {
+			t.Errorf("%q: it was refused, and something was written", key)
+		}
+		if got := launch(key); got != want {
+			t.Errorf("%q at launch: got %q, want %q", key, got, want)
+		}
+	}
+	if got := tag(hidden, "with space"); got != "" {
+		t.Errorf("an instance that hides its tags: got %q", got)
+	}
+	enable := func() string {
+		_, code := try(r, r.ModifyInstanceMetadataOptions, metadataChange{InstanceId: hidden, InstanceMetadataTags: "enabled"})
+		return code
+	}
+	if got := enable(); got != "InvalidParameterValue" {
+		t.Errorf("tags that cannot be shown are to be shown: got %q", got)
+	}
+	do(r, r.DeleteTags, shape.DeleteTagsInput{Resources: []string{hidden}, Tags: []shape.TagCriterion{{Key: "with space"}}})
+	if got := enable(); got != "" {
+		t.Errorf("when they are gone: got %q", got)
+	}
+}
+
+func TestAccountsDefaultsStandBetweenLaunchAndImage(t *testing.T) {
+	r := newRig(t)
+	const modern = "ami-00000000000000002"
+	r.write(func(t *store.Txn) {
+		i := cloud.Image{ID: modern, Account: "000000000000", Kind: cloud.ImageMachine, Name: "modern", Kernel: aki, Ramdisk: ari, Virtualization: "paravirtual", RootDeviceType: "ebs", IMDSSupport: "v2.0"}
+		store.Create(t, store.Images, i.ID, i)
+	})
+	type change = shape.ModifyInstanceMetadataDefaultsInput
+	type ask = shape.InstanceMetadataOptionsRequest
+	none := change{HttpTokens: "no-preference", HttpEndpoint: "no-preference", InstanceMetadataTags: "no-preference", HttpPutResponseHopLimit: ptr(int64(-1))}
+	first := r.run(small()).Instances[0].InstanceId
+	for _, c := range []struct {
+		name   string
+		change change
+		image  string
+		ask    *ask
+		shown  string // the account's
+		want   string // the instance's
+	}{
+		{"nobody says anything", none, ami, nil, "- - - -", "enabled disabled 1 optional disabled"},
+		{"the image wants tokens", none, modern, nil, "- - - -", "enabled disabled 2 required disabled"},
+		{"the account wants tokens", change{HttpTokens: "required"}, ami, nil, "- - required -", "enabled disabled 1 required disabled"},
+		{"the account wants none, over the image", change{HttpTokens: "optional", HttpPutResponseHopLimit: ptr(int64(3))}, modern, nil, "- 3 optional -", "enabled disabled 3 optional disabled"},
+		{"the launch has the last word", change{InstanceMetadataTags: "enabled"}, modern, &ask{HttpTokens: "required", HttpPutResponseHopLimit: ptr(int64(9))}, "- 3 optional enabled", "enabled disabled 9 required enabled"},
+		{"the account has no endpoint", change{HttpEndpoint: "disabled"}, ami, &ask{InstanceMetadataTags: "disabled"}, "disabled 3 optional enabled", "disabled disabled 3 optional disabled"},
+		{"one is taken back", change{HttpPutResponseHopLimit: ptr(int64(-1))}, modern, nil, "disabled - optional enabled", "disabled disabled 2 optional enabled"},
+		{"all are taken back", none, modern, nil, "- - - -", "enabled disabled 2 required disabled"},
+	} {
+		if out := do(r, r.ModifyInstanceMetadataDefaults, c.change); !*out.Return {
+			t.Errorf("%s: it returns false", c.name)
+		}
+		d := do(r, r.GetInstanceMetadataDefaults, shape.GetInstanceMetadataDefaultsInput{}).AccountLevel
+		shown := cmp.Or(d.HttpEndpoint, "-") + " " + cmp.Or(digits(d.HttpPutResponseHopLimit), "-") + " " + cmp.Or(d.HttpTokens, "-") + " " + cmp.Or(d.InstanceMetadataTags, "-")
+		in := small()
+		in.ImageId, in.MetadataOptions = c.image, c.ask
+		if got := optionsLine(r.run(in).Instances[0].MetadataOptions); got != c.want || shown != c.shown {
+			t.Errorf("%s: the account has %s, want %s; the instance has %s, want %s", c.name, shown, c.shown, got, c.want)
+		}
+	}
+	old := do(r, r.DescribeInstances, shape.DescribeInstancesInput{InstanceIds: []string{first}}).Reservations[0].Instances[0]
+	if got, want := optionsLine(old.MetadataOptions), "enabled disabled 1 optional disabled"; got != want {
+		t.Errorf("an instance of before has %s, want %s", got, want)
+	}
+	was := r.head()
+	for name, c := range map[string]change{
+		"no endpoint of that name": {HttpEndpoint: "on"}, "tokens of that name": {HttpTokens: "Required"}, "tags of that name": {InstanceMetadataTags: "x"},
+		"no hop": {HttpPutResponseHopLimit: ptr(int64(0))}, "too many hops": {HttpPutResponseHopLimit: ptr(int64(65))}, "less than no preference": {HttpPutResponseHopLimit: ptr(int64(-2))},
+	} {
+		if _, code := try(r, r.ModifyInstanceMetadataDefaults, c); code != "InvalidParameterValue" {
+			t.Errorf("%s: got %q", name, code)
+		}
+	}
+	if _, code := try(r, r.ModifyInstanceMetadataDefaults, change{HttpTokens: "required", HttpTokensEnforced: "enabled"}); code != "UnsupportedOperation" {
+		t.Errorf("tokens that no launch may do without: got %q", code)
+	}
+	if _, code := try(r, r.ModifyInstanceMetadataDefaults, change{}); code != "MissingParameter" {
+		t.Errorf("nothing to change: got %q", code)
+	}
+	do(r, r.ModifyInstanceMetadataDefaults, change{HttpTokens: "required", DryRun: ptr(true)})
+	if r.head() != was {
+		t.Error("what was refused, or only tried, has written something")
+	}
+}
+
+func TestAnImageThatKnowsTokens(t *testing.T) {
+	r := newRig(t)
+	in := shape.RegisterImageInput{Name: "modern", KernelId: aki, RamdiskId: ari, ImdsSupport: "v2.0"}
+	id := do(r, r.RegisterImage, in).ImageId
+	if got := do(r, r.DescribeImages, shape.DescribeImagesInput{ImageIds: []string{id}}).Images[0].ImdsSupport; got != "v2.0" {
+		t.Errorf("described with %q", got)
+	}
+	in.Name, in.ImdsSupport = "odd", "v3"
+	if _, code := try(r, r.RegisterImage, in); code != "InvalidParameterValue" {
+		t.Errorf("another version: got %q", code)
 	}
 }
 

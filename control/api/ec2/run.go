@@ -116,15 +116,9 @@ func (s *Service) checkLaunch(ctx context.Context, in *shape.RunInstancesInput) 
 	if l.tags, err = specifiedTags(in.TagSpecifications, "instance", "network-interface"); err != nil {
 		return nil, err
 	}
-	if p := in.IamInstanceProfile; p != nil {
-		if (p.Arn == "") == (p.Name == "") {
-			return nil, cloud.Errorf("InvalidParameterCombination", "IamInstanceProfile takes either Arn or Name")
-		}
-		ref, err := s.Profiles.ResolveProfile(ctx, p.Arn+p.Name)
+	if in.IamInstanceProfile != nil {
+		ref, err := s.specifiedProfile(ctx, in.IamInstanceProfile)
 		if err != nil {
-			return nil, err
-		}
-		if err := s.Profiles.MayPassRole(ctx, ref); err != nil {
 			return nil, err
 		}
 		l.profile = &ref
@@ -236,8 +230,15 @@ func (s *Service) wish(snap *store.Snapshot, t *store.Txn, l *launch, reservatio
 	if err != nil {
 		return err
 	}
-	options, err := metadataOptions(cloud.DefaultMetadataOptions(), in.MetadataOptions)
+	defaults, err := metadataDefaults(snap, l.account)
 	if err != nil {
+		return err
+	}
+	options, err := metadataOptions(defaults.Value.Over(image.Value.MetadataOptions()), in.MetadataOptions)
+	if err != nil {
+		return err
+	}
+	if err := (cloud.Instance{Metadata: options, Tags: l.tags["instance"]}).ShowsTags(); err != nil {
 		return err
 	}
 	behavior := in.InstanceInitiatedShutdownBehavior
@@ -276,6 +277,11 @@ func (s *Service) wish(snap *store.Snapshot, t *store.Txn, l *launch, reservatio
 			Metadata: options, ShutdownBehavior: behavior,
 			Protected: yes(in.DisableApiTermination), StopProtected: yes(in.DisableApiStop),
 			Monitoring: in.Monitoring != nil && yes(in.Monitoring.Enabled), Tags: l.tags["instance"],
+		}
+		if p := i.Profile; p != nil {
+			carried := *p
+			carried.Association, carried.Since, carried.Generation = newID[cloud.AssociationID](s, "iip-assoc"), now, i.Generation
+			i.Profile = &carried
 		}
 		store.Create(t, store.Instances, i.ID, i)
 		given.write(t)

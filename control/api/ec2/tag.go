@@ -51,7 +51,7 @@ func taggableKind[T any, ID ~string](name string, k store.Kind[T], n noun, id fu
 // taggables returns all kinds that have tags.
 func taggables() []taggable {
 	return []taggable{
-		taggableKind("instance", store.Instances, anInstance, func(v cloud.Instance) cloud.InstanceID { return v.ID }, func(v *cloud.Instance) *cloud.Tags { v.Generation++; return &v.Tags }),
+		taggableInstance(),
 		taggableKind("image", store.Images, anImage, func(v cloud.Image) cloud.ImageID { return v.ID }, func(v *cloud.Image) *cloud.Tags { return &v.Tags }),
 		taggableKind("key-pair", store.KeyPairs, aKeyPair, func(v cloud.KeyPair) cloud.KeyPairID { return v.ID }, func(v *cloud.KeyPair) *cloud.Tags { return &v.Tags }),
 		taggableKind("network-interface", store.Interfaces, anInterface, func(v cloud.NetworkInterface) cloud.InterfaceID { return v.ID }, func(v *cloud.NetworkInterface) *cloud.Tags { return &v.Tags }),
@@ -96,6 +96,28 @@ func (r *retagging) group(o store.Object[cloud.SecurityGroup]) *cloud.SecurityGr
 		r.groups[o.ID] = g
 	}
 	return &g.next
+}
+
+// taggableInstance has tags that its metadata may show: then their keys are names in a tree.
+func taggableInstance() taggable {
+	t := taggableKind("instance", store.Instances, anInstance, func(v cloud.Instance) cloud.InstanceID { return v.ID }, func(v *cloud.Instance) *cloud.Tags { return &v.Tags })
+	t.change = func(r *retagging, id string) error {
+		o, err := find(r.snap, store.Instances, cloud.InstanceID(id), r.who, anInstance)
+		if err != nil {
+			return err
+		}
+		i := o.Value
+		i.Generation++
+		if i.Tags, err = r.edit(i.Tags); err != nil {
+			return err
+		}
+		if err := i.ShowsTags(); err != nil {
+			return err
+		}
+		store.Update(r.t, store.Instances, o, i)
+		return nil
+	}
+	return t
 }
 
 // taggableGroup and taggableRule share one value: the rules of a group are in it.

@@ -24,7 +24,10 @@ import (
 // unsigned is a signer for hosts that nobody asks.
 type unsigned struct{}
 
-func (unsigned) Document(a cloud.Assignment) string { return string(a.Instance.ID) }
+func (unsigned) Current(_ cloud.Assignment, had cloud.IdentityDocument) bool {
+	return had.Document != ""
+}
+
 func (unsigned) Sign(a cloud.Assignment) (cloud.IdentityDocument, error) {
 	return cloud.IdentityDocument{Document: string(a.Instance.ID)}, nil
 }

@@ -547,6 +547,10 @@ type GetEbsEncryptionByDefaultInput struct {
 	DryRun *bool
 }
 
+type GetInstanceMetadataDefaultsInput struct {
+	DryRun *bool
+}
+
 type GetInstanceUefiDataInput struct {
 	DryRun     *bool
 	InstanceId string `wire:"required"`

@@ -99,6 +99,15 @@ type ModifyInstanceMaintenanceOptionsInput struct {
 	InstanceId   string `wire:"required"`
 }
 
+type ModifyInstanceMetadataDefaultsInput struct {
+	DryRun                  *bool
+	HttpEndpoint            string
+	HttpPutResponseHopLimit *int64
+	HttpTokens              string
+	HttpTokensEnforced      string
+	InstanceMetadataTags    string
+}
+
 type ModifyInstanceMetadataOptionsInput struct {
 	DryRun                  *bool
 	HttpEndpoint            string

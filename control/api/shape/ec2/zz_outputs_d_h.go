@@ -327,6 +327,10 @@ type GetEbsEncryptionByDefaultOutput struct {
 	SseType                string `wire:"out=sseType"`
 }
 
+type GetInstanceMetadataDefaultsOutput struct {
+	AccountLevel *InstanceMetadataDefaultsResponse `wire:"out=accountLevel"`
+}
+
 type GetInstanceUefiDataOutput struct {
 	InstanceId string `wire:"out=instanceId"`
 	UefiData   string `wire:"out=uefiData"`

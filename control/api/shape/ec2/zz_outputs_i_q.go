@@ -48,6 +48,10 @@ type ModifyInstanceMaintenanceOptionsOutput struct {
 	InstanceId   string `wire:"out=instanceId"`
 }
 
+type ModifyInstanceMetadataDefaultsOutput struct {
+	Return *bool `wire:"out=return"`
+}
+
 type ModifyInstanceMetadataOptionsOutput struct {
 	InstanceId              string                           `wire:"out=instanceId"`
 	InstanceMetadataOptions *InstanceMetadataOptionsResponse `wire:"out=instanceMetadataOptions"`

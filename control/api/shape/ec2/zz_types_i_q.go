@@ -289,6 +289,13 @@ type InstanceMarketOptionsRequest struct {
 	SpotOptions *SpotMarketOptions
 }
 
+type InstanceMetadataDefaultsResponse struct {
+	HttpEndpoint            string `wire:"out=httpEndpoint"`
+	HttpPutResponseHopLimit *int64 `wire:"out=httpPutResponseHopLimit"`
+	HttpTokens              string `wire:"out=httpTokens"`
+	InstanceMetadataTags    string `wire:"out=instanceMetadataTags"`
+}
+
 type InstanceMetadataOptionsRequest struct {
 	HttpEndpoint            string
 	HttpProtocolIpv6        string

@@ -14,13 +14,14 @@ import (
 // added lists members that ichiro serves although the models lack them: member, type and, where it is not
 // the member itself, the wire name.
 var added = map[string][][3]string{
-	"ec2.StopInstancesRequest":       {{"SkipOsShutdown", "Boolean"}},
-	"ec2.TerminateInstancesRequest":  {{"SkipOsShutdown", "Boolean"}, {"Force", "Boolean"}},
-	"ec2.DeregisterImageRequest":     {{"DeleteAssociatedSnapshots", "Boolean"}},
-	"ec2.CreateDefaultSubnetRequest": {{"AvailabilityZoneId", "String"}},
-	"ec2.CreateVolumeRequest":        {{"AvailabilityZoneId", "String"}},
-	"ec2.ImportVolumeRequest":        {{"AvailabilityZoneId", "String"}},
-	"ec2.Placement":                  {{"AvailabilityZoneId", "String", "availabilityZoneId"}},
+	"ec2.StopInstancesRequest":                  {{"SkipOsShutdown", "Boolean"}},
+	"ec2.TerminateInstancesRequest":             {{"SkipOsShutdown", "Boolean"}, {"Force", "Boolean"}},
+	"ec2.DeregisterImageRequest":                {{"DeleteAssociatedSnapshots", "Boolean"}},
+	"ec2.CreateDefaultSubnetRequest":            {{"AvailabilityZoneId", "String"}},
+	"ec2.CreateVolumeRequest":                   {{"AvailabilityZoneId", "String"}},
+	"ec2.ImportVolumeRequest":                   {{"AvailabilityZoneId", "String"}},
+	"ec2.ModifyInstanceMetadataDefaultsRequest": {{"HttpTokensEnforced", "String"}},
+	"ec2.Placement":                             {{"AvailabilityZoneId", "String", "availabilityZoneId"}},
 }
 
 // pointer lists string members of which "not given" and "given empty" are different wishes.

@@ -50,7 +50,7 @@ const (
 		AssociateIamInstanceProfile DisassociateIamInstanceProfile DescribeIamInstanceProfileAssociations
 		ReplaceIamInstanceProfileAssociation DescribePrefixLists DescribeHosts GetEbsEncryptionByDefault DescribeVpcEndpoints
 		GetSecurityGroupsForVpc DescribeSecurityGroupReferences DescribeStaleSecurityGroups ModifyVpcTenancy
-		DescribeManagedPrefixLists`
+		DescribeManagedPrefixLists GetInstanceMetadataDefaults ModifyInstanceMetadataDefaults`
 	ssmOperations = `
 		SendCommand CancelCommand ListCommands ListCommandInvocations GetCommandInvocation DescribeInstanceInformation CreateDocument
 		UpdateDocument DeleteDocument GetDocument DescribeDocument ListDocuments ListDocumentVersions UpdateDocumentDefaultVersion
