@@ -100,6 +100,10 @@ type call struct {
 
 // ServeHTTP answers one request.
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if public := f.cfg.Public[r.URL.Path]; public != nil {
+		f.public(public, w, r)
+		return
+	}
 	if f.objects != nil && ofObjects(r) {
 		f.serveObjects(w, r)
 		return
@@ -110,10 +114,6 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.id = "-"
 	}
 	c.reply.RequestID = c.id
-	if public := f.cfg.Public[r.URL.Path]; public != nil {
-		f.public(public, w, r)
-		return
-	}
 	if r.URL.Path != "/" && r.URL.Path != "" {
 		http.Error(w, "The API is at /", http.StatusNotFound)
 		return
