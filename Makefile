@@ -47,6 +47,9 @@ vm: build ## tests with guests in QEMU (root)
 walk: build ## the walkthrough's scripts, with the AWS CLI (root)
 	@$(COUNT) walk $(GO) test -count=1 -tags walk -p 1 -timeout 20m $$(deploy/scripts/tagged walk)
 
+debian: needs-test build ## a whole Debian 12 guest with stock cloud-init (root): five minutes, so not in test
+	@ICHIRO_DEBIAN=1 $(COUNT) debian $(GO) test -count=1 -tags vm -timeout 25m -run TestDebian ./deploy/e2e
+
 bench: needs-bench build ## every figure: name, ours, reference, ratio, target, met; JSON lines into $$BENCH_OUT
 	@$(GO) run ./deploy/bench --bin bin
 
@@ -63,4 +66,4 @@ help: ## this
 	@sed -n 's/^\([a-z ]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
 
 .DEFAULT_GOAL = build
-.PHONY: build demo run test check fmt vet lint generated arch unit net vm walk bench fresh needs-run needs-test needs-bench deb rpm lab help
+.PHONY: build demo run test check fmt vet lint generated arch unit net vm walk debian bench fresh needs-run needs-test needs-bench deb rpm lab help
