@@ -45,6 +45,7 @@ var noise = []string{
 	"request cancelled",                            // its own, on Close
 	"missing term information",                     // of a new store, until its first commit
 	"failed to apply request",                      // a client's mistake; the client is told
+	"pending configuration changes to apply",       // of a new store on a slow machine: it campaigns a tick later
 }
 
 func (b *bridge) Enabled(l zapcore.Level) bool {
