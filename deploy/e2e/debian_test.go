@@ -239,7 +239,13 @@ udevadm control --reload
 		// The agent is what runs the commands of this test, so it stays, and leaves the network to the other.
 		h.sh(t, id, "mkdir -p /run/systemd/system/ichiro-runcmd.service.d && printf '[Service]\\nExecStart=\\nExecStart=/usr/bin/ichiro-runcmd --network=false\\n' "+
 			">/run/systemd/system/ichiro-runcmd.service.d/test.conf && systemctl daemon-reload && systemd-run --on-active=0.1 systemctl restart ichiro-runcmd")
-		h.sh(t, id, "until ! pgrep -xf /usr/bin/ichiro-runcmd; do sleep 0.1; done; until systemctl is-active ichiro-network; do sleep 0.1; done")
+		await(t, "the network's own service", func() error {
+			out := h.result(t, id, h.send(t, id, "systemctl is-active ichiro-network && grep -q network=false /proc/$(systemctl show -P MainPID ichiro-runcmd)/cmdline"))
+			if out.Status != "Success" { // some of these end with the agent that runs them
+				return errors.New(aws.ToString(out.StandardOutputContent))
+			}
+			return nil
+		})
 		plug(t, "172.31.9.42")
 	})
 }
