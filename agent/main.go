@@ -36,17 +36,20 @@ func main() { os.Exit(service.Main("agent", run)) }
 
 // options are the flags.
 type options struct {
-	root    bundle.Root
-	state   string
-	zone    string
-	region  string
-	etcd    string
-	tls     store.Config // its files
-	accel   string
-	uplink  string
-	pool    netip.Prefix
-	mtu     int
-	pool6   []netip.Prefix
+	root   bundle.Root
+	state  string
+	zone   string
+	region string
+	etcd   string
+	tls    store.Config // its files
+	accel  string
+	uplink string
+	pool   netip.Prefix
+	mtu    int
+	pool6  []netip.Prefix
+
+	underlay netip.Addr
+
 	strict  bool
 	shaping bool
 	program string
@@ -85,6 +88,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.uplink, "uplink", "", "`link` that leads out of this machine (default: that of the default route)")
 	flags.TextVar(&o.pool, "uplink-range", netip.Prefix{}, "`addresses` for the links between VPCs and this machine")
 	six := flags.String("ipv6-pool", "", "VPCs' blocks of IPv6 within these are routed to this machine from outside: `CIDRs`, comma separated")
+	underlay := flags.String("underlay", "", "`address` of this machine at which the cloud's other hosts reach it, to join VPCs by VXLAN (default: they are not joined)")
 	flags.IntVar(&o.mtu, "mtu", eni.DefaultMTU, "MTU of the guests' interfaces")
 	check := flags.String("source-check", "instance", "instance: an interface may use all addresses of its instance; eni: only its own")
 	shaping := flags.String("shaping", "on", "on: an instance has the bandwidth of its type; off: as much as there is")
@@ -108,12 +112,31 @@ func parse(args []string) (options, error) {
 	if o.pool6, err = cloud.ParseIPv6Pool(*six); err != nil {
 		return o, service.Usagef("--ipv6-pool: %v", err)
 	}
+	if *underlay != "" {
+		if o.underlay, o.mtu, err = joined(*underlay, o.mtu); err != nil {
+			return o, service.Usagef("--underlay: %v", err)
+		}
+	}
 	o.strict, o.shaping = *check == "eni", *shaping == "on"
 	o.root = bundle.Root(*dir)
 	if o.etcd == "" {
 		o.etcd = "unix://" + o.root.Etcd()
 	}
 	return o, nil
+}
+
+// joined reads the underlay address, and returns with it the MTU that guests may have so that what they send to each other
+// arrives whole.
+func joined(text string, mtu int) (netip.Addr, int, error) {
+	a, err := netip.ParseAddr(text)
+	if err != nil || !a.Is4() {
+		return a, mtu, fmt.Errorf("%q is not an IPv4 address of this machine", text)
+	}
+	most, err := eni.OverlayMTU(a)
+	if err != nil {
+		return a, mtu, err
+	}
+	return a, min(mtu, most), nil
 }
 
 func run(ctx context.Context, args []string, log *slog.Logger) error {
@@ -163,7 +186,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	cfg := host.Config{
 		ID: id, Zone: o.zone, Region: o.region, Root: o.root, Images: filepath.Join(o.state, "images"), Keys: filepath.Join(o.state, "keys"),
-		Prefix: eni.Prefix(string(o.root)), Uplink: o.uplink, Pool: o.pool, Pool6: o.pool6, MTU: o.mtu, Strict: o.strict, Unshaped: !o.shaping, Accel: o.accel,
+		Prefix: eni.Prefix(string(o.root)), Uplink: o.uplink, Pool: o.pool, Underlay: o.underlay, Pool6: o.pool6, MTU: o.mtu, Strict: o.strict, Unshaped: !o.shaping, Accel: o.accel,
 		IMDSGroup: o.imds.gid, GatewayGID: o.gateway.gid, Group: o.group,
 		Store: client, Mirror: mirror, Member: member, Network: network, Units: units, Sockets: sockets, Now: time.Now, Log: log,
 	}
@@ -274,6 +297,7 @@ func announce(cfg host.Config) service.Task {
 		}
 		tick := time.NewTicker(10 * time.Second)
 		defer tick.Stop()
+		me.Underlay = cfg.Underlay
 		for {
 			me.Seen, me.Cloud = cfg.Now().UTC(), cfg.Member.Cloud()
 			t := store.NewTxn()

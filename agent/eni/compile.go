@@ -57,7 +57,7 @@ func (m *compiler) Compile(c Config) (Plan, error) {
 	if !pool.IsValid() {
 		pool = DefaultPool
 	}
-	p := Plan{Link: link.Config{Outside: c.Uplink, Pool: pool}, Firewall: map[string]firewall.Config{}}
+	p := Plan{Link: link.Config{Outside: c.Uplink, Pool: pool, Underlay: c.Underlay}, Firewall: map[string]firewall.Config{}}
 	var errs []error
 	settings, mine, last := c, byVPC(c.Interfaces), m.last
 	settings.VPCs, settings.Interfaces = nil, nil
@@ -151,6 +151,7 @@ func (n *compiled) assemble() {
 			network.Local6 = append(network.Local6, router)
 		}
 	}
+	n.errs = append(n.errs, n.apart(&rules, &network)...)
 	n.errs = append(n.errs, publish(n.real, &rules, &network)...)
 	n.errs = append(n.errs, compileSubnets(v, n.real, &rules, &network)...)
 	groups, groupErrs := chooseGroups(v.VPC.ID, n.groups, n.asked)

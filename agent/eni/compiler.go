@@ -75,7 +75,7 @@ func (c *compiler) vpc(settings Config, v cloud.HostNetwork, asked []*Interface)
 		return newCompiled(settings, v, asked)
 	}
 	from, endWas, endNow := delta.Middle(was.asked, asked, func(x, y **Interface) bool { return *x == *y || (*x).Equal(*y) })
-	if from == endWas && from == endNow && slices.EqualFunc(was.vpc.Groups, v.Groups, equalGroup) {
+	if from == endWas && from == endNow && slices.EqualFunc(was.vpc.Groups, v.Groups, equalGroup) && slices.EqualFunc(was.vpc.Peers, v.Peers, equalPeer) {
 		return was
 	}
 	if len(was.real) != len(was.asked) { // whom it refused may be right now, and the other way round
@@ -118,9 +118,9 @@ func newCompiled(settings Config, v cloud.HostNetwork, asked []*Interface) *comp
 	return now
 }
 
-// withoutGroups is a network but for its groups.
+// withoutGroups is a network but for its groups and what other hosts have of it, which are long and change often.
 func withoutGroups(v cloud.HostNetwork) cloud.HostNetwork {
-	v.Groups, v.Generation = nil, 0
+	v.Groups, v.Peers, v.Generation = nil, nil, 0
 	return v
 }
 
@@ -146,7 +146,11 @@ func (a *Interface) Equal(b *Interface) bool {
 
 // own takes a copy of the network, and compiles of its groups those that were not there before.
 func (n *compiled) own(v cloud.HostNetwork, before []*group) {
-	v.Subnets, v.Groups = slices.Clone(v.Subnets), slices.Clone(v.Groups)
+	v.Subnets, v.Groups, v.Peers = slices.Clone(v.Subnets), slices.Clone(v.Groups), slices.Clone(v.Peers)
+	for k := range v.Peers {
+		p := &v.Peers[k]
+		p.Members, p.Prefixes = slices.Clone(p.Members), slices.Clone(p.Prefixes)
+	}
 	for k := range v.Subnets {
 		s := &v.Subnets[k]
 		s.Routes, s.ACL = slices.Clone(s.Routes), slices.Clone(s.ACL)

@@ -21,11 +21,16 @@ import (
 	"encoding/hex"
 	"net/netip"
 
+	"github.com/ichiro-metal/ichiro/agent/link"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
 // DefaultPool is where the uplinks' addresses come from unless configured: shared address space (RFC 6598).
 var DefaultPool = netip.MustParsePrefix("100.64.0.0/10")
+
+// OverlayMTU is the largest MTU of guests whose packets go to other hosts whole: what the network of the underlay address
+// has room for.
+func OverlayMTU(underlay netip.Addr) (int, error) { return link.OverlayMTU(underlay) }
 
 // DefaultMTU is the guests' MTU, EC2's. The uplinks have 1500: guests learn the MTU of a path as on EC2.
 const DefaultMTU = 9001
@@ -35,6 +40,7 @@ type Config struct {
 	Prefix     string              // names of this host in the root namespace, see Prefix
 	Uplink     string              // link of the root namespace that leads out; empty: the default route's
 	Pool       netip.Prefix        // for the uplinks' addresses; zero: DefaultPool
+	Underlay   netip.Addr          // where other hosts send what is for guests here; zero: nowhere, and this host stands alone
 	Pool6      []netip.Prefix      // blocks of IPv6 of these are routed to this machine from outside
 	Domain     string              // DHCP option 15 where the VPC says none, such as ichiro-1.compute.internal
 	Strict     bool                // an interface speaks as itself only; else also as the others of its instance

@@ -214,7 +214,14 @@ func (m *Manager) drop(plan Plan) error {
 
 // filter sets the rules of every namespace and of the host.
 func (m *Manager) filter(plan Plan, ranges []link.Range) error {
-	host := firewall.Host{Table: m.prefix, Connections: m.connections}
+	host := firewall.Host{Table: m.prefix, Connections: m.connections, Overlay: plan.Link.Underlay.IsValid()}
+	for _, n := range plan.Link.Networks {
+		for _, p := range n.Peers {
+			host.Peers = append(host.Peers, p.Underlay)
+		}
+	}
+	slices.SortFunc(host.Peers, netip.Addr.Compare)
+	host.Peers = slices.Compact(host.Peers)
 	for _, r := range ranges {
 		n := slices.IndexFunc(plan.Link.Networks, func(n link.Network) bool { return n.Name == r.Network })
 		host.Uplinks = append(host.Uplinks, firewall.Uplink{Name: r.Veth, Range: r.Prefix, Public: plan.Link.Networks[n].Public, Routed6: plan.Link.Networks[n].Routed6})

@@ -89,10 +89,15 @@ func compileRoute(r cloud.HostRoute, mine []*Interface, rules *firewall.Config, 
 		}
 	case r.Interface != "":
 		i := slices.IndexFunc(mine, func(i *Interface) bool { return i.ID == r.Interface })
-		if i < 0 || mine[i].SourceDestCheck {
+		via := link.Via{Mark: mark(r.Interface)}
+		switch at, ok := host(network, r.Via); {
+		case i >= 0 && !mine[i].SourceDestCheck:
+			via.Tap, via.To = TapName(r.Interface), mine[i].Primary()
+		case i < 0 && ok: // whose own table says the same, and there it is known whether the instance forwards
+			via.To = at
+		default:
 			return out
 		}
-		via := link.Via{Mark: mark(r.Interface), Tap: TapName(r.Interface), To: mine[i].Primary()}
 		if slices.ContainsFunc(network.Via, func(o link.Via) bool { return o.Mark == via.Mark && o != via }) {
 			return out // two of 2^28 marks are the same
 		}

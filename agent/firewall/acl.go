@@ -28,9 +28,14 @@ func (t *table) acls(cfg Config, r *routing) {
 		}
 		t.sets = append(t.sets, taps)
 		a := bounds(s.CIDR)
-		egress[s.ID] = r.chain("acl_", append([]rule{
-			rules(meta(expr.MetaKeyOIFNAME, reg1), in(taps.name), accept()),
-		}, entries(s.ACL, true, cfg.six())...))
+		stays := []rule{rules(meta(expr.MetaKeyOIFNAME, reg1), in(taps.name), accept())}
+		if cfg.Overlay { // to the part of the subnet on another host
+			stays = append(stays, rules(oifgroup(groupPeer), family(nfprotoIPv4), daddr(reg1), in(r.ranges([]addresses{a})), accept()))
+			if cfg.six() && s.CIDR6.IsValid() {
+				stays = append(stays, rules(oifgroup(groupPeer), family(nfprotoIPv6), masked(daddr6, s.CIDR6), accept()))
+			}
+		}
+		egress[s.ID] = r.chain("acl_", append(stays, entries(s.ACL, true, cfg.six())...))
 		ingress[s.ID] = r.chain("acl_", append([]rule{
 			rules(foreign(), meta(expr.MetaKeyIIFNAME, reg1), in(taps.name), accept()),
 			rules(honest(), family(nfprotoIPv4), saddr(reg1), in(r.ranges([]addresses{a})), accept()),
@@ -41,11 +46,14 @@ func (t *table) acls(cfg Config, r *routing) {
 	}
 	out := func(s Subnet) string { return egress[s.ID] }
 	t.sets = append(t.sets, inward, bySubnet("v_acl_out", true, cfg.Subnets, out), byForeign("v_acl_any", cfg, open, out))
-	leaving := []rule{
-		rules(iifgroup(groupUplink), accept()),
+	leaving := []rule{rules(iifgroup(groupUplink), accept())}
+	if cfg.Overlay {
+		leaving = append(leaving, rules(iifgroup(groupPeer), accept())) // it has left its subnet there
+	}
+	leaving = append(leaving,
 		rules(foreign(), meta(expr.MetaKeyIIFNAME, reg1), vmap("v_acl_any")),
 		rules(family(nfprotoIPv4), saddr(reg1), vmap("v_acl_out")),
-	}
+	)
 	if cfg.six() {
 		t.sets = append(t.sets, bySubnet6("v_acl_out6", cfg.Subnets, out))
 		leaving = append(leaving, rules(family(nfprotoIPv6), saddr6(reg1), vmap("v_acl_out6")))

@@ -28,6 +28,9 @@
 // others; what they send in another's name is marked, and judged each time although the same connection has passed
 // before, on its way to them.
 //
+// What comes from another host has passed that host's rules for what leaves a guest; here it passes those for what comes to
+// one (overlay.go).
+//
 // IPv6 has chains of its own in the same table, where the VPC has a block of it (six.go).
 //
 // Every drop has a reason, counted in a named counter and for each interface (see Drops). Compile-time decisions are
@@ -56,6 +59,10 @@ type Config struct {
 	Groups     []Group // all groups that an interface is in or a rule names
 	Moved      []Moved // in order of From
 	Ways       []Way   // in order of To; of an address that has some, all
+
+	Overlay bool           // other hosts have guests of the VPC, or have had
+	Far     []netip.Addr   // those guests' addresses of IPv4, in order
+	Far6    []netip.Prefix // and of IPv6
 }
 
 // Way leads what comes from some network for an address to another interface of the instance, where the guest takes it. The
@@ -154,6 +161,9 @@ type Host struct {
 	Uplinks []Uplink
 	// The namespace tracks at most so many connections of one uplink, in either direction; zero: as many as there are.
 	Connections uint32
+
+	Overlay bool         // other hosts may send what their guests send
+	Peers   []netip.Addr // those that do
 }
 
 // Uplink leads to one VPC's namespace.

@@ -24,6 +24,7 @@ type Judge struct {
 	groups  map[string]judged
 	public  map[netip.Addr]netip.Addr // private of public
 	sources map[netip.Addr]netip.Addr // public of private
+	far     map[netip.Addr]bool
 }
 
 // judged is a group whose members are found at once.
@@ -50,6 +51,12 @@ func NewJudge(cfg Config, uplink netip.Addr) *Judge {
 			j.public[p.Public], j.sources[p.Private] = p.Private, p.Public
 		}
 	}
+	if len(cfg.Far) > 0 {
+		j.far = make(map[netip.Addr]bool, len(cfg.Far))
+	}
+	for _, a := range cfg.Far {
+		j.far[a] = true
+	}
 	for _, g := range cfg.Groups {
 		members := map[netip.Addr]bool{}
 		for _, a := range slices.Concat(g.Members, g.Members6) {
@@ -72,7 +79,7 @@ func (j *Judge) Allows(f Flow) bool {
 		if !j.local(peer.Addr()) && !j.some(from.Groups, false, f.Protocol, peer.Addr(), peer.Port()) {
 			return false
 		}
-	} else if j.vpc(f.Source.Addr()) && !j.local(f.Source.Addr()) {
+	} else if j.vpc(f.Source.Addr()) && !j.local(f.Source.Addr()) && !j.elsewhere(f.Source.Addr()) {
 		return false
 	}
 	if !j.leads(f.Destination.Addr(), peer.Addr()) {
@@ -103,17 +110,19 @@ func (j *Judge) admits(f Flow, peer netip.AddrPort) bool {
 		if t.mark != 0 {
 			return j.through(t.mark, f)
 		}
-		return !j.vpc(peer.Addr()) || j.local(peer.Addr())
+		return !j.vpc(peer.Addr()) || j.local(peer.Addr()) || j.elsewhere(peer.Addr())
 	}
 	return j.some(to.Groups, true, f.Protocol, f.Source.Addr(), peer.Port())
 }
 
-// through reports whether the instance that the flow goes to on its way lets it in.
+// through reports whether the instance that the flow goes to on its way lets it in. That of another host is judged there.
 func (j *Judge) through(mark uint32, f Flow) bool {
-	return slices.ContainsFunc(j.cfg.Interfaces, func(i *Interface) bool {
-		return i.Mark == mark && j.some(i.Groups, true, f.Protocol, f.Source.Addr(), f.ReplySource.Port())
-	})
+	k := slices.IndexFunc(j.cfg.Interfaces, func(i *Interface) bool { return i.Mark == mark })
+	return k < 0 || j.some(j.cfg.Interfaces[k].Groups, true, f.Protocol, f.Source.Addr(), f.ReplySource.Port())
 }
+
+// elsewhere reports whether a guest of another host has the address.
+func (j *Judge) elsewhere(a netip.Addr) bool { return j.far[a] || inAny(j.cfg.Far6, a) }
 
 // leaves reports whether a guest's flow out of the VPC has the way and the source that it would get now.
 func (j *Judge) leaves(f Flow) bool {
@@ -220,7 +229,7 @@ func (j *Judge) matches(r Rule, protocol uint8, peer netip.Addr, port uint16) bo
 // Narrows reports whether something that the old configuration allows may not be allowed by the new one, so that there
 // may be connections to end. It errs on the side of yes.
 func Narrows(before, after Config) bool {
-	if !contains(after.Prefixes, before.Prefixes) || !contains(after.Prefixes6, before.Prefixes6) ||
+	if !contains(after.Far, before.Far) || !contains(after.Far6, before.Far6) || !contains(after.Prefixes, before.Prefixes) || !contains(after.Prefixes6, before.Prefixes6) ||
 		!contains(after.Gateways, before.Gateways) || !contains(after.Gateways6, before.Gateways6) || !contains(after.Services, before.Services) {
 		return true
 	}

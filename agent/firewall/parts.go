@@ -42,7 +42,7 @@ func (v *vpc) beside(known wish) (had, wanted []table) {
 		return known.tables(), v.tables()
 	}
 	v.layouts = was.layouts // interfaces have no part in them
-	if slices.EqualFunc(was.Interfaces, v.Interfaces, func(a, b *Interface) bool { return a == b }) && sameMembers(was.Groups, v.Groups) {
+	if slices.EqualFunc(was.Interfaces, v.Interfaces, func(a, b *Interface) bool { return a == b }) && sameMembers(was.Groups, v.Groups) && slices.Equal(was.Far, v.Far) {
 		return nil, nil
 	}
 	before, after, common := apart(was.Interfaces, v.Interfaces)
@@ -107,7 +107,7 @@ func (i *Interface) asks(key []byte) []byte {
 	return key
 }
 
-// sameBesides reports whether two configurations differ in nothing but interfaces and members of groups.
+// sameBesides reports whether two configurations differ in nothing but interfaces, here and elsewhere, and members of groups.
 func sameBesides(a, b Config) bool {
 	if !slices.EqualFunc(a.Groups, b.Groups, func(x, y Group) bool {
 		if !slices.Equal(x.In, y.In) || !slices.Equal(x.Out, y.Out) {
@@ -119,6 +119,7 @@ func sameBesides(a, b Config) bool {
 		return false
 	}
 	a.Interfaces, a.Groups, b.Interfaces, b.Groups = nil, nil, nil, nil
+	a.Far, b.Far = nil, nil
 	return reflect.DeepEqual(a, b)
 }
 

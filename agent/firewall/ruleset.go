@@ -17,6 +17,7 @@ import (
 const (
 	groupTap    = 10
 	groupUplink = 20
+	groupPeer   = 30
 )
 
 // linkLocalRate is EC2's limit of packets to link-local services, per interface and second.
@@ -181,6 +182,7 @@ func compileFilter(cfg Config, who speakers) table {
 		t.chains = append(t.chains, filterChains()...)
 	}
 	t.compile6(cfg, who, p, r)
+	t.overlay(cfg)
 	t.steering(cfg, r)
 	t.acls(cfg, r)
 	t.mending(cfg, r)
@@ -473,6 +475,7 @@ func compileHost(h Host) table {
 			rules(family(nfprotoIPv4), saddr(reg1), in("ranges"), rule{&expr.Masq{}}),
 		}, true})
 	t.host6(h.Uplinks, fromUplink, toUplink)
+	t.hostOverlay(h, fromUplink)
 	return t
 }
 

@@ -62,6 +62,7 @@ type Config struct {
 	Prefix     string // of names in the root network namespace
 	Uplink     string // link that leads out; "" for the default route's
 	Pool       netip.Prefix
+	Underlay   netip.Addr     // where other hosts send what is for guests here
 	Pool6      []netip.Prefix // blocks of IPv6 of these are routed to this machine
 	MTU        int            // of guests' interfaces
 	Strict     bool           // see eni.Config
@@ -238,7 +239,7 @@ func (h *Host) removeStrangers(ctx context.Context, want map[cloud.InstanceID]cl
 // interfaces returns what this host's network should be: the interfaces of all instances but those that
 // are terminated and have no machine left. A stopped instance keeps its addresses, and nothing answers there.
 func (h *Host) interfaces(want map[cloud.InstanceID]cloud.Assignment) (eni.Config, error) {
-	c := eni.Config{Prefix: h.Prefix, Uplink: h.Uplink, Pool: h.Pool, Pool6: h.Pool6, Strict: h.Strict, Domain: h.Region + ".compute.internal"}
+	c := eni.Config{Prefix: h.Prefix, Uplink: h.Uplink, Pool: h.Pool, Underlay: h.Underlay, Pool6: h.Pool6, Strict: h.Strict, Domain: h.Region + ".compute.internal"}
 	for id, a := range want {
 		if a.Instance.Power == cloud.PowerTerminated && h.ended(id) {
 			continue

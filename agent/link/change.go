@@ -184,7 +184,8 @@ func (m *memory) contradicts(c change, inside bool) string {
 			return c.String()
 		case c.shaper && !m.fits(c, inside):
 			return c.String()
-		case (c.name == Uplink || c.name == "lo") && !inside && (c.gone || !c.up || c.name == Uplink && c.group != GroupUplink):
+		case (c.name == Uplink || c.name == "lo" || c.name == overlayLink) && !inside &&
+			(c.gone || !c.up || c.name == Uplink && c.group != GroupUplink || c.name == overlayLink && c.group != GroupPeer):
 			return c.String()
 		}
 	case ofRoute:

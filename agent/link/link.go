@@ -10,6 +10,8 @@
 //
 //	guest -- tap -- [ namespace of the VPC ] -- up0 == PREFIX-xxxxxx -- root namespace -- uplink
 //
+// A VPC that other hosts have guests of, too, has a VXLAN device in its namespace: see overlay.go.
+//
 // A guest whose type has a bandwidth has two links more in the namespace, shared by all its taps, with a token bucket each:
 // see shape.go.
 //
@@ -48,6 +50,7 @@ var RouterMAC = [6]byte{0x02, 'i', 'c', 'h', 'i', 0x01}
 type Config struct {
 	Outside  string       // link of the root namespace that leads out; empty: that of the default route
 	Pool     netip.Prefix // addresses of the uplinks are taken from here
+	Underlay netip.Addr   // where other hosts reach this one; zero: nowhere
 	Networks []Network
 }
 
@@ -60,16 +63,19 @@ type Network struct {
 	Taps   []*Tap         // not to be changed any more
 	Via    []Via
 
+	Overlay uint32 // the network's number among hosts; 0: it is on this one only
+	Peers   []Peer
+
 	Local6  []netip.Addr   // of IPv6
 	Closed6 []netip.Prefix // the VPC's own addresses of IPv6; none: it has no IPv6
 	Routed6 []netip.Prefix // those of them that this machine's neighbours route to it
 }
 
-// Via leads packets that bear a mark to a guest, whatever their destination.
+// Via leads packets that bear a mark to a guest, or to the host that has it, whatever their destination.
 type Via struct {
-	Mark uint32 // within 29 bits
-	Tap  string
-	To   netip.Addr // an address of that tap
+	Mark uint32     // within 29 bits
+	Tap  string     // empty: To is another host
+	To   netip.Addr // an address of that tap, or the host's on the underlay
 }
 
 // Tap is one interface of a guest.
@@ -254,8 +260,11 @@ func (l *Links) ensure(want Config, n Network) (Range, error) {
 	}
 	r, err := l.uplink(want, n, s)
 	if err == nil {
+		err = l.overlay(want, n, s)
+	}
+	if err == nil {
 		l.mu.Lock()
-		l.made[n.Name] = made{outside: want.Outside, pool: want.Pool, up: r, public: n.Public, routed: n.Routed6}
+		l.made[n.Name] = made{outside: want.Outside, pool: want.Pool, underlay: want.Underlay, up: r, public: n.Public, routed: n.Routed6}
 		l.published = false
 		l.mu.Unlock()
 	}
@@ -316,10 +325,10 @@ func dropNetwork(root *netlink.Handle, prefix, network string) error {
 	}
 	if s, err := openSpace(name); err == nil {
 		// An open tap keeps its namespace alive: its taps are deleted here, not left to it.
-		err := errors.Join(s.deleteGroup(GroupTap), s.deleteGroup(groupShaper), s.deleteGroup(groupDoomed))
+		err := errors.Join(s.deleteGroup(GroupTap), s.deleteGroup(groupShaper), s.deleteGroup(groupDoomed), s.deleteGroup(GroupPeer))
 		s.close()
 		if err != nil {
-			return fmt.Errorf("delete taps of %s: %w", name, err)
+			return fmt.Errorf("delete links of %s: %w", name, err)
 		}
 	}
 	if err := deleteLink(root, vethName(prefix, network)); err != nil {

@@ -42,9 +42,9 @@ func (t *Tap) equal(o *Tap) bool {
 		slices.Equal(t.Addresses6, o.Addresses6) && slices.Equal(t.Prefixes6, o.Prefixes6)
 }
 
-// apart is a network without its taps.
+// apart is a network without its taps and what other hosts have of it.
 func apart(n Network) Network {
-	n.Taps = nil
+	n.Taps, n.Peers = nil, nil
 	return n
 }
 
@@ -71,7 +71,7 @@ func (m *memory) simple(want Network) bool {
 
 // doubt drops the memory. The next call reads the kernel.
 func (s *Space) doubt(why string) {
-	s.memory = nil
+	s.memory, s.far = nil, nil
 	if why != "" {
 		s.blame = append(s.blame, why)
 		s.stale = true

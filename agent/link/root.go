@@ -13,11 +13,12 @@ import (
 
 // made is an uplink that the root namespace is known to have, and what it was made from.
 type made struct {
-	outside string
-	pool    netip.Prefix
-	up      Range
-	public  []netip.Addr
-	routed  []netip.Prefix
+	outside  string
+	pool     netip.Prefix
+	underlay netip.Addr
+	up       Range
+	public   []netip.Addr
+	routed   []netip.Prefix
 }
 
 // ensured returns the uplink of a network if namespace and uplink are known to be as wanted.
@@ -26,7 +27,7 @@ func (l *Links) ensured(want Config, n Network) (Range, bool) {
 	m, ok := l.made[n.Name]
 	s := l.spaces[n.Name]
 	l.mu.Unlock()
-	if !ok || s == nil || m.outside != want.Outside || m.pool != want.Pool {
+	if !ok || s == nil || m.outside != want.Outside || m.pool != want.Pool || m.underlay != want.Underlay {
 		return Range{}, false
 	}
 	s.work.Lock()

@@ -112,7 +112,11 @@ func (s *Space) route(want Network, v view, indexes map[string]int) error {
 		return err
 	}
 	for _, w := range want.Via {
-		if err := s.way(w, indexes[w.Tap]); err != nil {
+		index := indexes[w.Tap]
+		if l := v.byName[overlayLink]; w.Tap == "" && l != nil {
+			index = l.Attrs().Index
+		}
+		if err := s.way(w, index); err != nil {
 			return fmt.Errorf("lead mark %#x to %s: %w", w.Mark, w.To, err)
 		}
 		if err := s.rule(rules, w.Mark); err != nil {

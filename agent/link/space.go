@@ -32,6 +32,7 @@ type Space struct {
 	work    sync.Mutex // one change at a time: it guards the namespace, and so is held over I/O
 	notices *notice.Socket
 	memory  *memory             // nil: the kernel must be read
+	far     *far                // good as long as memory is
 	stale   bool                // somebody has changed what the last Attach left
 	blame   []string            // what made the memory doubtful
 	off     map[int]settings    // of links: what is not as a tap should have it

@@ -164,6 +164,17 @@ func (v view) neighbour(index int, a netip.Addr) (mac net.HardwareAddr, permanen
 
 // prune removes what the wish does not name and returns the addresses that became free.
 func (s *Space) prune(want Network) ([]netip.Addr, error) {
+	s.trusted()
+	far, err := s.pruneFar(want)
+	if err != nil {
+		return far, err
+	}
+	near, err := s.pruneNear(want)
+	return append(far, near...), err
+}
+
+// pruneNear is prune for what this host has.
+func (s *Space) pruneNear(want Network) ([]netip.Addr, error) {
 	m := s.trusted()
 	if m == nil || !m.simple(want) {
 		s.doubt("")
@@ -291,7 +302,11 @@ func ipNet(p netip.Prefix) *net.IPNet {
 // attach makes the taps of a network, and returns their indexes.
 func (s *Space) attach(want Network, up Range) (map[string]int, error) {
 	if m := s.trusted(); m != nil {
-		if err := s.attachKnown(m, want); err == nil {
+		err := s.attachKnown(m, want)
+		if err == nil {
+			err = s.attachFar(want)
+		}
+		if err == nil {
 			if s.memory != nil {
 				return m.at, nil
 			}
@@ -300,6 +315,9 @@ func (s *Space) attach(want Network, up Range) (map[string]int, error) {
 		}
 	}
 	at, shapes, err := s.attachFull(want)
+	if err == nil {
+		err = s.attachFar(want)
+	}
 	if err == nil {
 		s.recall(want, up, at, shapes)
 	}

@@ -78,7 +78,7 @@ func (c *Cluster) Reconcile(ctx context.Context) error {
 			errs = append(errs, err)
 		}
 	}
-	errs = append(errs, c.tell(ctx, v), c.members(ctx, v), c.networks(ctx, v), c.gateways(ctx, v, now), c.rested(ctx, v, now))
+	errs = append(errs, c.overlays(ctx, v), c.tell(ctx, v), c.members(ctx, v), c.networks(ctx, v), c.gateways(ctx, v, now), c.rested(ctx, v, now))
 	return errors.Join(errs...)
 }
 
@@ -182,7 +182,12 @@ func (c *Cluster) tell(ctx context.Context, v *view) error {
 	for _, o := range v.placed {
 		errs = append(errs, c.assign(ctx, v, o))
 	}
-	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, store.ErrConflict) })...)
+	return errors.Join(withoutConflicts(errs)...)
+}
+
+// withoutConflicts leaves out that somebody else was first: what they did wakes the next run.
+func withoutConflicts(errs []error) []error {
+	return slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, store.ErrConflict) })
 }
 
 // assign writes what the host must know of the instance, when that is not what it already says.
@@ -330,7 +335,7 @@ func (c *Cluster) networksOf(ctx context.Context, v *view, host cloud.HostID) er
 		}
 		delete(had, id)
 	}
-	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, store.ErrConflict) })...)
+	return errors.Join(withoutConflicts(errs)...)
 }
 
 // untellable says of a network that is too large for the store what makes it so.
@@ -394,6 +399,7 @@ func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*vie
 	var addresses []store.Object[cloud.Address]
 	load(func() (err error) { addresses, err = store.Mirrored(snap, store.Addresses); return })
 	load(func() (err error) { v.hosts, err = values[cloud.HostID](snap, store.Hosts); return })
+	load(func() (err error) { v.world.Overlays, err = values[cloud.VPCID](snap, store.Overlays); return })
 	load(func() (err error) { v.interfaces, err = objects[cloud.InterfaceID](snap, store.Interfaces); return })
 	load(func() (err error) { v.plans, err = objects[cloud.HostID](snap, plans); return })
 	load(func() error {
@@ -406,6 +412,7 @@ func read(snap *store.Snapshot, region string, types []cloud.InstanceType) (*vie
 	if err != nil {
 		return nil, err
 	}
+	v.world.Hosts = v.hosts
 	v.addresses = map[cloud.InterfaceID][]store.Object[cloud.Address]{}
 	v.world.Standing = map[cloud.InterfaceID][]cloud.Address{}
 	for _, a := range addresses {

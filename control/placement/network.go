@@ -10,8 +10,9 @@ import (
 )
 
 // Networks returns what the host needs to know of each VPC in which it has an interface: the subnets of those
-// interfaces with their routes and rules, the groups that they are in and those that the groups' rules refer to, each
-// with the addresses of all its members, and the public addresses that have names. The result is in order of IDs.
+// interfaces with their routes and rules, and those whose routes lead to one of them from another host; the groups that
+// they are in and those that the groups' rules refer to, each with the addresses of all its members; the public addresses
+// that have names; and what other hosts have of the VPC. The result is in order of IDs.
 func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.HostNetwork {
 	vpcs := map[cloud.VPCID]bool{}
 	subnets := map[cloud.SubnetID]bool{}
@@ -45,6 +46,10 @@ func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.Ho
 			}
 		}
 	}
+	elsewhere := w.elsewhere(host, instances)
+	for _, s := range elsewhere.leading {
+		subnets[s] = true
+	}
 	var out []cloud.HostNetwork
 	for _, id := range slices.Sorted(maps.Keys(vpcs)) {
 		v, ok := w.VPCs[id]
@@ -70,6 +75,7 @@ func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.Ho
 		if v.EnableDNS && v.EnableDNSName {
 			n.Public = w.named(id)
 		}
+		n.Overlay, n.Peers = w.Overlays[id], elsewhere.peers[id]
 		out = append(out, n)
 	}
 	return out

@@ -58,6 +58,8 @@ type World struct {
 	ACLs       map[cloud.NetworkACLID]cloud.NetworkACL
 	Options    map[cloud.DHCPOptionsID]cloud.DHCPOptions
 	NATs       map[cloud.NATGatewayID]cloud.NATGateway
+	Hosts      map[cloud.HostID]cloud.Host
+	Overlays   map[cloud.VPCID]uint32 // the VPCs' numbers on the underlay
 	Addresses  map[cloud.AllocationID]cloud.Address
 	Standing   map[cloud.InterfaceID][]cloud.Address // the same, by the interface that they stand for
 	Keys       map[string]cloud.KeyPair              // by account "/" name

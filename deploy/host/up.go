@@ -35,6 +35,7 @@ type Options struct {
 	Uplink      string
 	Elastic     string // public addresses to give out: CIDRs with commas between them
 	IPv6Pool    string // VPCs' blocks of IPv6 come from here, as Elastic
+	Underlay    string // address of this machine for the cloud's other hosts; "" for a host that stands alone
 	MTU         int
 	SourceCheck string
 	Shaping     string
@@ -165,7 +166,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 	}
 	agent := []string{
 		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink", opt.Outside, "--uplink-range", opt.Uplink, "--ipv6-pool", opt.IPv6Pool,
-		"--mtu", fmt.Sprint(opt.MTU), "--source-check", opt.SourceCheck, "--shaping", opt.Shaping,
+		"--underlay", opt.Underlay, "--mtu", fmt.Sprint(opt.MTU), "--source-check", opt.SourceCheck, "--shaping", opt.Shaping,
 		"--control-user", ids(u.Control), "--imds-user", ids(u.IMDS), "--gateway-user", ids(u.Gateway),
 		"--group", fmt.Sprint(u.Group),
 	}

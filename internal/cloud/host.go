@@ -15,9 +15,13 @@ type Host struct {
 	VCPUs     int     // processors that may be given to instances; may be more than the machine has
 	MemoryMiB int
 	Door      string // where the control plane reads consoles and command output: unix:PATH
-	Accel     string // kvm | tcg
-	Version   string
-	Seen      time.Time
+
+	// Underlay is where other hosts send what their guests send to guests here; the zero value: nowhere, and no VPC with
+	// guests here has any elsewhere that they could reach.
+	Underlay netip.Addr `json:",omitzero"`
+	Accel    string     // kvm | tcg
+	Version  string
+	Seen     time.Time
 }
 
 // Credentials are a role's temporary keys for one instance.
@@ -78,6 +82,17 @@ type HostNetwork struct {
 	Subnets    []HostSubnet
 	Groups     []HostGroup
 	Public     []PublicAddress `json:",omitempty"` // that have names in the VPC's resolver
+
+	Overlay uint32     `json:",omitempty"` // the VPC's VXLAN network identifier (RFC 7348); 0: it was never on two hosts
+	Peers   []HostPeer `json:",omitempty"` // the other hosts with interfaces of the VPC, in order of their IDs
+}
+
+// HostPeer is another host with interfaces of a VPC.
+type HostPeer struct {
+	Host     HostID
+	Underlay netip.Addr
+	Members  Members        // the addresses of those interfaces, of both families, in order
+	Prefixes []netip.Prefix `json:",omitempty"` // of IPv6, delegated to them, in order
 }
 
 // HostSubnet is a subnet that has an interface on the host, with its routes and rules.

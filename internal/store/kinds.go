@@ -17,7 +17,10 @@ var (
 	NetworkACLs = NewKind[cloud.NetworkACL](SpecPrefix("acl"))
 	Options     = NewKind[cloud.DHCPOptions](SpecPrefix("dhcp"))
 	NATGateways = NewKind[cloud.NATGateway](SpecPrefix("nat"))
-	Addresses   = NewKind[cloud.Address](SpecPrefix("address"))
+
+	Overlays  = NewKind[uint32](SpecPrefix("overlay"))  // the number of a VPC, by its ID
+	VNIs      = NewKind[cloud.VPCID](SpecPrefix("vni")) // whose a number is, so that no two VPCs have it
+	Addresses = NewKind[cloud.Address](SpecPrefix("address"))
 
 	Interfaces = NewKind[cloud.NetworkInterface](SpecPrefix("interface"))
 	Instances  = NewKind[cloud.Instance](SpecPrefix("instance"))
