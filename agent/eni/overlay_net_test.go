@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/ichiro-metal/ichiro/agent/link"
@@ -46,7 +47,10 @@ func TestTheSecondHost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer m.Close()
+	ctx, stop := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = m.Run(ctx) })
+	defer func() { stop(); wg.Wait(); m.Close() }()
 	fmt.Println("at work")
 	for dec := json.NewDecoder(os.Stdin); ; {
 		var c Config
@@ -106,22 +110,24 @@ func (n *otherHost) apply(c Config) {
 	}
 }
 
-// configured is a guest on the second host, with its address and default route.
-func (n *otherHost) configured(k int) *nstest.Guest {
+// guest boots the guest of an interface on the second host, as plain DHCP sets it up.
+func (n *otherHost) guest(i Interface) *nstest.Guest {
 	n.t.Helper()
 	s, err := n.links.Space("vpc-1")
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	tap, err := s.Tap(TapName(guestInterface(k).ID))
+	tap, err := s.Tap(TapName(i.ID))
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	g := nstest.NewGuest(n.t, fmt.Sprintf("ovbguest%d", k), guestInterface(k).MAC, tap)
-	g.IP("addr add %s/20 dev eth0", guestAddr(k))
-	g.IP("route add default via 172.31.0.1")
+	g := nstest.NewGuest(n.t, "ovbguest"+string(i.ID[len(i.ID)-3:]), i.MAC, tap)
+	g.IP("addr add %s/20 dev eth0", i.Primary())
+	g.IP("route add default via %s", netip.PrefixFrom(i.Primary(), 20).Masked().Addr().Next())
 	return g
 }
+
+func (n *otherHost) configured(k int) *nstest.Guest { return n.guest(guestInterface(k)) }
 
 // apart is the wish of both hosts for a VPC whose interfaces are spread over them.
 func apart(here, there []Interface) (a, b Config) {
@@ -261,6 +267,94 @@ func TestAVPCOnTwoHosts(t *testing.T) {
 	})
 }
 
+func TestAVPCOnTwoHostsByIPv6(t *testing.T) {
+	n := machines(t)
+	m := start(t, "ova")
+	here, there := []Interface{guest6(1, "sg-default")}, []Interface{guest6(3, "sg-default"), guest6(4, "sg-other")}
+	a, b := config6("ova", here...), config6("ovb", there...)
+	a.Underlay, b.Underlay = underlayA, underlayB
+	spread(&a, there, "h-b", underlayB)
+	spread(&b, here, "h-a", underlayA)
+	a.VPCs[0].Peers[0].Prefixes = []netip.Prefix{netip.MustParsePrefix("2001:db8:0:1:7::/80")}
+	apply(t, m, a)
+	n.apply(b)
+	g1 := configured6(t, m, here[0])
+	var far []*nstest.Guest
+	for _, i := range there {
+		g := n.guest(i)
+		enable6(g)
+		g.IP("addr add %s/128 dev eth0 nodad", i.IPv6[0])
+		g.IP("-6 route replace default via %s dev eth0", ownRouter)
+		far = append(far, g)
+	}
+	if !pinged(g1, guestAddr6(3).String()) || !pinged(far[0], guestAddr6(1).String()) {
+		t.Errorf("members of a group do not reach each other: %s\n%v", nstest.IP(t, "-n ova-vpc-1 -6 route"), m.Counters())
+	}
+	if pinged(g1, guestAddr6(4).String()) || pinged(far[1], guestAddr6(1).String()) {
+		t.Error("what a group does not allow passes from host to host")
+	}
+	if routes := nstest.IP(t, "-n ova-vpc-1 -6 route"); !strings.Contains(routes, "2001:db8:0:1:7::/80 via fe80::c000:202 dev vx0") {
+		t.Errorf("a delegated prefix has no way: %s", routes)
+	}
+	changes := nstest.Changes(t, "ova-vpc-1")
+	apply(t, m, a)
+	if got := changes(); got != "" {
+		t.Errorf("a second Apply changed %s", got)
+	}
+}
+
+// The second subnet is on the other host, and its way out is here: an instance, then a NAT gateway.
+func TestARouteLeadsToAnotherHost(t *testing.T) {
+	world := outside(t)
+	n := machines(t)
+	m := start(t, "ova")
+	hop := publicly(1, "sg-open")
+	hop.SourceDestCheck = false
+	here, there := []Interface{hop, guestInterface(2, "sg-open")}, []Interface{second(1, "sg-open")}
+	routes := []cloud.HostRoute{to("0.0.0.0/0", internet)}
+	both := func(lead cloud.HostRoute) (a, b Config) {
+		a, b = two("ova", routes, []cloud.HostRoute{lead}, here...), two("ovb", routes, []cloud.HostRoute{lead}, there...)
+		a.Underlay, b.Underlay = underlayA, underlayB
+		spread(&a, there, "h-b", underlayB)
+		spread(&b, here, "h-a", underlayA)
+		return a, b
+	}
+	a, b := both(to("0.0.0.0/0", func(r *cloud.HostRoute) { r.Interface, r.Via = hop.ID, guestAddr(1) }))
+	apply(t, m, a)
+	n.apply(b)
+	nat, guest := configured(t, m, 1), n.guest(there[0])
+	configured(t, m, 2)
+	nat.Sysctl("ipv4/ip_forward", "1")
+	if out, err := nat.Run("nft", "add table ip n; add chain ip n p { type nat hook postrouting priority 100; }; add rule ip n p ip saddr 172.31.16.0/20 masquerade"); err != nil {
+		t.Fatalf("nft: %s", out)
+	}
+	if got := seen(t, guest.Namespace, world, "203.0.113.1:443"); got != publicAddr(1).String() {
+		t.Errorf("the world sees the guest as %q, want the instance's %s: %v", got, publicAddr(1), m.Counters())
+	}
+	gateway := publicAddr(60)
+	a, b = both(to("0.0.0.0/0", func(r *cloud.HostRoute) { r.NAT = gateway }))
+	b.VPCs[0].Subnets[1].Routes[0].Home = underlayA
+	apply(t, m, a)
+	n.apply(b)
+	if got := seen(t, guest.Namespace, world, "203.0.113.1:444"); got != gateway.String() {
+		t.Errorf("the world sees the guest as %q, want the gateway's %s: %v", got, gateway, m.Counters())
+	}
+	if !pinged(guest, "172.31.0.12") {
+		t.Error("the VPC is not local any more")
+	}
+	a, b = both(to("0.0.0.0/0", internet)) // whose way out is its own host's: what comes here all the same goes nowhere
+	b.VPCs[0].Subnets[1].Routes[0] = to("0.0.0.0/0", func(r *cloud.HostRoute) { r.NAT, r.Home = gateway, underlayA })
+	apply(t, m, a)
+	n.apply(b)
+	before := m.Counters()["vpc-1/noroute"]
+	if got := seen(t, guest.Namespace, world, "203.0.113.1:445"); got != "" {
+		t.Errorf("a packet from another host has left under %s", got)
+	}
+	if m.Counters()["vpc-1/noroute"] == before {
+		t.Errorf("it is not counted: %v", m.Counters())
+	}
+}
+
 // encapsulated is a packet as another host would send it: VXLAN with an Ethernet frame.
 func encapsulated(vni uint32, to net.HardwareAddr, packet []byte) []byte {
 	header := make([]byte, 8)
@@ -321,6 +415,7 @@ func TestOnlyHostsOfTheCloudSpeakForTheirGuests(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			victim.Forget()
 			attack()
+			pinged(inside, "172.31.0.11") // behind what a guest has sent
 			send(n.at, "192.0.2.2", 0xabcdef, nstest.IPv4(netip.MustParseAddr("172.31.0.13"), guestAddr(1), 17, nstest.UDP(7, 7, []byte("the mark"))))
 			victim.Await(func(frame []byte) bool { return strings.Contains(string(frame), "the mark") })
 			for _, frame := range victim.Received() {
@@ -350,7 +445,7 @@ func TestOnlyHostsOfTheCloudSpeakForTheirGuests(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mark()
+		pinged(inside, "172.31.0.11") // behind it
 		if after := m.Counters()["host/isolated"]; after == before {
 			t.Errorf("it has left this host: isolated is still %d", after)
 		}

@@ -83,9 +83,13 @@ func compileRoute(r cloud.HostRoute, mine []*Interface, rules *firewall.Config, 
 	case r.Internet:
 	case r.NAT.Is4():
 		// A private gateway's address is of the VPC, and nobody outside could answer to it.
-		if !slices.ContainsFunc(rules.Prefixes, func(own netip.Prefix) bool { return own.Contains(r.NAT) }) {
+		switch {
+		case slices.ContainsFunc(rules.Prefixes, func(own netip.Prefix) bool { return own.Contains(r.NAT) }):
+		case !r.Home.IsValid():
 			out.NAT = r.NAT
 			network.Public = append(network.Public, r.NAT)
+		case slices.ContainsFunc(network.Peers, func(p link.Peer) bool { return p.Underlay == r.Home }):
+			return lead(out, link.Via{Mark: mark(cloud.InterfaceID(r.NAT.String())), To: r.Home}, network)
 		}
 	case r.Interface != "":
 		i := slices.IndexFunc(mine, func(i *Interface) bool { return i.ID == r.Interface })
@@ -98,13 +102,19 @@ func compileRoute(r cloud.HostRoute, mine []*Interface, rules *firewall.Config, 
 		default:
 			return out
 		}
-		if slices.ContainsFunc(network.Via, func(o link.Via) bool { return o.Mark == via.Mark && o != via }) {
-			return out // two of 2^28 marks are the same
-		}
-		out.Mark = via.Mark
-		network.Via = append(network.Via, via)
+		return lead(out, via, network)
 	}
 	return out
+}
+
+// lead gives a route its mark.
+func lead(r firewall.Route, via link.Via, network *link.Network) firewall.Route {
+	if slices.ContainsFunc(network.Via, func(o link.Via) bool { return o.Mark == via.Mark && o != via }) {
+		return r // two of 2^28 marks are the same
+	}
+	r.Mark = via.Mark
+	network.Via = append(network.Via, via)
+	return r
 }
 
 // mark is the packet mark, and the number of the routing table, that lead to an interface.

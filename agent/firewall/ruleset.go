@@ -182,7 +182,7 @@ func compileFilter(cfg Config, who speakers) table {
 		t.chains = append(t.chains, filterChains()...)
 	}
 	t.compile6(cfg, who, p, r)
-	t.overlay(cfg)
+	t.overlay(cfg, r)
 	t.steering(cfg, r)
 	t.acls(cfg, r)
 	t.mending(cfg, r)

@@ -60,7 +60,7 @@ func Networks(w World, host cloud.HostID, instances []cloud.Instance) []cloud.Ho
 		n.VPC.Tags, n.Options.Tags = nil, nil // a host has no use for them, and they change often
 		for _, s := range slices.Sorted(maps.Keys(subnets)) {
 			if w.Subnets[s].VPC == id {
-				n.Subnets = append(n.Subnets, w.subnet(v, w.Subnets[s]))
+				n.Subnets = append(n.Subnets, w.subnet(v, w.Subnets[s], elsewhere.homes[id]))
 			}
 		}
 		for _, g := range slices.Sorted(maps.Keys(groups)) {
@@ -122,8 +122,8 @@ func addresses(n cloud.NetworkInterface) []netip.Addr {
 	return out
 }
 
-// subnet resolves the routes and rules of a subnet.
-func (w World) subnet(v cloud.VPC, s cloud.Subnet) cloud.HostSubnet {
+// subnet resolves the routes and rules of a subnet. home is the host of the VPC's NAT gateways, if it is another one.
+func (w World) subnet(v cloud.VPC, s cloud.Subnet, home netip.Addr) cloud.HostSubnet {
 	s.Tags = nil
 	acl, known := w.ACLs[cmp.Or(s.NetworkACL, v.NetworkACL)]
 	out := cloud.HostSubnet{Subnet: s, ACL: acl.Entries}
@@ -134,7 +134,7 @@ func (w World) subnet(v cloud.VPC, s cloud.Subnet) cloud.HostSubnet {
 		out.ACL = closedACL()
 	}
 	for _, r := range w.Tables[cmp.Or(s.RouteTable, v.MainTable)].Routes {
-		out.Routes = append(out.Routes, w.route(v, r))
+		out.Routes = append(out.Routes, w.route(v, r, home))
 	}
 	return out
 }
@@ -149,7 +149,7 @@ func closedACL() []cloud.ACLEntry {
 }
 
 // route says what a route's target means now. One that is gone, or has no instance, drops.
-func (w World) route(v cloud.VPC, r cloud.Route) cloud.HostRoute {
+func (w World) route(v cloud.VPC, r cloud.Route, home netip.Addr) cloud.HostRoute {
 	out := cloud.HostRoute{Destination: r.Destination}
 	switch {
 	case r.Gateway != "":
@@ -158,7 +158,7 @@ func (w World) route(v cloud.VPC, r cloud.Route) cloud.HostRoute {
 		if nat, ok := w.NATs[r.NAT]; ok && nat.Deleted.IsZero() {
 			out.NAT = w.Interfaces[nat.Interface].Primary()
 			if !nat.Private {
-				out.NAT = w.Addresses[nat.Allocation].Public
+				out.NAT, out.Home = w.Addresses[nat.Allocation].Public, home
 			}
 		}
 	case r.Interface != "":

@@ -23,7 +23,7 @@ func TestANetworkACLWithoutEntriesIsNotAnOpenOne(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			w := World{ACLs: map[cloud.NetworkACLID]cloud.NetworkACL{"acl-1": {ID: "acl-1", VPC: "vpc-1", Entries: c.entries}}}
-			got := w.subnet(vpc, subnet).ACL
+			got := w.subnet(vpc, subnet, netip.Addr{}).ACL
 			passes := len(got) == 0
 			for _, e := range got {
 				passes = passes || e.Allow

@@ -39,12 +39,17 @@ func (w World) joins(i cloud.Instance) bool {
 // others is what the other hosts have, seen from one.
 type others struct {
 	peers   map[cloud.VPCID][]cloud.HostPeer
-	leading []cloud.SubnetID // their subnets whose routes lead to an interface of the one
+	leading []cloud.SubnetID           // their subnets whose routes lead to the one: to an interface of it, or a gateway
+	homes   map[cloud.VPCID]netip.Addr // of the VPCs' NAT gateways, where that is another host
 }
+
+// A NAT gateway's public address can be at one host only: neighbours outside must not see two that answer for it. It is at
+// the first host of those with interfaces of the VPC, in the order of their IDs, and what others have for it comes there
+// over the underlay.
 
 // elsewhere returns what other hosts have of the VPCs, as far as the two can reach each other.
 func (w World) elsewhere(host cloud.HostID, instances []cloud.Instance) others {
-	out := others{peers: map[cloud.VPCID][]cloud.HostPeer{}}
+	out := others{peers: map[cloud.VPCID][]cloud.HostPeer{}, homes: map[cloud.VPCID]netip.Addr{}}
 	at := w.Hosts[host].Underlay
 	if !at.IsValid() {
 		return out
@@ -79,6 +84,9 @@ func (w World) elsewhere(host cloud.HostID, instances []cloud.Instance) others {
 		}
 	}
 	for id, hosts := range peers {
+		if first := slices.Min(slices.Collect(maps.Keys(hosts))); first < host {
+			out.homes[id] = hosts[first].Underlay
+		}
 		for _, h := range slices.Sorted(maps.Keys(hosts)) {
 			p := hosts[h]
 			slices.SortFunc(p.Members, netip.Addr.Compare)
@@ -88,8 +96,10 @@ func (w World) elsewhere(host cloud.HostID, instances []cloud.Instance) others {
 		}
 	}
 	for _, s := range slices.Sorted(maps.Keys(subnets)) {
-		routes := w.Tables[cmp.Or(w.Subnets[s].RouteTable, w.VPCs[w.Subnets[s].VPC].MainTable)].Routes
-		if slices.ContainsFunc(routes, func(r cloud.Route) bool { return here[r.Interface] }) {
+		vpc := w.VPCs[w.Subnets[s].VPC]
+		routes := w.Tables[cmp.Or(w.Subnets[s].RouteTable, vpc.MainTable)].Routes
+		home := !out.homes[vpc.ID].IsValid()
+		if slices.ContainsFunc(routes, func(r cloud.Route) bool { return here[r.Interface] || home && r.NAT != "" }) {
 			out.leading = append(out.leading, s)
 		}
 	}

@@ -108,6 +108,7 @@ type HostRoute struct {
 	Destination netip.Prefix
 	Internet    bool        `json:",omitempty"` // out of the uplink: under its public address, or masqueraded
 	NAT         netip.Addr  `json:",omitzero"`  // out of the uplink under this address
+	Home        netip.Addr  `json:",omitzero"`  // with NAT: of the host that this is, on the underlay; zero: this one
 	Interface   InterfaceID `json:",omitempty"` // to this interface of an instance
 	Via         netip.Addr  `json:",omitzero"`  // its primary address
 }
