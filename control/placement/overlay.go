@@ -19,7 +19,8 @@ func Apart(w World, instances []cloud.Instance) []cloud.VPCID {
 			continue
 		}
 		for _, id := range i.Interfaces {
-			if n, ok := w.Interfaces[id]; ok {
+			n := w.Interfaces[id]
+			if _, ok := w.VPCs[n.VPC]; ok {
 				h := cmp.Or(first[n.VPC], i.Host)
 				first[n.VPC] = h
 				if h != i.Host {
