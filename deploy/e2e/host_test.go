@@ -106,7 +106,17 @@ type host struct {
 	region string
 	key    [2]string
 	url    string
+	space  string // the network namespace that is its machine; "": this one
 	clients
+}
+
+// ichiro is the operator's tool on the host's machine.
+func (h *host) ichiro(args ...string) *exec.Cmd {
+	tool := filepath.Join(bin, "ichiro")
+	if h.space == "" {
+		return exec.Command(tool, args...)
+	}
+	return exec.Command("nsenter", append([]string{"--net=/run/netns/" + h.space, tool}, args...)...)
 }
 
 // clients are what an AWS SDK makes of an endpoint and a key.
@@ -182,7 +192,7 @@ func (h *host) up(flags ...string) error {
 	if err := os.Remove(ready); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	h.cmd = exec.Command(filepath.Join(bin, "ichiro"), append([]string{"up", "--state", h.state(), "--run", h.run(),
+	h.cmd = h.ichiro(append([]string{"up", "--state", h.state(), "--run", h.run(),
 		"--listen", "127.0.0.1:0", "--ready", ready, "--elastic", "198.51.100.0/26", "--uplink", "lo"}, flags...)...)
 	h.cmd.Stdout, h.cmd.Stderr = out, out
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -261,7 +271,7 @@ func (h *host) signal(s syscall.Signal) error {
 
 // down runs `ichiro down`.
 func (h *host) down() error {
-	out, err := exec.Command(filepath.Join(bin, "ichiro"), "down", "--state", h.state(), "--run", h.run()).CombinedOutput()
+	out, err := h.ichiro("down", "--state", h.state(), "--run", h.run()).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("ichiro down: %v\n%s", err, out)
 	}
