@@ -7,9 +7,12 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/tls"
 	"flag"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -26,6 +29,7 @@ import (
 	"github.com/ichiro-metal/ichiro/agent/unit"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	wire "github.com/ichiro-metal/ichiro/internal/door"
 	"github.com/ichiro-metal/ichiro/internal/handover"
 	"github.com/ichiro-metal/ichiro/internal/reconcile"
 	"github.com/ichiro-metal/ichiro/internal/service"
@@ -180,6 +184,11 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	sockets.Admit("runcmd", uint32(o.gateway.uid))
 	units := unit.New(o.root, o.program, log)
 	mirror := store.NewMirror(client, store.WishPrefix(id))
+	reading := door.New(o.root, o.control.uid, log)
+	far, err := open(o.underlay, mirror, id, reading)
+	if err != nil {
+		return err
+	}
 	member, err := host.NewMember(id, filepath.Join(o.state, "cloud-id"))
 	if err != nil {
 		return err
@@ -203,7 +212,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	return service.Run(ctx,
 		service.Admin(o.root.Admin("agent")),
 		sockets,
-		door.New(o.root, o.control.uid, log),
+		reading,
 		service.Func("network", network.Run),
 		service.Func("units", units.Run),
 		mirror,
@@ -216,10 +225,39 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 			}
 			return nil
 		}),
-		announce(cfg),
+		announce(cfg, far),
 		gate(instances, mirror.Ready(), restored),
 		gate(commands, mirror.Ready()),
 	)
+}
+
+// open opens the door on the network of the cloud's machines, if this is one of several, and returns what others must know
+// of it. Its key is made anew at each start: nobody has to keep it.
+func open(underlay netip.Addr, mirror *store.Mirror, id cloud.HostID, d *door.Door) (cloud.Host, error) {
+	if !underlay.IsValid() {
+		return cloud.Host{}, nil
+	}
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return cloud.Host{}, err
+	}
+	me, err := wire.NewIdentity(key)
+	if err != nil {
+		return cloud.Host{}, err
+	}
+	l, err := net.Listen("tcp", netip.AddrPortFrom(underlay, 0).String())
+	if err != nil {
+		return cloud.Host{}, fmt.Errorf("open the door on the underlay: %w", err)
+	}
+	at := l.Addr().(*net.TCPAddr).AddrPort()
+	d.Also(tls.NewListener(l, me.Serve(func() []byte {
+		o, err := store.MirroredGet(mirror.Snapshot(), store.Callers(id), store.CallerID)
+		if err != nil {
+			return nil
+		}
+		return o.Value
+	})))
+	return cloud.Host{FarDoor: netip.AddrPortFrom(at.Addr().Unmap(), at.Port()), DoorKey: me.Public()}, nil
 }
 
 // follow wakes the loops when a file has changed that they read, or a machine has ended.
@@ -284,7 +322,7 @@ func (g gated) Run(ctx context.Context) error {
 }
 
 // announce writes what this host is into the store, and every ten seconds that it is there.
-func announce(cfg host.Config) service.Task {
+func announce(cfg host.Config, far cloud.Host) service.Task {
 	return service.Func("announce", func(ctx context.Context) error {
 		version := "devel"
 		if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
@@ -297,7 +335,7 @@ func announce(cfg host.Config) service.Task {
 		}
 		tick := time.NewTicker(10 * time.Second)
 		defer tick.Stop()
-		me.Underlay = cfg.Underlay
+		me.Underlay, me.FarDoor, me.DoorKey = cfg.Underlay, far.FarDoor, far.DoorKey
 		for {
 			me.Seen, me.Cloud = cfg.Now().UTC(), cfg.Member.Cloud()
 			t := store.NewTxn()

@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/rand"
 	"flag"
 	"log/slog"
@@ -141,6 +142,14 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	seed, err := keyFile(filepath.Join(keys, "door"), ed25519.SeedSize)
+	if err != nil {
+		return err
+	}
+	caller, err := door.NewIdentity(ed25519.NewKeyFromSeed(seed))
+	if err != nil {
+		return err
+	}
 	sealer, err := store.NewSealer(hosts)
 	if err != nil {
 		return err
@@ -164,7 +173,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 
 	mirror := store.NewMirror(client, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
 	authority := iamapi.NewAuthority(engine)
-	front, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint, site.InstanceTypes, signer)
+	front, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint, site.InstanceTypes, signer, door.Client{Identity: caller})
 	if err != nil {
 		return err
 	}
@@ -172,7 +181,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 
 	plan := cluster.Config{
 		Store: client, Mirror: mirror, Cloud: name, Signer: signer, Region: o.region, Account: account,
-		Types: site.InstanceTypes, Elastic: o.elastic, Now: time.Now, Log: log,
+		Types: site.InstanceTypes, Elastic: o.elastic, Caller: caller.Public(), Now: time.Now, Log: log,
 	}
 	keeper := cluster.New(plan)
 	planner := reconcile.New("cluster", 30*time.Second, keeper.Reconcile)
@@ -216,7 +225,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 // newFront builds the API from its services.
-func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string, types []cloud.InstanceType, certificates http.Handler) (*api.Front, *os.File, error) {
+func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string, types []cloud.InstanceType, certificates http.Handler, reader door.Client) (*api.Front, *os.File, error) {
 	sealing, err := keyFile(filepath.Join(o.state, "keys", "pager"), 32)
 	if err != nil {
 		return nil, nil, err
@@ -235,11 +244,11 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 		Public:  map[string]http.Handler{certificatesPath: certificates},
 		Services: []api.Service{
 			ec2.New(ec2.Config{
-				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: door.Client{}, Pager: pager,
+				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: reader, Pager: pager,
 				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: types, Elastic: o.elastic, IPv6Pool: o.ipv6,
 				Now: time.Now, Rand: rand.Reader, Log: log,
 			}),
-			ssm.New(ssm.Config{Store: client, Mirror: mirror, Door: door.Client{}, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),
+			ssm.New(ssm.Config{Store: client, Mirror: mirror, Door: reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),
 			iamapi.Service(engine, authority),
 			sts.Service(engine, authority),
 		},

@@ -1,6 +1,7 @@
 // Package door serves what the control plane reads from this host: consoles and command output.
 //
-// It is a unix socket that only the control plane's user may open. It gives out bytes of files in the
+// It is a unix socket that only the control plane's user may open and, on a machine that is one of several, a TLS address
+// on their network where only the control plane is answered, known by its key (internal/door). It gives out bytes of files in the
 // instance directories and nothing else: names are checked against the form of identifiers, files are
 // opened below their directory (os.Root) so that no link leads out, and every answer is bounded.
 package door
@@ -12,9 +13,12 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -29,6 +33,7 @@ import (
 // Door is the task that serves.
 type Door struct {
 	root  bundle.Root
+	far   net.Listener // nil: none
 	uid   int
 	log   *slog.Logger
 	ready chan struct{}
@@ -38,6 +43,9 @@ type Door struct {
 func New(root bundle.Root, uid int, log *slog.Logger) *Door {
 	return &Door{root: root, uid: uid, log: log.With("component", "door"), ready: make(chan struct{})}
 }
+
+// Also serves the door at a listener, which it then owns.
+func (d *Door) Also(l net.Listener) { d.far = l }
 
 // Ready is closed when the door can be opened.
 func (d *Door) Ready() <-chan struct{} { return d.ready }
@@ -57,13 +65,50 @@ func (d *Door) Run(ctx context.Context) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc(wire.ConsolePath, d.console)
 	mux.HandleFunc(wire.OutputPath, d.output)
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second}
+	srv := d.server(mux)
 	context.AfterFunc(ctx, func() { srv.Close() })
 	close(d.ready)
+	if d.far != nil {
+		far := d.server(mux)
+		far.ConnState = bound(maxFar)
+		context.AfterFunc(ctx, func() { far.Close() })
+		var group sync.WaitGroup
+		defer group.Wait()
+		group.Go(func() {
+			if err := far.Serve(d.far); !errors.Is(err, http.ErrServerClosed) {
+				d.log.Error("the door on the network is shut", "err", err)
+			}
+		})
+	}
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", d.root.Door(), err)
 	}
 	return nil
+}
+
+func (d *Door) server(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, WriteTimeout: 30 * time.Second,
+		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug), // whoever knocks could fill the log
+	}
+}
+
+// maxFar bounds the connections over the network: until its key has been seen, anybody may have made one.
+const maxFar = 128
+
+// bound closes connections that are more than so many at a time.
+func bound(most int64) func(net.Conn, http.ConnState) {
+	var open atomic.Int64
+	return func(c net.Conn, s http.ConnState) {
+		switch s {
+		case http.StateNew:
+			if open.Add(1) > most {
+				c.Close()
+			}
+		case http.StateClosed, http.StateHijacked:
+			open.Add(-1)
+		}
+	}
 }
 
 func (d *Door) instance(w http.ResponseWriter, r *http.Request) (bundle.Dir, bool) {

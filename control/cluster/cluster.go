@@ -12,6 +12,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -51,6 +52,7 @@ type Config struct {
 	Account cloud.AccountID
 	Types   []cloud.InstanceType
 	Elastic []netip.Prefix // the operator's public addresses
+	Caller  []byte         // the key by which hosts know the control plane at their doors
 	Now     func() time.Time
 	Log     *slog.Logger
 }
@@ -261,6 +263,9 @@ func (c *Cluster) release(ctx context.Context, v *view, o store.Object[cloud.Ins
 func (c *Cluster) members(ctx context.Context, v *view) error {
 	var errs []error
 	for host := range v.hosts {
+		if err := c.introduce(ctx, v, host); err != nil {
+			errs = append(errs, err)
+		}
 		kind := store.Memberships(host)
 		had, err := store.MirroredGet(v.snap, kind, store.MembershipID)
 		if err == nil && had.Value == c.Cloud.Value {
@@ -279,6 +284,25 @@ func (c *Cluster) members(ctx context.Context, v *view) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// introduce tells a host by which key it knows the control plane.
+func (c *Cluster) introduce(ctx context.Context, v *view, host cloud.HostID) error {
+	kind := store.Callers(host)
+	had, err := store.MirroredGet(v.snap, kind, store.CallerID)
+	if err == nil && bytes.Equal(had.Value, c.Caller) || len(c.Caller) == 0 {
+		return nil
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	t := store.NewTxn()
+	store.Require(t, clouds, c.Cloud.ID, c.Cloud.Rev)
+	store.Put(t, kind, store.CallerID, c.Caller)
+	if _, err := c.Store.Commit(ctx, t); !errors.Is(err, store.ErrConflict) { // members says that one
+		return err
+	}
+	return nil
 }
 
 // networks writes what each host must know of its VPCs.

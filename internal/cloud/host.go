@@ -16,6 +16,10 @@ type Host struct {
 	MemoryMiB int
 	Door      string // where the control plane reads consoles and command output: unix:PATH
 
+	// FarDoor is the same door by TLS, for a control plane on another machine, and DoorKey the Ed25519 key that is behind it.
+	FarDoor netip.AddrPort `json:",omitzero"`
+	DoorKey []byte         `json:",omitempty"`
+
 	// Underlay is where other hosts send what their guests send to guests here; the zero value: nowhere, and no VPC with
 	// guests here has any elsewhere that they could reach.
 	Underlay netip.Addr `json:",omitzero"`

@@ -1,7 +1,7 @@
 // Package door is how the control plane reads what only a host has: consoles and command output.
 //
-// A host offers its door as HTTP on the socket that cloud.Host names. It is for reading; wishes reach a
-// host through the store alone. The paths are here, so that both sides say the same; the agent serves them.
+// A host offers its door as HTTP on the socket that cloud.Host names and, where the cloud has several machines, by TLS at
+// an address that it names too. It is for reading; wishes reach a host through the store alone. The paths are here, so that both sides say the same; the agent serves them.
 //
 //	GET /instances/ID/console?tail=N                  the last N bytes
 //	GET /instances/ID/commands/ID/stdout?limit=N      the first N bytes; or stderr
@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -34,11 +33,11 @@ const MaxRead = 128 << 10
 const patience = 5 * time.Second
 
 // Client reads at hosts' doors.
-type Client struct{}
+type Client struct{ Identity Identity } // none: only at those of this machine
 
 // Console returns the last 64 KiB of an instance's console, and when it was written to last.
-func (Client) Console(ctx context.Context, h cloud.Host, id cloud.InstanceID) ([]byte, time.Time, error) {
-	data, header, err := get(ctx, h, "/instances/"+url.PathEscape(string(id))+"/console", "tail", 64<<10)
+func (c Client) Console(ctx context.Context, h cloud.Host, id cloud.InstanceID) ([]byte, time.Time, error) {
+	data, header, err := c.get(ctx, h, "/instances/"+url.PathEscape(string(id))+"/console", "tail", 64<<10)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
@@ -51,22 +50,17 @@ func (Client) Console(ctx context.Context, h cloud.Host, id cloud.InstanceID) ([
 
 // Output returns up to limit bytes from the start of a command's stdout or stderr; none when there is no
 // such output.
-func (Client) Output(ctx context.Context, h cloud.Host, i cloud.InstanceID, c cloud.CommandID, stream string, limit int) ([]byte, error) {
-	path := "/instances/" + url.PathEscape(string(i)) + "/commands/" + url.PathEscape(string(c)) + "/" + url.PathEscape(stream)
-	data, _, err := get(ctx, h, path, "limit", limit)
+func (c Client) Output(ctx context.Context, h cloud.Host, i cloud.InstanceID, id cloud.CommandID, stream string, limit int) ([]byte, error) {
+	path := "/instances/" + url.PathEscape(string(i)) + "/commands/" + url.PathEscape(string(id)) + "/" + url.PathEscape(stream)
+	data, _, err := c.get(ctx, h, path, "limit", limit)
 	return data, err
 }
 
-func get(ctx context.Context, h cloud.Host, path, bound string, n int) ([]byte, http.Header, error) {
-	socket, ok := strings.CutPrefix(h.Door, "unix:")
-	if !ok {
-		return nil, nil, fmt.Errorf("open the door of %s: %q is not unix:PATH", h.ID, h.Door)
-	}
+func (c Client) get(ctx context.Context, h cloud.Host, path, bound string, n int) ([]byte, http.Header, error) {
 	client := http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			var d net.Dialer
-			return d.DialContext(ctx, "unix", socket)
+			return c.Dial(ctx, h)
 		},
 	}}
 	u := url.URL{Scheme: "http", Host: "host", Opaque: "//host" + path, RawQuery: bound + "=" + strconv.Itoa(n)}

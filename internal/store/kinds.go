@@ -57,6 +57,12 @@ func Memberships(h cloud.HostID) Kind[cloud.CloudID] {
 	return NewKind[cloud.CloudID](WishPrefix(h, "membership"))
 }
 
+// Callers has one value, of the ID CallerID: the Ed25519 key of whom a host answers at its door.
+func Callers(h cloud.HostID) Kind[[]byte] { return NewKind[[]byte](WishPrefix(h, "caller")) }
+
+// CallerID is the ID of the one value of Callers.
+const CallerID = "control"
+
 // MembershipID is the ID of the one value of Memberships.
 const MembershipID = "cloud"
 
