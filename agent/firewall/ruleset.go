@@ -267,8 +267,8 @@ func filterChains() []chain {
 			accept(),
 		}, true},
 		{"pre", filter(nftables.ChainHookPrerouting, beforeDefrag, false), []rule{ // a spoofed packet costs no connection entry
-			rules(iifgroup(groupUplink), verdict(expr.VerdictGoto, "arrive")),
 			rules(identity(), in("src4"), accept()), // most packets: so it is asked first
+			rules(iifgroup(groupUplink), verdict(expr.VerdictGoto, "arrive")),
 			rules(iifname("lo"), accept()),
 			rules(family(nfprotoIPv6), drop("ipv6")),
 			rules(identity(), in("src4pfx"), accept()),
