@@ -35,6 +35,14 @@ func open(t *testing.T) (bundle.Root, cloud.Host) {
 		t.Fatal(err)
 	}
 	d := door.New(root, os.Getuid(), slog.New(slog.DiscardHandler))
+	serve(t, d)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return root, cloud.Host{ID: "h-1", Door: "unix:" + root.Door()}
+}
+
+// serve runs a door until the test ends.
+func serve(t *testing.T, d *door.Door) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -42,9 +50,8 @@ func open(t *testing.T) (bundle.Root, cloud.Host) {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(func() { cancel(); wg.Wait(); os.RemoveAll(dir) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
 	<-d.Ready()
-	return root, cloud.Host{ID: "h-1", Door: "unix:" + root.Door()}
 }
 
 func write(t *testing.T, path string, data []byte) {

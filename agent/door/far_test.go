@@ -1,14 +1,12 @@
 package door_test
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"sync"
 	"testing"
 
 	"github.com/ichiro-metal/ichiro/agent/door"
@@ -47,15 +45,8 @@ func far(t *testing.T, caller func() []byte) (bundle.Root, cloud.Host) {
 	}
 	d := door.New(root, os.Getuid(), slog.New(slog.DiscardHandler))
 	d.Also(tls.NewListener(l, me.Serve(caller)))
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := d.Run(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() { cancel(); wg.Wait(); os.RemoveAll(dir) })
-	<-d.Ready()
+	serve(t, d)
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	return root, cloud.Host{ID: "h-1", FarDoor: l.Addr().(*net.TCPAddr).AddrPort(), DoorKey: me.Public()}
 }
 

@@ -62,27 +62,7 @@ func TestAChangeOfOtherHostsEndsWhereABeginningWould(t *testing.T) {
 			if from == to {
 				continue
 			}
-			t.Run(from+" to "+to, func(t *testing.T) {
-				n, fd := space(t, "difff")
-				fresh, freshFD := space(t, "difffb")
-				rules := NewRules(func(f func(int) error) error { return f(fd) }) // with a memory, as an agent
-				defer rules.Close()
-				for _, c := range []Config{a, b} {
-					if _, err := rules.Apply(c); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if _, err := Apply(freshFD, b); err != nil {
-					t.Fatal(err)
-				}
-				got, want := sorted(list(t, n, "-s", "list", "ruleset")), sorted(list(t, fresh, "-s", "list", "ruleset"))
-				if got != want {
-					t.Errorf("got\n%s\nwant\n%s", got, want)
-				}
-				if again, err := Apply(fd, b); again || err != nil {
-					t.Errorf("applied again: changed %v, %v", again, err)
-				}
-			})
+			t.Run(from+" to "+to, func(t *testing.T) { endsWhereItWouldBegin(t, "difff", a, b) })
 		}
 	}
 }

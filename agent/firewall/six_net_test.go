@@ -84,25 +84,7 @@ func TestAChangeOfIPv6EndsWhereABeginningWould(t *testing.T) {
 			if from == to {
 				continue
 			}
-			t.Run(from+" to "+to, func(t *testing.T) {
-				n, fd := space(t, "diff6")
-				fresh, freshFD := space(t, "diff6b")
-				for _, c := range []Config{a, b} {
-					if _, err := Apply(fd, c); err != nil {
-						t.Fatal(err)
-					}
-				}
-				if _, err := Apply(freshFD, b); err != nil {
-					t.Fatal(err)
-				}
-				got, want := sorted(list(t, n, "-s", "list", "ruleset")), sorted(list(t, fresh, "-s", "list", "ruleset"))
-				if got != want {
-					t.Errorf("got\n%s\nwant\n%s", got, want)
-				}
-				if again, err := Apply(fd, b); again || err != nil {
-					t.Errorf("applied again: changed %v, %v", again, err)
-				}
-			})
+			t.Run(from+" to "+to, func(t *testing.T) { endsWhereItWouldBegin(t, "diff6", a, b) })
 		}
 	}
 }
