@@ -196,6 +196,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	signing := reconcile.New("identity", 30*time.Second, signer.Reconcile)
 	signer.wake = planner.Wake
+	engine.OnChange(minting.Wake) // a role that was made, or whose sessions were revoked
 	mirror.OnChangeOf(func(key string) bool { return !store.AboutCommands(key) }, func() { planner.Wake(); minting.Wake() })
 
 	return service.Run(ctx,

@@ -25,6 +25,7 @@ type mint struct {
 	t      *testing.T
 	sealer *store.Sealer
 	engine *iam.Engine
+	wake   chan struct{} // holds one when the loop is to run
 	mu     sync.Mutex
 	at     time.Time
 }
@@ -38,6 +39,13 @@ func newMint(t *testing.T) *mint {
 	if m.engine, err = iam.New(c, iam.Config{KeyDir: t.TempDir(), Account: "000000000000", Now: now}); err != nil {
 		t.Fatal(err)
 	}
+	m.wake = make(chan struct{}, 1)
+	m.engine.OnChange(func() {
+		select {
+		case m.wake <- struct{}{}:
+		default:
+		}
+	})
 	if m.sealer, err = store.NewSealer(make([]byte, 32)); err != nil {
 		t.Fatal(err)
 	}
@@ -125,11 +133,15 @@ func TestARolesCredentialsAreMadeAnewWhenTheyAreRevoked(t *testing.T) {
 	m.at = m.at.Add(time.Minute)
 	cut := m.at.UTC().Format(time.RFC3339)
 	m.mu.Unlock()
+	for len(m.wake) > 0 { // by what was made above
+		<-m.wake
+	}
 	err := m.engine.PutRolePolicy(t.Context(), "role-1", iam.Inline{Name: "AWSRevokeOlderSessions",
 		Document: `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"DateLessThan":{"aws:TokenIssueTime":"` + cut + `"}}}}`})
 	if err != nil {
 		t.Fatal(err)
 	}
+	<-m.wake // nobody has to wait for the clock
 	m.run()
 	now := m.has(id)
 	if now.AccessKeyID == was.AccessKeyID || now.Code != "Success" || m.has(other) != others {

@@ -107,6 +107,10 @@ func (e *Engine) Run(ctx context.Context) error {
 // Ready is closed when requests can be judged.
 func (e *Engine) Ready() <-chan struct{} { return e.mirror.Ready() }
 
+// OnChange has f called after every change of a user, role, policy or profile, but not of a session; f must not block. Call it
+// before Run.
+func (e *Engine) OnChange(f func()) { e.mirror.OnChange(f) }
+
 // String names the engine as a task.
 func (e *Engine) String() string { return "iam" }
 
