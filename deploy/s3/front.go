@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/versity/versitygw/auth"
-	"github.com/versity/versitygw/backend/posix"
+	"github.com/versity/versitygw/backend"
 	"github.com/versity/versitygw/s3api"
 	"github.com/versity/versitygw/s3api/middlewares"
 )
@@ -27,7 +27,7 @@ const (
 
 // front serves S3, as a task.
 type front struct {
-	store  *posix.Posix
+	store  backend.Backend
 	door   string // socket of the control plane's answers
 	path   string // socket that it serves
 	region string

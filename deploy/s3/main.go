@@ -48,7 +48,11 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	bounded, err := reserve(store, objects, *state)
+	if err != nil {
+		return err
+	}
 	return service.Run(ctx,
-		&front{store: store, door: root.ObjectDoor(), path: root.Objects(), region: *region, log: log, ready: make(chan struct{})},
+		&front{store: bounded, door: root.ObjectDoor(), path: root.Objects(), region: *region, log: log, ready: make(chan struct{})},
 		service.Admin(root.Admin("s3")))
 }

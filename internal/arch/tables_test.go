@@ -146,6 +146,7 @@ var libraries = map[string]library{
 	"github.com/aws/aws-sdk-go-v2/credentials":      {why: "the stock client, as the other side in tests and in the bench", doors: []string{"deploy/bench"}},
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds": {why: "the stock client, as the other side in tests"},
 	"github.com/aws/aws-sdk-go-v2/service/ec2":      {why: "the stock client, as the other side in tests and in the bench", doors: []string{"deploy/bench"}},
+	"github.com/aws/aws-sdk-go-v2/service/s3":       {why: "the types in which versitygw's backend is asked", doors: []string{"deploy/s3"}},
 	"github.com/aws/aws-sdk-go-v2/service/iam":      {why: "the stock client, as the other side in tests"},
 	"github.com/aws/aws-sdk-go-v2/service/ssm":      {why: "the stock client, as the other side in tests and in the bench", doors: []string{"deploy/bench"}},
 	"github.com/aws/aws-sdk-go-v2/service/sts":      {why: "the stock client, as the other side in tests"},
