@@ -12,6 +12,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/keeper"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 	"golang.org/x/sys/unix"
 )
@@ -49,7 +50,7 @@ func bothShells(t *testing.T, name string, f func(*testing.T, bool)) {
 }
 
 // A command waits at a point that the test chooses; whoever is killed there, it runs once, and its end and its
-// output are told. Without the keeper nobody can know the exit code: that is Interrupted.
+// output are told: also where the agent and its keeper, who is the command's parent by then, are both gone.
 func TestKilledWhileACommandRuns(t *testing.T) {
 	t.Parallel()
 	for name, strike := range victims {
@@ -62,34 +63,48 @@ func TestKilledWhileACommandRuns(t *testing.T) {
 			side := filepath.Join(t.TempDir(), "side")
 			gate := filepath.Join(t.TempDir(), "gate")
 			check(t, unix.Mkfifo(gate, 0o600))
-			id := h.send(fmt.Sprintf("echo run >> %s; echo before; echo err >&2; read x < %s; echo after $x; exit 3", side, gate))
+			id := h.send(fmt.Sprintf("echo run $$ >> %s; echo before; echo err >&2; read x < %s; echo after $x; exit 3", side, gate))
 			h.wait(id, func(i cloud.Invocation) bool { return i.Status == cloud.InvocationInProgress })
+			ran, err := os.ReadFile(side)
+			check(t, err)
 			for range 3 {
 				strike(h)
 			}
+			if name == "agent" || name == "all" {
+				h.traced(strings.Fields(string(ran))[1])
+			}
 			check(t, os.WriteFile(gate, []byte("go\n"), 0)) // waits for the script to read
 			inv := h.end(id)
-			// With nobody there when the script ends, what is in its pipe goes with it.
-			orphaned := name == "agent" || name == "all"
-			whole := func(got, want string) bool { return got == want || orphaned && strings.HasPrefix(want, got) }
-			if got := h.output(id, wire.Stdout); !whole(got, "before\nafter go\n") {
+			if got := h.output(id, wire.Stdout); got != "before\nafter go\n" {
 				t.Errorf("got stdout %q", got)
 			}
-			if got := h.output(id, wire.Stderr); !whole(got, "err\n") {
+			if got := h.output(id, wire.Stderr); got != "err\n" {
 				t.Errorf("got stderr %q", got)
 			}
-			if got, _ := os.ReadFile(side); string(got) != "run\n" {
+			if got, _ := os.ReadFile(side); string(got) != string(ran) {
 				t.Errorf("script ran: %q, want once", got)
 			}
-			want, code := "Failed", 3
-			if orphaned {
-				want, code = "Interrupted", -1
-			}
-			if inv.Details != want || inv.ResponseCode != code {
-				t.Errorf("got %s with code %d, want %s with %d", inv.Details, inv.ResponseCode, want, code)
+			if inv.Details != "Failed" || inv.ResponseCode != 3 {
+				t.Errorf("got %s with code %d, want Failed with 3", inv.Details, inv.ResponseCode)
 			}
 		})
 	}
+}
+
+// traced waits until the agent, which is not a process's parent, has asked the kernel to be told of its end.
+func (h *host) traced(pid string) {
+	h.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-time.After(time.Millisecond) {
+		status, err := os.ReadFile("/proc/" + pid + "/status")
+		check(h.t, err)
+		_, rest, _ := strings.Cut(string(status), "TracerPid:\t")
+		tracer, err := strconv.Atoi(strings.Fields(rest)[0])
+		check(h.t, err)
+		if s, err := keeper.Stat(tracer); err == nil && s.Parent == h.agent.Process.Pid {
+			return
+		}
+	}
+	h.t.Fatal("no agent has adopted the command")
 }
 
 // Killed at any moment of a short command's life: it runs once and its output is whole, or the result

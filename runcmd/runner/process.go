@@ -108,6 +108,12 @@ func adopt(p journal.Process, group *cgroup, exits func(int, uint64) (int, bool)
 	go func() {
 		defer close(a.ended)
 		defer unix.Close(fd)
+		if s, err := keeper.Stat(p.PID); err == nil && s.Parent != os.Getppid() { // else its end comes to our keeper
+			var ok bool
+			if a.code, ok = trace(p); ok {
+				return
+			}
+		}
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		for {
 			if _, err := unix.Poll(poll, -1); !errors.Is(err, unix.EINTR) {
