@@ -85,6 +85,7 @@ var rooms = map[string]int{
 	"runcmd/journal": engines,
 	"runcmd/spool":   engines,
 	"runcmd/keeper":  engines,
+	"runcmd/act":     engines, // the process of a step
 	"runcmd/runner":  conductors,
 	"runcmd/link":    conductors,
 	"runcmd/netconf": conductors, // the guest's network, kept as its metadata says

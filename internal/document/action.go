@@ -224,7 +224,7 @@ func (a *subDocument) fill(f *filler, s *cloud.Step) error {
 			given[name] = v.Items
 		}
 	}
-	s.TimeoutSeconds = maxTimeout // each of its steps has its own
+	s.TimeoutSeconds = maxTimeout // how long its steps may take only the guest knows
 	path := f.text(a.DocumentPath)
 	switch kind := f.text(a.DocumentType); kind {
 	case "LocalPath":
@@ -238,7 +238,10 @@ func (a *subDocument) fill(f *filler, s *cloud.Step) error {
 		if err != nil {
 			return refuse("document %.128s of step %s: %v", path, s.Name, err)
 		}
-		s.Document = &cloud.StepDocument{Steps: steps}
+		s.Document, s.TimeoutSeconds = &cloud.StepDocument{Steps: steps}, minTimeout
+		for _, inner := range steps {
+			s.TimeoutSeconds = min(s.TimeoutSeconds+inner.TimeoutSeconds, maxTimeout)
+		}
 		return nil
 	default:
 		return refuse("step %s has the documentType %.40q: LocalPath and SSMDocument are supported", s.Name, kind)

@@ -132,7 +132,7 @@ func TestRunDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []cloud.Step{{Name: "inner", Action: "aws:runDocument", TimeoutSeconds: maxTimeout, OnFailure: "exit", Document: &cloud.StepDocument{
+	want := []cloud.Step{{Name: "inner", Action: "aws:runDocument", TimeoutSeconds: 3605, OnFailure: "exit", Document: &cloud.StepDocument{
 		Steps: []cloud.Step{{Name: "hello", Action: "aws:runShellScript", Script: "echo you\na\nb\n", TimeoutSeconds: 3600}}}}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)

@@ -293,6 +293,21 @@ func (s *Stream) Finish() error {
 	return nil
 }
 
+// Settle waits until what was printed is in the segments, at most so long. Run must be running, or begin meanwhile.
+func (s *Stream) Settle(most time.Duration) {
+	raw, err := s.pipe.SyscallConn()
+	if err != nil {
+		return
+	}
+	for until := time.Now().Add(most); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+		left := 0
+		raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+		if left == 0 || err != nil {
+			return
+		}
+	}
+}
+
 // Drain throws away what processes that a command left behind still print, so that they do not block.
 // It returns when the last of them is gone, or the stream is closed.
 func (s *Stream) Drain() {

@@ -131,12 +131,17 @@ func (c *command) request(id cloud.InstanceID, boot string, limit int64) *wire.R
 	}
 	r.Environment["AWS_SSM_INSTANCE_ID"] = string(id)
 	for _, s := range c.req.Steps {
-		r.Steps = append(r.Steps, wire.Step{
-			Name: s.Name, Script: s.Script, Directory: s.WorkingDirectory,
-			Timeout: time.Duration(s.TimeoutSeconds) * time.Second,
-		})
+		r.Steps = append(r.Steps, wire.NewStep(s))
 	}
 	return r
+}
+
+// level is that of the agents that understand the command.
+func (c *command) level() (most int) {
+	for _, s := range c.req.Steps {
+		most = max(most, wire.NewStep(s).Level())
+	}
+	return most
 }
 
 // append adds a piece of output. It returns how many bytes are kept of it.
@@ -190,6 +195,9 @@ func (c *command) judge(r *wire.Result) (cloud.InvocationStatus, string, error) 
 	if len(r.Steps) == 0 || len(r.Steps) > len(c.req.Steps) {
 		return "", "", fmt.Errorf("result has %d steps, the request %d", len(r.Steps), len(c.req.Steps))
 	}
+	if r.Steps[0].Outcome == wire.Skipped {
+		return "", "", errors.New("the first step was skipped")
+	}
 	worst, details := cloud.InvocationSuccess, string(cloud.InvocationSuccess)
 	for _, s := range r.Steps {
 		status, d, err := ended(s.Outcome)
@@ -197,7 +205,7 @@ func (c *command) judge(r *wire.Result) (cloud.InvocationStatus, string, error) 
 			return "", "", err
 		}
 		if status != cloud.InvocationSuccess {
-			worst, details = status, d // only the last one can be other than Success or Failed
+			worst, details = status, d
 		}
 	}
 	return worst, details, nil
@@ -207,7 +215,7 @@ func (c *command) judge(r *wire.Result) (cloud.InvocationStatus, string, error) 
 // went down, and whether the script has done its work nobody knows.
 func ended(o wire.Outcome) (cloud.InvocationStatus, string, error) {
 	switch o {
-	case wire.Success:
+	case wire.Success, wire.Skipped:
 		return cloud.InvocationSuccess, "Success", nil
 	case wire.Failed:
 		return cloud.InvocationFailed, "Failed", nil
@@ -243,6 +251,9 @@ func (c *command) end(s cloud.InvocationStatus, details string, r *wire.Result, 
 		return at.UTC()
 	}
 	for n, step := range r.Steps {
+		if step.Outcome == wire.Skipped {
+			continue
+		}
 		status, details, _ := ended(step.Outcome)
 		asked := c.req.Steps[n]
 		c.inv.Steps = append(c.inv.Steps, cloud.StepResult{
@@ -252,11 +263,9 @@ func (c *command) end(s cloud.InvocationStatus, details string, r *wire.Result, 
 	}
 	last := c.inv.Steps[len(c.inv.Steps)-1]
 	c.inv.Started, c.inv.Ended, c.inv.ResponseCode = c.inv.Steps[0].Started, last.Ended, last.ResponseCode
-	if s == cloud.InvocationFailed && last.Status == cloud.InvocationSuccess {
-		for _, step := range c.inv.Steps {
-			if step.Status == cloud.InvocationFailed {
-				c.inv.ResponseCode = step.ResponseCode
-			}
+	for _, step := range c.inv.Steps {
+		if step.Status == s { // that of the step which decided it, whatever came after
+			c.inv.ResponseCode = step.ResponseCode
 		}
 	}
 }

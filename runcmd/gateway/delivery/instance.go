@@ -345,6 +345,9 @@ func (i *instance) deliver(c *command) {
 		return
 	case i.now == nil:
 		return
+	case c.sent == "" && c.level() > i.now.hello.Level:
+		i.end(c, cloud.InvocationFailed, "InvalidPlatform", nil) // an old agent would take something else for it
+		return
 	case c.sent == "" && now.Sub(i.heard) > i.limits.Quiet:
 		i.probe(now)
 		return // alive delivers it, or the next connection
