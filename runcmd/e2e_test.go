@@ -64,6 +64,8 @@ type host struct {
 	early bool   // a shell of the small guest is started in advance
 	url   string
 	boot  string // the file that names the boot of the guest
+	boots int
+	wires wires
 	log   *logs
 
 	watch   chan struct{} // something changed below commands/
