@@ -23,19 +23,27 @@ import (
 
 // killWorker kills the agent's worker and leaves its keeper.
 func (h *host) killWorker() {
-	pid := h.agent.Process.Pid
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err != nil {
-		h.t.Fatal(err)
+	if pid := h.worker(); pid > 0 {
+		unix.Kill(pid, unix.SIGKILL)
 	}
-	// The first child is the worker; commands become children only when a worker has died.
-	for _, f := range strings.Fields(string(data)) {
-		child, err := strconv.Atoi(f)
-		check(h.t, err)
-		if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", child)); filepath.Base(exe) == "agent" {
-			unix.Kill(child, unix.SIGKILL)
+}
+
+// worker returns the number of the agent's worker; 0 between two.
+func (h *host) worker() int {
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", h.agent.Process.Pid))
+	check(h.t, err)
+	for _, name := range lists {
+		data, _ := os.ReadFile(name) // a thread may be gone
+		// Commands become children only when a worker has died.
+		for _, f := range strings.Fields(string(data)) {
+			child, err := strconv.Atoi(f)
+			check(h.t, err)
+			if exe, _ := os.Readlink(fmt.Sprintf("/proc/%d/exe", child)); filepath.Base(exe) == "agent" {
+				return child
+			}
 		}
 	}
+	return 0
 }
 
 // victims are what the crash tests kill; each is followed by what a supervisor would do.

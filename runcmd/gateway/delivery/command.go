@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
@@ -30,9 +32,11 @@ type command struct {
 	expires time.Time
 	saveAt  time.Time // when a state that waits in memory is written
 
-	out  [wire.Streams]*os.File
-	have [wire.Streams]int64 // bytes received, or given up
-	full [wire.Streams]bool  // no more is kept: there is a gap, or a limit was met
+	out    [wire.Streams]*os.File
+	have   [wire.Streams]int64 // bytes received, or given up
+	behind [wire.Streams]int64 // of it, that is on its way to the disk
+	acked  [wire.Streams]int64 // of it, on the current connection or another
+	full   [wire.Streams]bool  // no more is kept: there is a gap, or a limit was met
 }
 
 // open reads the files of a command; nil if it has ended or is gone.
@@ -86,6 +90,24 @@ func (c *command) load() error {
 		}
 	}
 	return nil
+}
+
+// sync puts the outputs on the disk. They are there before the result is.
+func (c *command) sync() {
+	for n, f := range c.out {
+		if f != nil && unix.Fdatasync(int(f.Fd())) != nil {
+			c.full[n] = true
+		}
+	}
+}
+
+// writeBehind begins to put what was written on the disk, so that sync finds it there.
+func (c *command) writeBehind(s wire.Stream) {
+	const every = 8 << 20
+	if f := c.out[s]; f != nil && c.have[s]-c.behind[s] >= every {
+		unix.SyncFileRange(int(f.Fd()), c.behind[s], c.have[s]-c.behind[s], unix.SYNC_FILE_RANGE_WRITE)
+		c.behind[s] = c.have[s]
+	}
 }
 
 func (c *command) close() {
@@ -175,6 +197,7 @@ func (c *command) append(f *wire.Output, limit, room int64) (int64, error) {
 		// The host's disk is full: keep a true beginning, and let the command go on.
 		c.full[s] = true
 	}
+	c.writeBehind(s)
 	return int64(n), nil
 }
 

@@ -23,6 +23,9 @@ const (
 	// quiet is how long a command may run before its state is written: most have ended by then,
 	// also under TCG.
 	quiet = 100 * time.Millisecond
+	// ackEvery is how much of an output comes before it is acknowledged. An agent keeps 4 MiB that are not: it does not wait for
+	// an acknowledgement unless the gateway is slow, and each wakes it up.
+	ackEvery = 512 << 10
 )
 
 // metadata stands among the commands to be looked at for the guest's metadata: no ID of a command has this form.
@@ -414,6 +417,7 @@ func (i *instance) save(c *command) {
 // end ends a command: from now on nothing that the guest says about it counts.
 func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *wire.Result) {
 	c.end(s, details, r, time.Now())
+	c.sync()
 	if err := c.save(i.dir); err != nil {
 		// It stays open: the agent keeps the result and offers it again on its next connection.
 		i.log.Error("write the result of a command", "command", c.id, "err", err)
@@ -448,7 +452,10 @@ func (i *instance) handle(f wire.Frame) error {
 		if err != nil {
 			return err
 		}
-		i.send(&wire.Ack{ID: f.ID, Stream: f.Stream, Offset: c.have[f.Stream]})
+		if have := c.have[f.Stream]; have-c.acked[f.Stream] >= ackEvery {
+			c.acked[f.Stream] = have
+			i.send(&wire.Ack{ID: f.ID, Stream: f.Stream, Offset: have})
+		}
 	case *wire.Result:
 		c := i.told(f.ID)
 		if c == nil {
