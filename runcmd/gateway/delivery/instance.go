@@ -365,7 +365,7 @@ func (i *instance) hand(c *command, now time.Time) {
 		return
 	}
 	c.told = true
-	i.send(c.request(i.dir.ID(), i.now.hello.Boot, min(i.limits.Output, max(0, i.limits.Quota-i.used))))
+	i.send(c.request(i.dir.ID(), i.now.hello.Boot, min(i.limits.Output, i.limits.Quota)))
 	i.log.Debug("command sent", "command", c.id)
 	if c.cancel {
 		i.advance(c, cloud.InvocationCancelling)
@@ -446,6 +446,9 @@ func (i *instance) handle(f wire.Frame) error {
 		if c.inv.Status == cloud.InvocationPending {
 			c.advance(cloud.InvocationInProgress, time.Now())
 			c.saveAt = time.Now().Add(quiet)
+		}
+		if over := i.used + int64(len(f.Data)) - i.limits.Quota; over > 0 {
+			i.trim(over)
 		}
 		n, err := c.append(f, i.limits.Output, i.limits.Quota-i.used)
 		i.keep(f.ID, n)
