@@ -2,22 +2,53 @@ package main
 
 import (
 	"bytes"
-	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
-	"github.com/ichiro-metal/ichiro/agent/door"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/door"
 	"github.com/ichiro-metal/ichiro/internal/service"
 )
 
-// What is shown is read at the real door of a host whose gateway the test plays.
+// serveDoor is the host's side of the door as far as a follower asks: the agent's own lies in another building.
+func serveDoor(t *testing.T, root bundle.Root) {
+	mux := http.NewServeMux()
+	mux.HandleFunc(door.StatePath, func(w http.ResponseWriter, r *http.Request) {
+		dir, id := root.Instance(cloud.InstanceID(r.PathValue("instance"))), cloud.CommandID(r.PathValue("command"))
+		inv, err := dir.Invocation(id)
+		if err != nil {
+			http.NotFound(w, r)
+			return
+		}
+		json.NewEncoder(w).Encode(inv)
+	})
+	mux.HandleFunc(door.OutputPath, func(w http.ResponseWriter, r *http.Request) {
+		dir, id := root.Instance(cloud.InstanceID(r.PathValue("instance"))), cloud.CommandID(r.PathValue("command"))
+		data, _ := os.ReadFile(dir.CommandOutput(id, r.PathValue("stream")))
+		at, _ := strconv.Atoi(r.URL.Query().Get("offset"))
+		most, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+		data = data[min(at, len(data)):]
+		w.Write(data[:min(most, len(data))])
+	})
+	l, err := net.Listen("unix", root.Door())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: mux}
+	go server.Serve(l)
+	t.Cleanup(func() { server.Close() })
+}
+
 func TestFollowACommand(t *testing.T) {
 	run, err := os.MkdirTemp("", "f-") // t.TempDir's names are too long for sockets
 	if err != nil {
@@ -32,12 +63,9 @@ func TestFollowACommand(t *testing.T) {
 		}
 	}
 	dir := root.Instance(id)
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	d := door.New(root, os.Getuid(), slog.New(slog.DiscardHandler))
-	wg.Go(func() { d.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait(); os.RemoveAll(run) })
-	<-d.Ready()
+	ctx := t.Context()
+	t.Cleanup(func() { os.RemoveAll(run) })
+	serveDoor(t, root)
 	if err := dir.PutCommand(bundle.CommandRequest{CommandWish: cloud.CommandWish{Command: cmd, Instance: id}}); err != nil {
 		t.Fatal(err)
 	}
