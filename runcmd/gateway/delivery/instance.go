@@ -139,7 +139,7 @@ func (i *instance) run(ctx context.Context) {
 			c.close()
 		}
 	}()
-	i.welcomeBack()
+	apart(i.welcomeBack)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -153,28 +153,53 @@ func (i *instance) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-i.wake:
-			for id := range i.takeDirty() {
-				if id == metadata {
-					i.tellMetadata()
-				} else {
-					i.read(id)
-				}
-			}
+			apart(i.lookAll)
 		case l := <-i.joins:
-			i.join(l)
+			apart(func() { i.join(l) })
 		case f, ok := <-frames:
 			if !ok {
 				i.hangUp(nil)
-			} else if err := i.handle(f); err != nil {
-				i.hangUp(err)
+			} else if o, ok := f.(*wire.Output); ok {
+				i.heed(o)
 			} else {
-				i.alive()
+				apart(func() { i.heed(f) })
 			}
 		case <-ponged:
-			i.alive()
+			apart(i.alive)
 		case <-timer.C:
-			i.tick(time.Now())
+			apart(func() { i.tick(time.Now()) })
 		}
+	}
+}
+
+// apart does something on a stack of its own and waits for it. Files and JSON need a large one, which the goroutine of an
+// instance would keep for as long as nothing happens to it.
+func apart(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+}
+
+// lookAll looks at whatever is to be looked at.
+func (i *instance) lookAll() {
+	for id := range i.takeDirty() {
+		if id == metadata {
+			i.tellMetadata()
+		} else {
+			i.read(id)
+		}
+	}
+}
+
+// heed acts on a frame of the agent, and hangs up on one that says what it may not.
+func (i *instance) heed(f wire.Frame) {
+	if err := i.handle(f); err != nil {
+		i.hangUp(err)
+	} else {
+		i.alive()
 	}
 }
 
