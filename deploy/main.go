@@ -1,7 +1,7 @@
 // Command ichiro is the operator's tool: it brings a host up, looks at it, and takes it down.
 //
 // Everything that the AWS CLI can say is said with the AWS CLI; ichiro has only what it cannot:
-// the host's own life, the doctor, and the console as it is written.
+// the host's own life, the doctor, and consoles and outputs of commands as they are written.
 package main
 
 import (
@@ -32,18 +32,34 @@ const usage = `usage: ichiro COMMAND [--run DIR] [--state DIR] ...
   env      the shell exports for the AWS CLI
   doctor   what a host needs, and how to mend what is missing
   console  the console of an instance:  ichiro console [-f] INSTANCE
+  command  the output of a command as it comes:  ichiro command follow COMMAND [INSTANCE]
   image    put a file into the image pool:  ichiro image add kernel|ramdisk FILE
 
 ` + "`ichiro COMMAND --help` lists the flags of a command."
 
-func main() { os.Exit(service.Main("ichiro", run)) }
+func main() {
+	var code exitCode
+	result := service.Main("ichiro", func(ctx context.Context, args []string, log *slog.Logger) error {
+		err := run(ctx, args, log)
+		if errors.As(err, &code) {
+			return nil
+		}
+		return err
+	})
+	os.Exit(max(result, int(code)))
+}
+
+// exitCode is the end of a command in a guest, which becomes that of this program.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("the command ended with %d", int(c)) }
 
 func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if len(args) == 0 {
 		return service.Usagef("%s", usage)
 	}
 	commands := map[string]func(context.Context, []string, *slog.Logger) error{
-		"up": up, "down": down, "status": status, "env": env, "doctor": examine, "console": console, "image": image,
+		"up": up, "down": down, "status": status, "env": env, "doctor": examine, "console": console, "image": image, "command": command,
 	}
 	f, ok := commands[args[0]]
 	if !ok {

@@ -161,8 +161,18 @@ func TestOutputBounds(t *testing.T) {
 	}
 	second := h.send("seq 1 100000")
 	h.end(second)
-	if got := len(h.output(second, wire.Stdout)); got != 150000-100000-len("end\n") {
-		t.Errorf("got %d bytes of the second command, want what the quota left", got)
+	if got := h.output(second, wire.Stdout); got != string(want[:100000]) {
+		t.Errorf("got %d bytes of the second command, want as many as of the first, which makes room", len(got))
+	}
+	if _, err := os.Stat(h.dir.Path("commands", string(id), bundle.Trimmed)); err != nil || h.output(id, wire.Stdout)+h.output(id, wire.Stderr) != "" {
+		t.Errorf("got %d bytes of the first command and %v, want the word that they are gone", len(h.output(id, wire.Stdout)), err)
+	}
+	kill(h.gateway) // what it knew of the room it reads again
+	h.startGateway("--output-limit", "100000", "--output-quota", "150000")
+	third := h.send("seq 1 100000")
+	h.end(third)
+	if got := len(h.output(third, wire.Stdout)); got != 100000 || h.output(second, wire.Stdout) != "" {
+		t.Errorf("got %d bytes of the third command, and %d of the second", got, len(h.output(second, wire.Stdout)))
 	}
 	check(t, h.dir.RemoveCommand(id))
 }

@@ -7,6 +7,7 @@
 //
 //	ichiro-runcmd            the agent
 //	ichiro-runcmd network    only the network, for guests that have another agent or none; SIGHUP reads the metadata
+//	ichiro-runcmd exec, act  a step of a command that is more than a script (package act)
 //	ichiro-runcmd provision  what user data asks for at boot, for guests without cloud-init (package provision)
 package main
 
@@ -17,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime/debug"
@@ -24,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/runcmd/act"
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
 	"github.com/ichiro-metal/ichiro/runcmd/keeper"
 	"github.com/ichiro-metal/ichiro/runcmd/link"
@@ -35,6 +38,9 @@ import (
 // This program does not hang on internal/service: in a guest there is nobody to scrape its metrics, and
 // they would double its size.
 func main() {
+	if len(os.Args) > 1 && (os.Args[1] == "exec" || os.Args[1] == "act") {
+		os.Exit(act.Run(os.Args[1:])) // a step's process
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
@@ -54,6 +60,8 @@ func run(ctx context.Context, args []string) error {
 	verbose := flags.Bool("verbose", false, "log every attempt to connect")
 	network := flags.Bool("network", true, "keep the guest's network as its metadata says")
 	lock := flags.String("network-lock", "/run/ichiro-netconf.lock", "`file` that lets one process keep the network")
+	bootID := flags.String("boot-id", "/proc/sys/kernel/random/boot_id", "`file` that names this boot of the guest")
+	reboot := flags.String("reboot", "", "`program` that reboots the guest; found by itself if empty")
 	shell := flags.String("await-shell", "", "`file` of a shell that knows --await: one is always started in advance, for the next command")
 	only := len(args) > 0 && args[0] == "network"
 	if only {
@@ -77,7 +85,7 @@ func run(ctx context.Context, args []string) error {
 	if kept == nil {
 		return keeper.New(log).Run(ctx)
 	}
-	return work(ctx, kept, config{*gateway, *state, *shell, *grace, net}, log)
+	return work(ctx, kept, config{*gateway, *state, *shell, *bootID, *reboot, *grace, net}, log)
 }
 
 // keepNetwork is all that is done without the agent. Nobody tells of new metadata then: SIGHUP does.
@@ -94,6 +102,7 @@ func keepNetwork(ctx context.Context, net *netconf.Manager) error {
 
 type config struct {
 	gateway, state, shell string
+	bootID, reboot        string
 	grace                 time.Duration
 	network               *netconf.Manager // nil: others keep it
 }
@@ -104,7 +113,7 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := os.ReadFile(cfg.bootID)
 	if err != nil {
 		return err
 	}
@@ -113,7 +122,8 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 	l := link.New(cfg.gateway, hello, log)
 	r := runner.New(runner.Config{
 		Journal: j, Boot: hello.Boot, Environment: environment(hello), Shell: cfg.shell, Grace: cfg.grace,
-		Changed: l.Changed, Keep: kept.Keep, Release: kept.Release, Exit: kept.Exit, Log: log,
+		Changed: l.Changed, Keep: kept.Keep, Release: kept.Release, Exit: kept.Exit,
+		Reboot: func() error { return reboot(cfg.reboot) }, Log: log,
 	})
 	l.Attach(r)
 	if cfg.network != nil {
@@ -131,8 +141,26 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 	return l.Run(ctx)
 }
 
+// reboot asks for a reboot of the guest, by a program or else by what the guest has for it.
+func reboot(program string) error {
+	argv := []string{program}
+	if _, err := os.Stat("/run/systemd/system"); program == "" && err == nil {
+		argv = []string{"systemctl", "reboot"}
+	} else if program == "" {
+		argv = []string{"reboot"}
+	}
+	if _, err := exec.LookPath(argv[0]); err != nil && program == "" {
+		syscall.Sync()
+		return syscall.Reboot(syscall.LINUX_REBOOT_CMD_RESTART)
+	}
+	if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %.200s", argv[0], err, out)
+	}
+	return nil
+}
+
 func hello(boot string) wire.Hello {
-	h := wire.Hello{Version: wire.Version, Agent: version(), Boot: boot, PlatformType: "Linux"}
+	h := wire.Hello{Version: wire.Version, Agent: version(), Boot: boot, PlatformType: "Linux", Level: wire.Level}
 	h.ComputerName, _ = os.Hostname()
 	release, err := os.ReadFile("/etc/os-release")
 	if err != nil {

@@ -8,6 +8,7 @@ package door
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -64,6 +65,7 @@ func (d *Door) Run(ctx context.Context) error {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc(wire.ConsolePath, d.console)
+	mux.HandleFunc(wire.StatePath, d.state)
 	mux.HandleFunc(wire.OutputPath, d.output)
 	srv := d.server(mux)
 	context.AfterFunc(ctx, func() { srv.Close() })
@@ -136,6 +138,25 @@ func (d *Door) console(w http.ResponseWriter, r *http.Request) {
 	w.Write(text)
 }
 
+// state gives what the gateway has written, read and written again: it may not be what it should be.
+func (d *Door) state(w http.ResponseWriter, r *http.Request) {
+	dir, ok := d.instance(w, r)
+	if !ok {
+		return
+	}
+	id, kind := bundle.ParseCommandFile(r.PathValue("command"))
+	if kind != bundle.CommandAsked {
+		http.Error(w, "not a command", http.StatusBadRequest)
+		return
+	}
+	inv, err := dir.Invocation(id)
+	if err != nil {
+		d.refuse(w, err)
+		return
+	}
+	json.NewEncoder(w).Encode(inv)
+}
+
 func (d *Door) output(w http.ResponseWriter, r *http.Request) {
 	dir, ok := d.instance(w, r)
 	if !ok {
@@ -155,6 +176,10 @@ func (d *Door) output(w http.ResponseWriter, r *http.Request) {
 	defer root.Close()
 	// Not to wait, should the gateway have been made to plant a pipe there.
 	f, err := root.OpenFile(string(id)+"/"+stream, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if _, gone := root.Lstat(string(id) + "/" + bundle.Trimmed); gone == nil && errors.Is(err, fs.ErrNotExist) {
+		http.Error(w, "it was removed to make room", http.StatusGone)
+		return
+	}
 	if err != nil {
 		d.refuse(w, err)
 		return
@@ -163,6 +188,12 @@ func (d *Door) output(w http.ResponseWriter, r *http.Request) {
 	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
 		http.Error(w, "not a file", http.StatusNotFound)
 		return
+	}
+	if at, err := strconv.ParseInt(r.URL.Query().Get("offset"), 10, 64); err == nil && at > 0 {
+		if _, err := f.Seek(at, io.SeekStart); err != nil {
+			d.refuse(w, err)
+			return
+		}
 	}
 	io.Copy(w, io.LimitReader(f, int64(size(r, "limit"))))
 }

@@ -3,6 +3,8 @@ package door_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -79,11 +81,34 @@ func TestTheDoorGivesConsoleAndOutput(t *testing.T) {
 	if out, err := (wire.Client{}).Output(t.Context(), host, id, command, "stdout", 10); err != nil || string(out) != "0123456789" {
 		t.Errorf("got %q, %v", out, err)
 	}
+	for offset, want := range map[int64]string{3: "3456", 11: "bc", 13: "", 99: "", -1: "0123"} {
+		if out, err := (wire.Client{}).Page(t.Context(), host, id, command, "stdout", offset, 4); err != nil || string(out) != want {
+			t.Errorf("from %d: got %q, %v, want %q", offset, out, err, want)
+		}
+	}
+	if _, err := (wire.Client{}).Invocation(t.Context(), host, id, "00000000-0000-0000-0000-00000000000f"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the state of a command that was not asked for: got %v", err)
+	}
+	write(t, dir.Path("commands", string(command), "request.json"), []byte("{}"))
+	write(t, dir.Path("commands", string(command)+".json"), []byte(`{"Command":"`+string(command)+`","Instance":"`+string(id)+`","Status":"Success"}`))
+	if inv, err := (wire.Client{}).Invocation(t.Context(), host, id, command); err != nil || inv.Status != cloud.InvocationSuccess {
+		t.Errorf("got %+v, %v", inv, err)
+	}
 	write(t, dir.CommandOutput(command, "stderr"), make([]byte, wire.MaxRead+1))
 	for _, n := range []int{wire.MaxRead + 1, -1} {
 		if out, err := (wire.Client{}).Output(t.Context(), host, id, command, "stderr", n); err != nil || len(out) != wire.MaxRead {
 			t.Errorf("limit %d: got %d bytes, %v", n, len(out), err)
 		}
+	}
+	write(t, dir.Path("commands", string(command), bundle.Trimmed), nil)
+	if err := os.Remove(dir.CommandOutput(command, "stdout")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (wire.Client{}).Page(t.Context(), host, id, command, "stdout", 0, 10); !errors.Is(err, wire.ErrTrimmed) {
+		t.Errorf("an output that was removed: got %v", err)
+	}
+	if out, err := (wire.Client{}).Output(t.Context(), host, id, command, "stdout", 10); err != nil || !bytes.Contains(out, []byte("removed")) {
+		t.Errorf("an output that was removed: got %q, %v, want a line that says so", out, err)
 	}
 	if info, err := os.Stat(root.Door()); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the door is open to %v, %v", info.Mode(), err)

@@ -7,7 +7,7 @@
 // median of its runs; the runs themselves are printed below the table, and written as JSON lines to the
 // file that BENCH_OUT names.
 //
-//	ichiro-bench [--bin DIR] [--dir DIR] [--only up,idle,launch,ramdisk,command,network,dhcp,imds,describe]
+//	ichiro-bench [--bin DIR] [--dir DIR] [--only up,idle,launch,ramdisk,command,runcmd,network,dhcp,imds,describe]
 //
 // It needs root, like a host does. A figure that is missed makes the exit code 1.
 package main
@@ -60,6 +60,7 @@ var sections = []section{
 	{"launch", (*bench).launch},
 	{"ramdisk", (*bench).ramdisk},
 	{"command", (*bench).command},
+	{"runcmd", (*bench).runcmd},
 	{"network", (*bench).network},
 	{"dhcp", (*bench).dhcp},
 	{"imds", (*bench).imds},

@@ -42,6 +42,7 @@ func (b *bench) measure(ctx context.Context, pkg, tests string) (map[string]meas
 		return nil, fmt.Errorf("build the tests of %s: %w\n%s", pkg, err, out)
 	}
 	cmd := exec.CommandContext(ctx, binary, "-test.run", tests, "-test.v")
+	cmd.Dir = pkg // as go test does
 	cmd.Env = append(os.Environ(), "ICHIRO_MEASURE=1")
 	out, err := cmd.CombinedOutput()
 	if err != nil {

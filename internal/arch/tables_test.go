@@ -85,6 +85,7 @@ var rooms = map[string]int{
 	"runcmd/journal": engines,
 	"runcmd/spool":   engines,
 	"runcmd/keeper":  engines,
+	"runcmd/act":     engines, // the process of a step
 	"runcmd/runner":  conductors,
 	"runcmd/link":    conductors,
 	"runcmd/netconf": conductors, // the guest's network, kept as its metadata says
@@ -117,6 +118,7 @@ var neighbours = map[string]string{
 	"agent/host -> agent/eni":                      "the host applies all interfaces before it starts a unit",
 	"hypervisor-shim/qemu -> hypervisor-shim/jail": "QEMU is started inside the jail",
 	"runcmd/link -> runcmd/runner":                 "what arrives on the link is handed to the runner",
+	"internal/document -> internal/userdata":       "a document may be written in YAML",
 	"initramfs/bzimage -> initramfs/codec":         "a kernel image is compressed",
 }
 

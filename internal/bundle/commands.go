@@ -20,11 +20,15 @@ import (
 //	commands/ID.json              cloud.Invocation      gateway -> agent/host
 //	commands/ID/{stdout,stderr}   bytes, growing        gateway -> agent/door
 //	commands/ID/sent              the gateway's own     which boot of the guest was given the command
+//	commands/ID/trimmed           empty                 gateway -> agent/door: the outputs were removed to make room
 //	commands/agent.json           cloud.AgentPing       gateway -> agent/host
 //
 // A request's directory is made under a temporary name: whoever watches commands/ (NewWatcher with
 // depth 3) sees a request, its cancellation and each of its states as one event there, and is not woken
 // for output.
+
+// Trimmed is the name of the file that stands for outputs which were removed because later ones needed the room.
+const Trimmed = "trimmed"
 
 // commandsMode lets the gateway, through the directory's group, write below commands/; what is made
 // there inherits the group.

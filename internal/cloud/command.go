@@ -98,13 +98,44 @@ func (c Command) CancelAsked(id InstanceID) bool {
 	return false
 }
 
-// Step is one script that a document asks to run, with its parameters filled in.
+// Step is one thing that a document asks a guest to do, with its parameters filled in: a script, unless Download or
+// Document says otherwise.
 type Step struct {
 	Name             string
-	Action           string // aws:runShellScript
-	Script           string
-	WorkingDirectory string `json:",omitempty"`
+	Action           string // as the document names it: aws:runShellScript ...
+	Script           string `json:",omitempty"`
+	WorkingDirectory string `json:",omitempty"` // relative to a directory of the command's own; the root if empty
 	TimeoutSeconds   int
+	Environment      map[string]string `json:",omitempty"` // of this step alone
+	User             string            `json:",omitempty"` // root if empty
+	Umask            string            `json:",omitempty"` // in octal; the agent's if empty
+	Limits           StepLimits        `json:",omitzero"`
+	OnFailure        string            `json:",omitempty"` // exit or successAndExit; the next step follows if empty
+	OnSuccess        string            `json:",omitempty"` // exit; the next step follows if empty
+	Finally          bool              `json:",omitempty"` // it runs however the steps before have ended
+	Download         *StepDownload     `json:",omitempty"`
+	Document         *StepDocument     `json:",omitempty"`
+}
+
+// StepLimits bound each process of a step; zero is the guest's own limit.
+type StepLimits struct {
+	CPUSeconds, OpenFiles, Processes, MemoryMiB, FileSizeMiB int `json:",omitempty"`
+}
+
+// StepDownload is a file to be fetched into a guest.
+type StepDownload struct {
+	URL            string
+	S3             bool   `json:",omitempty"` // the request is signed with the credentials of the guest's role
+	SHA256         string `json:",omitempty"` // what the file must have, in hexadecimal
+	User, Password string `json:",omitempty"` // for the server
+	Destination    string `json:",omitempty"` // file, or directory with / at its end; relative as WorkingDirectory is
+}
+
+// StepDocument is a document to be carried out as one step: its steps, or where the guest has its text.
+type StepDocument struct {
+	Steps      []Step              `json:",omitempty"`
+	Path       string              `json:",omitempty"` // relative as WorkingDirectory is
+	Parameters map[string][]string `json:",omitempty"` // for the text at Path
 }
 
 // CommandWish is what a host must know of one command for one of its instances.

@@ -1,47 +1,47 @@
 package document
 
-import "strings"
+import (
+	"embed"
+	"io/fs"
+	"strings"
+)
 
 // RunShellScript is the name of the document that runs what its caller writes.
 const RunShellScript = "AWS-RunShellScript"
 
-// builtin is the documents that every account has, by name.
-var builtin = map[string]string{
-	RunShellScript: `{
-  "schemaVersion": "2.2",
-  "description": "Runs shell commands on Linux instances.",
-  "parameters": {
-    "commands": {
-      "type": "StringList",
-      "description": "The lines of the script.",
-      "minItems": 1,
-      "displayType": "textarea"
-    },
-    "workingDirectory": {
-      "type": "String",
-      "default": "",
-      "description": "Where the script starts; the root directory if empty.",
-      "maxChars": 4096
-    },
-    "executionTimeout": {
-      "type": "String",
-      "default": "3600",
-      "description": "How many seconds the script may run, 5 to 172800.",
-      "allowedPattern": "[1-9][0-9]{0,5}"
-    }
-  },
-  "mainSteps": [
-    {
-      "action": "aws:runShellScript",
-      "name": "runShellScript",
-      "inputs": {
-        "timeoutSeconds": "{{ executionTimeout }}",
-        "runCommand": "{{ commands }}",
-        "workingDirectory": "{{ workingDirectory }}"
-      }
-    }
-  ]
-}`,
+// files are the documents that every account has, NAME.yaml, and the scripts that actions of ours run in the guest. What
+// a caller gives comes to a script in its environment alone.
+//
+//go:embed builtin
+var files embed.FS
+
+var (
+	inventoryScript = mustRead("inventory.sh")
+	packagesScript  = mustRead("manager.sh") + mustRead("packages.sh")
+	patchScript     = mustRead("manager.sh") + mustRead("patch.sh")
+)
+
+func mustRead(name string) string {
+	text, err := fs.ReadFile(files, "builtin/"+name)
+	if err != nil {
+		panic(err) // it was there when this was compiled
+	}
+	return string(text)
+}
+
+// Builtins returns the names of the documents that every account has.
+func Builtins() []string {
+	entries, err := fs.ReadDir(files, "builtin")
+	if err != nil {
+		panic(err)
+	}
+	var names []string
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".yaml"); ok {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // Builtin returns the text of a document that every account has. The name may be an ARN, as some tools
@@ -50,6 +50,9 @@ func Builtin(name string) (content, version string, ok bool) {
 	if strings.HasPrefix(name, "arn:") {
 		_, name, _ = strings.Cut(name, ":document/")
 	}
-	content, ok = builtin[name]
-	return content, "1", ok
+	if strings.ContainsAny(name, "/.") {
+		return "", "1", false
+	}
+	text, err := fs.ReadFile(files, "builtin/"+name+".yaml")
+	return string(text), "1", err == nil
 }

@@ -1,13 +1,16 @@
-// Package document reads Run Command documents and turns them into scripts.
+// Package document reads Run Command documents and turns them into steps for a guest.
 //
-// A document (schema 2.2) declares typed parameters and steps. Parse refuses what this package does not
-// carry out, rather than to run something else than was written: only aws:runShellScript steps run,
-// and those for other platforms are skipped by their precondition. Fill checks a caller's values
-// against the declarations and puts them in the place of {{ name }}, once: a value is never searched
-// for further placeholders, and braces that name no parameter are left for the script.
+// A document (schema 1.2, 2.0 or 2.2, in JSON or YAML) declares typed parameters and steps. Parse refuses what this
+// package does not know, rather than to have something else done than was written; steps for other platforms may say
+// what they like, and are skipped by their precondition. Fill checks a caller's values against the declarations and puts
+// them in the place of {{ name }}, once: a value is never searched for further placeholders, and braces that name no
+// parameter are left for the script. A parameter with interpolationType ENV_VAR is never put into a script: it is there as the
+// variable SSM_<name>.
 //
-// Callers are the API, which shows the errors (Systems Manager's codes) to its user as they are, and
-// nobody else: a host gets scripts, not documents.
+//	text -> Parse -> Document -> Fill(values) -> []cloud.Step -> the agent in the guest
+//
+// Callers are the API, which shows the errors (Systems Manager's codes) to its user as they are, and the agent, for
+// a document that lies in the guest. Both may be given hostile text: size, depth and numbers are bounded.
 package document
 
 import (
@@ -27,40 +30,41 @@ const (
 	maxTimeout     = 172800 // 48 hours
 	defaultTimeout = 3600
 	maxSteps       = 64 // ours: what one request to an agent holds
+	maxDepth       = 32 // ours: no document of Systems Manager's own has more than ten levels
 )
 
-// The type of a step that runs, and the platform it runs on.
-const (
-	shellScript = "aws:runShellScript"
-	platform    = "Linux"
-)
+// platform is what the steps run on.
+const platform = "Linux"
 
 // Document is a parsed Run Command document.
 type Document struct {
 	SchemaVersion string               `json:"schemaVersion"`
 	Description   string               `json:"description,omitempty"`
+	Assume        json.RawMessage      `json:"assumeRole,omitempty"` // of automation: refused
 	Parameters    map[string]Parameter `json:"parameters,omitempty"`
-	Steps         []Step               `json:"mainSteps"`
+	Steps         []Step               `json:"mainSteps,omitempty"`
+	Runtime       map[string]plugin    `json:"runtimeConfig,omitempty"` // what schema 1.2 has for steps
 }
 
 // Step is one of a document's mainSteps.
 type Step struct {
-	Action       string        `json:"action"`
-	Name         string        `json:"name"`
-	Precondition *Precondition `json:"precondition,omitempty"`
-	Inputs       Inputs        `json:"inputs"`
+	Action       string          `json:"action"`
+	Name         string          `json:"name"`
+	Description  string          `json:"description,omitempty"`
+	Precondition *Precondition   `json:"precondition,omitempty"`
+	Inputs       json.RawMessage `json:"inputs"`
+	Timeout      Text            `json:"timeoutSeconds,omitempty"` // some authors write it here
+	OnFailure    string          `json:"onFailure,omitempty"`
+	OnSuccess    string          `json:"onSuccess,omitempty"`
+	Finally      bool            `json:"finallyStep,omitempty"`
+	IsEnd        bool            `json:"isEnd,omitempty"` // of automation: refused
+
+	action action // what Inputs say; nil for a step of another platform
 }
 
 // Precondition runs a step only where both operands are equal. One may be platformType.
 type Precondition struct {
 	StringEquals []string `json:"StringEquals"`
-}
-
-// Inputs are those of aws:runShellScript. Each may hold placeholders.
-type Inputs struct {
-	RunCommand       Texts `json:"runCommand"`
-	WorkingDirectory Text  `json:"workingDirectory,omitempty"`
-	TimeoutSeconds   Text  `json:"timeoutSeconds,omitempty"`
 }
 
 // Text is a string which a document may also write as a number or a truth value.
@@ -81,39 +85,60 @@ func (t *Text) UnmarshalJSON(data []byte) error {
 // Texts is a list of strings, which a document may also write as one.
 type Texts []string
 
-// UnmarshalJSON accepts a string or a list of strings.
+// UnmarshalJSON accepts a string or a list of strings, numbers and truth values.
 func (t *Texts) UnmarshalJSON(data []byte) error {
-	if len(data) > 0 && data[0] == '"' {
-		var s string
-		err := json.Unmarshal(data, &s)
-		*t = Texts{s}
+	if len(data) == 0 || data[0] != '[' {
+		var one Text
+		err := one.UnmarshalJSON(data)
+		*t = Texts{string(one)}
 		return err
 	}
-	return json.Unmarshal(data, (*[]string)(t))
+	var all []Text
+	err := json.Unmarshal(data, &all)
+	*t = nil
+	for _, s := range all {
+		*t = append(*t, string(s))
+	}
+	return err
 }
 
 func invalid(format string, args ...any) error {
 	return cloud.Errorf("InvalidDocument", format, args...)
 }
 
-// Parse reads a document in JSON. Every error is a cloud.Error with a code of CreateDocument.
+// Parse reads a document in JSON or YAML. Every error is a cloud.Error with a code of CreateDocument.
 func Parse(content []byte) (Document, error) {
 	var d Document
 	if len(content) > maxSize {
 		return d, cloud.Errorf("MaxDocumentSizeExceeded", "the document has %d bytes, at most %d are allowed: make it smaller", len(content), maxSize)
 	}
-	dec := json.NewDecoder(bytes.NewReader(content))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d); err != nil {
+	content, err := ToJSON(content)
+	if err != nil {
+		return d, err
+	}
+	if err := strict(content, &d); err != nil {
 		if cloud.Code(err) != "" {
 			return d, err
 		}
-		return d, invalid("the document is not a JSON document of schema 2.2 as ichiro knows it: %v", err)
+		return d, invalid("the document is not one of schema 1.2, 2.0 or 2.2 as ichiro knows them: %v", err)
 	}
-	if dec.More() {
-		return d, invalid("something follows the document: remove it")
+	if err := d.unfold(); err != nil {
+		return d, err
 	}
 	return d, d.validate()
+}
+
+// strict decodes JSON with unknown fields refused.
+func strict(data []byte, v any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(v); err != nil {
+		return err
+	}
+	if dec.More() {
+		return invalid("something follows the document: remove it")
+	}
+	return nil
 }
 
 var (
@@ -121,10 +146,7 @@ var (
 	paramRef = regexp.MustCompile(`\{\{\s*([A-Za-z0-9]+)\s*\}\}`)
 )
 
-func (d Document) validate() error {
-	if d.SchemaVersion != "2.2" {
-		return invalid("schemaVersion is %.20q: only 2.2 is supported", d.SchemaVersion)
-	}
+func (d *Document) validate() error {
 	if len(d.Steps) == 0 || len(d.Steps) > maxSteps {
 		return invalid("mainSteps has %d steps: give 1 to %d", len(d.Steps), maxSteps)
 	}
@@ -137,12 +159,15 @@ func (d Document) validate() error {
 		}
 	}
 	seen := map[string]bool{}
-	for _, s := range d.Steps {
+	for n := range d.Steps {
+		s := &d.Steps[n]
 		switch {
 		case !nameForm.MatchString(s.Name):
 			return invalid("step name %.80q is not made of letters, digits, - and _", s.Name)
 		case seen[s.Name]:
 			return invalid("two steps are named %s: rename one", s.Name)
+		case s.Finally && n != len(d.Steps)-1:
+			return invalid("step %s is a finallyStep, and not the last: put it at the end", s.Name)
 		}
 		seen[s.Name] = true
 		if err := d.validateStep(s); err != nil {
@@ -152,29 +177,28 @@ func (d Document) validate() error {
 	return nil
 }
 
-func (d Document) validateStep(s Step) error {
-	if s.Precondition != nil && len(s.Precondition.StringEquals) != 2 {
+func (d *Document) validateStep(s *Step) (err error) {
+	switch {
+	case s.Precondition != nil && len(s.Precondition.StringEquals) != 2:
 		return invalid("the precondition of step %s needs StringEquals with two operands", s.Name)
+	case s.Precondition != nil && d.SchemaVersion != "2.2":
+		return invalid("step %s has a precondition, which needs schemaVersion 2.2", s.Name)
+	case s.OnFailure != "" && s.OnFailure != "exit" && s.OnFailure != "successAndExit":
+		return invalid("onFailure of step %s is %.40q: give exit or successAndExit, or leave it out to go on", s.Name, s.OnFailure)
+	case s.OnSuccess != "" && s.OnSuccess != "exit":
+		return invalid("onSuccess of step %s is %.40q: give exit, or leave it out to go on", s.Name, s.OnSuccess)
+	case s.IsEnd:
+		return invalid("step %s has isEnd, which automation documents have: give onSuccess: exit", s.Name)
 	}
-	if s.Action != shellScript {
-		if s.elsewhere() {
-			return nil
-		}
-		return invalid("step %s has the action %.80q: only %s is supported", s.Name, s.Action, shellScript)
+	s.action, err = parseAction(s)
+	if err != nil && s.elsewhere() {
+		s.action, err = nil, nil
 	}
-	if len(s.Inputs.RunCommand) == 0 {
-		return invalid("step %s has no runCommand", s.Name)
-	}
-	if t := string(s.Inputs.TimeoutSeconds); t != "" && !paramRef.MatchString(t) {
-		if _, ok := timeout(t); !ok {
-			return invalid("timeoutSeconds of step %s is %.20q: give %d to %d", s.Name, t, minTimeout, maxTimeout)
-		}
-	}
-	return nil
+	return err
 }
 
 // elsewhere reports whether the step is for another platform than ours, whatever the parameters are.
-func (s Step) elsewhere() bool {
+func (s *Step) elsewhere() bool {
 	if s.Precondition == nil {
 		return false
 	}

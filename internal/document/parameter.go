@@ -1,6 +1,7 @@
 package document
 
 import (
+	"bytes"
 	"encoding/json"
 	"maps"
 	"regexp"
@@ -23,44 +24,64 @@ type Parameter struct {
 	MinChars       *int   `json:"minChars,omitempty"`
 	MaxChars       *int   `json:"maxChars,omitempty"`
 	DisplayType    string `json:"displayType,omitempty"` // for consoles
+	Interpolation  string `json:"interpolationType,omitempty"`
 }
 
-// Value is a parameter's value: one string, or a list.
+// envVar is the interpolation by environment variable. The other, and the default, is by text.
+const envVar = "ENV_VAR"
+
+// Value is a parameter's value: one string, or a list. A mapping is one string, which is its JSON; a list may be of such.
 type Value struct {
 	Items []string
 	List  bool
+	maps  bool // what Items hold is JSON
 }
 
-// UnmarshalJSON accepts a string, a number, a truth value or a list of strings.
+// UnmarshalJSON accepts a string, a number, a truth value, a mapping, or a list of one of them.
 func (v *Value) UnmarshalJSON(data []byte) error {
-	if len(data) > 0 && data[0] == '[' {
-		v.List = true
-		return json.Unmarshal(data, &v.Items)
+	if len(data) == 0 || data[0] != '[' {
+		item, isMap, err := scalar(data)
+		*v = Value{Items: []string{item}, maps: isMap}
+		return err
+	}
+	var all []json.RawMessage
+	if err := json.Unmarshal(data, &all); err != nil {
+		return err
+	}
+	*v = Value{Items: []string{}, List: true}
+	for n, one := range all {
+		item, isMap, err := scalar(one)
+		switch {
+		case err != nil:
+			return err
+		case n > 0 && isMap != v.maps:
+			return invalid("a list holds mappings beside other values")
+		}
+		v.Items, v.maps = append(v.Items, item), isMap
+	}
+	return nil
+}
+
+func scalar(data []byte) (text string, isMap bool, err error) {
+	if len(data) > 0 && data[0] == '{' {
+		var b bytes.Buffer
+		err := json.Compact(&b, data)
+		return b.String(), true, err
 	}
 	var t Text
-	err := t.UnmarshalJSON(data)
-	v.Items = []string{string(t)}
-	return err
-}
-
-// MarshalJSON is the reverse of UnmarshalJSON, with numbers and truth values as strings.
-func (v Value) MarshalJSON() ([]byte, error) {
-	if v.List {
-		return json.Marshal(v.Items)
-	}
-	return json.Marshal(v.Items[0])
+	err = t.UnmarshalJSON(data)
+	return string(t), false, err
 }
 
 // text is the value inside a longer text: a list shows as JSON.
 func (v Value) text() string {
-	if !v.List {
+	switch {
+	case !v.List:
 		return v.Items[0]
+	case v.maps:
+		return "[" + strings.Join(v.Items, ",") + "]"
 	}
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // <, > and & are for the shell, not for a browser
-	enc.Encode(v.Items)      // strings always encode
-	return strings.TrimSuffix(b.String(), "\n")
+	return jsonText(v.Items)
 }
 
 // The types of parameters that are supported.
@@ -69,15 +90,29 @@ const (
 	typeList    = "StringList"
 	typeInteger = "Integer"
 	typeBoolean = "Boolean"
+	typeMap     = "StringMap"
+	typeMaps    = "MapList"
 )
+
+func isList(kind string) bool { return kind == typeList || kind == typeMaps }
+func isMap(kind string) bool  { return kind == typeMap || kind == typeMaps }
 
 var paramName = regexp.MustCompile(`^[A-Za-z0-9]{1,128}$`)
 
 func (p Parameter) validate(name string) error {
 	switch p.Type {
-	case typeString, typeList, typeInteger, typeBoolean:
+	case typeString, typeList, typeInteger, typeBoolean, typeMap, typeMaps:
 	default:
-		return invalid("parameter %s has the type %.40q: String, StringList, Integer and Boolean are supported", name, p.Type)
+		return invalid("parameter %s has the type %.40q: String, StringList, Integer, Boolean, StringMap and MapList are supported", name, p.Type)
+	}
+	switch p.Interpolation {
+	case "", "Text", "TEXT":
+	case envVar:
+		if p.Type != typeString && p.Type != typeInteger && p.Type != typeBoolean {
+			return invalid("parameter %s is a %s, which no environment variable holds: leave interpolationType out", name, p.Type)
+		}
+	default:
+		return invalid("interpolationType of parameter %s is %.40q: ENV_VAR is the one that there is beside the default", name, p.Interpolation)
 	}
 	if _, err := p.pattern(); err != nil {
 		return invalid("allowedPattern of parameter %s is not a regular expression: %v", name, err)
@@ -85,7 +120,7 @@ func (p Parameter) validate(name string) error {
 	if p.Default == nil {
 		return nil
 	}
-	if p.Default.List != (p.Type == typeList) {
+	if p.Default.List != isList(p.Type) || p.Default.maps && !isMap(p.Type) {
 		return invalid("the default of parameter %s is not a %s", name, p.Type)
 	}
 	if why := p.refuse(p.Default.Items); why != "" {
@@ -101,7 +136,7 @@ func (p Parameter) pattern() (*regexp.Regexp, error) {
 
 // refuse says why the items are not a value of the parameter; "" if they are.
 func (p Parameter) refuse(items []string) string {
-	if p.Type != typeList && len(items) != 1 {
+	if !isList(p.Type) && len(items) != 1 {
 		return "takes one value, and " + strconv.Itoa(len(items)) + " are given"
 	}
 	switch {
@@ -138,6 +173,12 @@ func (p Parameter) refuseItem(pattern *regexp.Regexp, v string) string {
 	case p.Type == typeBoolean && v != "true" && v != "false":
 		return "is neither true nor false"
 	}
+	if isMap(p.Type) {
+		var m map[string]json.RawMessage
+		if depth([]byte(v)) > maxDepth || json.Unmarshal([]byte(v), &m) != nil {
+			return "is not a mapping in JSON"
+		}
+	}
 	if p.Type == typeInteger {
 		if _, err := strconv.ParseInt(v, 10, 64); err != nil {
 			return "is not an integer"
@@ -162,7 +203,7 @@ func (d Document) values(given map[string][]string) (map[string]Value, error) {
 			if why := p.refuse(items); why != "" {
 				return nil, cloud.Errorf("InvalidParameters", "Parameter %s %s", name, why)
 			}
-			values[name] = Value{Items: items, List: p.Type == typeList}
+			values[name] = Value{Items: items, List: isList(p.Type), maps: isMap(p.Type)}
 		case p.Default != nil:
 			values[name] = *p.Default
 		default:

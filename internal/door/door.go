@@ -4,13 +4,17 @@
 // an address that it names too. It is for reading; wishes reach a host through the store alone. The paths are here, so that both sides say the same; the agent serves them.
 //
 //	GET /instances/ID/console?tail=N                  the last N bytes
-//	GET /instances/ID/commands/ID/stdout?limit=N      the first N bytes; or stderr
+//	GET /instances/ID/commands/ID                     cloud.Invocation, as the gateway has written it last
+//	GET /instances/ID/commands/ID/stdout?offset=M&limit=N   N bytes from M, fewer at the end; or stderr. 410 if trimmed away
 package door
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -20,8 +24,9 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
-// ConsolePath and OutputPath are the patterns of the two requests.
+// ConsolePath and the others are the patterns of the requests.
 const (
+	StatePath   = "GET /instances/{instance}/commands/{command}"
 	ConsolePath = "GET /instances/{instance}/console"
 	OutputPath  = "GET /instances/{instance}/commands/{command}/{stream}"
 )
@@ -37,7 +42,7 @@ type Client struct{ Identity Identity } // none: only at those of this machine
 
 // Console returns the last 64 KiB of an instance's console, and when it was written to last.
 func (c Client) Console(ctx context.Context, h cloud.Host, id cloud.InstanceID) ([]byte, time.Time, error) {
-	data, header, err := c.get(ctx, h, "/instances/"+url.PathEscape(string(id))+"/console", "tail", 64<<10)
+	data, header, err := c.get(ctx, h, "/instances/"+url.PathEscape(string(id))+"/console", "tail="+strconv.Itoa(64<<10))
 	if err != nil {
 		return nil, time.Time{}, err
 	}
@@ -48,22 +53,57 @@ func (c Client) Console(ctx context.Context, h cloud.Host, id cloud.InstanceID) 
 	return data, at, nil
 }
 
+// ErrTrimmed is returned for an output that was removed because later commands of the instance needed its room.
+var ErrTrimmed = errors.New("the output was removed: later commands of the instance have needed its room")
+
+// trimmed is what a user sees in the place of an output that was removed.
+const trimmed = "--output removed: later commands of the instance have needed its room--\n"
+
 // Output returns up to limit bytes from the start of a command's stdout or stderr; none when there is no
-// such output.
+// such output, and in the place of one that was removed a line that says so.
 func (c Client) Output(ctx context.Context, h cloud.Host, i cloud.InstanceID, id cloud.CommandID, stream string, limit int) ([]byte, error) {
-	path := "/instances/" + url.PathEscape(string(i)) + "/commands/" + url.PathEscape(string(id)) + "/" + url.PathEscape(stream)
-	data, _, err := c.get(ctx, h, path, "limit", limit)
+	data, err := c.Page(ctx, h, i, id, stream, 0, limit)
+	if errors.Is(err, ErrTrimmed) {
+		return []byte(trimmed), nil
+	}
 	return data, err
 }
 
-func (c Client) get(ctx context.Context, h cloud.Host, path, bound string, n int) ([]byte, http.Header, error) {
+// Page returns up to limit bytes of a command's stdout or stderr from an offset on; none at its end.
+func (c Client) Page(ctx context.Context, h cloud.Host, i cloud.InstanceID, id cloud.CommandID, stream string, offset int64, limit int) ([]byte, error) {
+	query := "limit=" + strconv.Itoa(limit) + "&offset=" + strconv.FormatInt(offset, 10)
+	data, _, err := c.get(ctx, h, commandPath(i, id)+"/"+url.PathEscape(stream), query)
+	return data, err
+}
+
+// Invocation returns what the host's gateway has written last of a command.
+func (c Client) Invocation(ctx context.Context, h cloud.Host, i cloud.InstanceID, id cloud.CommandID) (cloud.Invocation, error) {
+	var inv cloud.Invocation
+	data, _, err := c.get(ctx, h, commandPath(i, id), "")
+	if err != nil {
+		return inv, err
+	}
+	if len(data) == 0 {
+		return inv, fmt.Errorf("host %s: %w", h.ID, fs.ErrNotExist)
+	}
+	if err := json.Unmarshal(data, &inv); err != nil {
+		return inv, fmt.Errorf("read the state of command %s: %v", id, err)
+	}
+	return inv, nil
+}
+
+func commandPath(i cloud.InstanceID, id cloud.CommandID) string {
+	return "/instances/" + url.PathEscape(string(i)) + "/commands/" + url.PathEscape(string(id))
+}
+
+func (c Client) get(ctx context.Context, h cloud.Host, path, query string) ([]byte, http.Header, error) {
 	client := http.Client{Timeout: patience, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return c.Dial(ctx, h)
 		},
 	}}
-	u := url.URL{Scheme: "http", Host: "host", Opaque: "//host" + path, RawQuery: bound + "=" + strconv.Itoa(n)}
+	u := url.URL{Scheme: "http", Host: "host", Opaque: "//host" + path, RawQuery: query}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, nil, err
@@ -73,8 +113,11 @@ func (c Client) get(ctx context.Context, h cloud.Host, path, bound string, n int
 		return nil, nil, fmt.Errorf("ask host %s: %w", h.ID, err)
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusNotFound {
+	switch resp.StatusCode {
+	case http.StatusNotFound:
 		return nil, resp.Header, nil
+	case http.StatusGone:
+		return nil, resp.Header, ErrTrimmed
 	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, MaxRead))
 	if err != nil {

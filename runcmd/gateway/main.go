@@ -23,8 +23,8 @@ func main() { os.Exit(service.Main("gateway", run)) }
 func run(ctx context.Context, args []string, log *slog.Logger) error {
 	flags := flag.NewFlagSet("ichiro-gateway", flag.ContinueOnError)
 	dir := flags.String("run", "/run/ichiro", "run `directory`")
-	limit := flags.Int64("output-limit", 16<<20, "`bytes` kept of each output of a command")
-	quota := flags.Int64("output-quota", 512<<20, "`bytes` kept of all outputs of an instance")
+	limit := flags.Int64("output-limit", 256<<20, "`bytes` kept of each output of a command")
+	quota := flags.Int64("output-quota", 512<<20, "`bytes` kept of all outputs of an instance; the oldest make room")
 	if err := service.Parse(flags, args); err != nil {
 		return err
 	}

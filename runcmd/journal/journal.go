@@ -5,11 +5,13 @@
 //	request             it was accepted; synced before anything of it runs
 //	request, early      a shell was there before it, and may have been told to run its first step
 //	request, progress   a step was started: its process, and the results of the steps before
+//	request, progress   a step has asked for a reboot, and runs again in the next boot; synced before the reboot, and
+//	                    once more before it runs again
 //	request, result     it has ended; the result waits for the gateway
 //
 // An agent that starts looks at each: a step whose process is still there is waited for, one whose
-// process is gone without a result was interrupted, and nothing is ever started again. A journal of
-// another boot holds no live process. The outputs lie in the same directory (package spool).
+// process is gone without a result was interrupted, and nothing is ever started again, but for a step that
+// has asked to be. A journal of another boot holds no live process. The outputs lie in the same directory (package spool).
 package journal
 
 import (
@@ -50,6 +52,11 @@ type Progress struct {
 	Process Process
 	Started time.Duration // since boot
 	Cgroup  string        `json:",omitempty"`
+
+	Skip      bool   `json:",omitempty"` // of the steps that follow only those run that run in any case
+	Boot      string `json:",omitempty"` // in which the step runs; empty for that in which the command was accepted
+	Reboots   int    `json:",omitempty"` // that the step has asked for
+	Rebooting bool   `json:",omitempty"` // the step has ended and asked for one: in the next boot it runs again
 }
 
 type accepted struct {
@@ -132,6 +139,23 @@ func (j *Journal) Begin(s *Spare, req wire.Request, boot string) error {
 // Start records the process of a step.
 func (j *Journal) Start(id cloud.CommandID, p Progress) error {
 	return j.replace(id, "progress", p)
+}
+
+// Checkpoint is Start for what must outlive the power: the file and its name are synced.
+func (j *Journal) Checkpoint(id cloud.CommandID, p Progress) error {
+	if err := j.replace(id, "progress", p); err != nil {
+		return err
+	}
+	for _, name := range []string{filepath.Join(j.Dir(id), "progress"), j.Dir(id)} {
+		f, err := os.Open(name)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // End records how a command ended. It is not synced: if the guest goes down now, the command counts as

@@ -61,16 +61,16 @@ func (e *early) run(path, dir string, env []string) error {
 	return errors.Join(err, e.tell.Close())
 }
 
-// ready reports whether the shell waits, and for a script that it can run.
-func (e *early) ready(step wire.Step) bool {
+// ready reports whether the shell waits, and for a script that it can run in dir.
+func (e *early) ready(step wire.Step, dir string) bool {
 	var end unix.Siginfo // Signo stays zero while it lives; asked here, as who waits for its end may not have heard of it yet
 	if err := unix.Waitid(unix.P_PID, e.PID, &end, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil); err != nil || end.Signo != 0 {
 		return false
 	}
-	if strings.HasPrefix(step.Script, "#!") {
+	if !step.Plain() || strings.HasPrefix(step.Script, "#!") {
 		return false // the script names its own interpreter
 	}
-	info, err := os.Stat(step.Directory)
+	info, err := os.Stat(dir)
 	return err == nil && info.IsDir()
 }
 
@@ -87,13 +87,13 @@ func (e *early) leave(groups *cgroups) {
 
 // begin starts the first step in the shell that waits, if there is one and the step can be run by it; nil if not. From then
 // on the command has no such shell.
-func (j *Job) begin(step wire.Step, path string) *process {
+func (j *Job) begin(step wire.Step, path string, cmd *exec.Cmd) *process {
 	e := j.early
 	if e == nil {
 		return nil
 	}
 	j.early = nil
-	if e.ready(step) && e.run(path, step.Directory, j.env()) == nil {
+	if e.ready(step, cmd.Dir) && e.run(path, cmd.Dir, cmd.Env) == nil {
 		return e.process
 	}
 	// Off the record before another process takes its place: a successor must not take this one for the command's.

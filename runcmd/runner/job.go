@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/runcmd/act"
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
 	"github.com/ichiro-metal/ichiro/runcmd/spool"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
@@ -135,7 +136,7 @@ func (j *Job) run(ctx context.Context) {
 		return
 	}
 	j.enter(room)
-	j.steps(ctx, nil, nil)
+	j.steps(ctx, journal.Progress{}, nil)
 }
 
 // refuse ends a command that this guest can not run at all.
@@ -167,10 +168,18 @@ func (j *Job) resume(ctx context.Context, e journal.Entry) {
 	if e.Progress != nil {
 		last = *e.Progress
 	}
-	if e.Boot == j.r.cfg.Boot {
+	boot := e.Boot
+	if last.Boot != "" {
+		boot = last.Boot
+	}
+	if last.Rebooting {
+		j.resumeReboot(ctx, last, boot)
+		return
+	}
+	if boot == j.r.cfg.Boot {
 		switch {
 		case last.Process.PID != 0:
-		case e.Early != nil:
+		case e.Early != nil && boot == e.Boot:
 			last.Process, last.Cgroup = e.Early.Process, e.Early.Cgroup
 		default:
 			last.Process, _ = find(j.req.ID)
@@ -179,13 +188,13 @@ func (j *Job) resume(ctx context.Context, e journal.Entry) {
 		group, _ := openCgroup(last.Cgroup)
 		if p, err := adopt(last.Process, group, exit); err == nil {
 			j.r.cfg.Log.Info("command adopted", "command", j.req.ID, "pid", p.PID)
-			j.steps(ctx, &last, p)
+			j.steps(ctx, last, p)
 			return
 		}
 		if code, ok := exit(last.Process.PID, last.Process.Start); ok && last.Process.PID != 0 {
 			p := &process{Process: last.Process, group: group, ended: make(chan struct{}), code: code, reap: func() {}}
 			close(p.ended)
-			j.steps(ctx, &last, p)
+			j.steps(ctx, last, p)
 			return
 		}
 	}
@@ -206,16 +215,12 @@ func (j *Job) pump() {
 	}
 }
 
-// steps runs the steps that are left and ends the job. last and p are a step that runs already.
-func (j *Job) steps(ctx context.Context, last *journal.Progress, p *process) {
+// steps runs the steps that are left and ends the job. g is how far it has come; p is a step that runs already.
+func (j *Job) steps(ctx context.Context, g journal.Progress, p *process) {
 	out, err := j.writers()
 	if err != nil {
 		j.refuse("open the outputs", err)
 		return
-	}
-	var results []wire.StepResult
-	if last != nil {
-		results = last.Steps
 	}
 	// A command that ends soon needs no pumps: what it has printed is in its pipes, and taken when it has ended.
 	after := pumpAfter
@@ -224,57 +229,69 @@ func (j *Job) steps(ctx context.Context, last *journal.Progress, p *process) {
 	}
 	pumps := time.AfterFunc(after, j.pump)
 	defer pumps.Stop()
-	for n := len(results); n < len(j.req.Steps); n++ {
-		if j.isCancelled() && p == nil {
-			results = append(results, wire.StepResult{Outcome: wire.Cancelled, Code: unknownCode, Started: Uptime(), Ended: Uptime()})
-			break
-		}
-		begun := Uptime()
+	for n := len(g.Steps); n < len(j.req.Steps); n++ {
+		step := j.req.Steps[n]
 		if p == nil {
-			p, err = j.start(n, out, results, begun)
-		} else {
-			begun = last.Started
+			if j.isCancelled() {
+				g.Steps = append(g.Steps, notRun(wire.Cancelled))
+				break
+			}
+			if g.Skip && !step.Finally {
+				g.Steps = append(g.Steps, notRun(wire.Skipped))
+				continue
+			}
 		}
 		var r wire.StepResult
-		if err != nil {
-			out[wire.Stderr].WriteString(err.Error() + "\n")
-			r = wire.StepResult{Outcome: wire.Failed, Code: 127, Started: begun, Ended: Uptime()}
-		} else if r = j.wait(ctx, p, j.req.Steps[n], begun); r.Outcome == "" {
+		r, p = j.step(ctx, n, &g, p, out)
+		if r.Outcome == "" {
 			closeAll(out)
-			return // the agent ends; the process does not
+			return // the agent ends, or the guest; a process does not
 		}
-		results = append(results, r)
-		if n+1 < len(j.req.Steps) && goOn(j.req.Steps[n], &results[n]) {
+		if on := act.GoOn(step, &r); !on {
+			g.Skip = true
+		}
+		g.Steps, g.Reboots = append(g.Steps, r), 0
+		if r.Outcome == wire.Cancelled || r.Outcome == wire.Interrupted {
+			break
+		}
+		if n+1 < len(j.req.Steps) {
 			if p != nil {
 				p.reap()
 			}
-			p, err = nil, nil
-			continue
+			p = nil
 		}
-		break
 	}
 	closeAll(out)
-	j.finish(results, p)
+	for len(g.Steps) > 1 && g.Steps[len(g.Steps)-1].Outcome == wire.Skipped {
+		g.Steps = g.Steps[:len(g.Steps)-1]
+	}
+	j.finish(g.Steps, p)
 }
 
-// goOn tells whether the next step runs, as Systems Manager decides: 168 and 169 end a document as a
-// success and a failure, onFailure and onSuccess may end it; else it goes on after a failure.
-func goOn(s wire.Step, r *wire.StepResult) bool {
-	switch {
-	case r.Outcome == wire.Failed && r.Code == 168:
-		r.Outcome = wire.Success
-		return false
-	case r.Outcome == wire.Failed && r.Code == 169:
-		return false
-	case r.Outcome == wire.Failed:
-		if s.OnFailure == "successAndExit" {
-			r.Outcome = wire.Success
+// notRun is the result of a step that was not started.
+func notRun(o wire.Outcome) wire.StepResult {
+	return wire.StepResult{Outcome: o, Code: unknownCode, Started: Uptime(), Ended: Uptime()}
+}
+
+// step runs a step, or waits for the one that runs already, to its end. An empty outcome means that the agent ends first.
+func (j *Job) step(ctx context.Context, n int, g *journal.Progress, p *process, out [wire.Streams]*os.File) (wire.StepResult, *process) {
+	if p == nil {
+		g.Started = Uptime()
+		var err error
+		if p, err = j.start(n, out, *g); err != nil {
+			out[wire.Stderr].WriteString(err.Error() + "\n")
+			return wire.StepResult{Outcome: wire.Failed, Code: 127, Started: g.Started, Ended: Uptime()}, nil
 		}
-		return s.OnFailure == ""
-	case r.Outcome == wire.Success:
-		return s.OnSuccess != "exit"
 	}
-	return false // cancelled, timed out, interrupted
+	r := j.wait(ctx, p, j.req.Steps[n], g.Started)
+	if r.Outcome == wire.Failed && r.Code == wire.Reboot {
+		if err := j.reboot(ctx, *g); err != nil {
+			out[wire.Stderr].WriteString(err.Error() + "\n")
+		} else if r = (wire.StepResult{}); j.isCancelled() {
+			r = notRun(wire.Cancelled)
+		}
+	}
+	return r, p
 }
 
 func (j *Job) writers() (out [wire.Streams]*os.File, err error) {
@@ -300,28 +317,28 @@ func closeAll(files [wire.Streams]*os.File) {
 }
 
 // start starts a step and puts its process on record.
-func (j *Job) start(n int, out [wire.Streams]*os.File, before []wire.StepResult, begun time.Duration) (*process, error) {
-	step := j.req.Steps[n]
-	if err := j.writeScript(n); err != nil {
+func (j *Job) start(n int, out [wire.Streams]*os.File, g journal.Progress) (*process, error) {
+	step, place := j.req.Steps[n], j.place(n)
+	if err := place.Write(step); err != nil {
 		return nil, err
 	}
-	if step.Directory == "" {
-		step.Directory = "/"
+	cmd, err := act.Command(step, place)
+	if err != nil {
+		return nil, err
 	}
-	p := j.begin(step, j.scriptPath(n))
+	p := j.begin(step, place.File, cmd)
 	if p == nil {
 		group := j.r.groups.take()
-		var err error
-		if p, err = start(j.scriptPath(n), step, j.env(), out, group); err != nil {
+		if p, err = launch(cmd, out, group); err != nil {
 			if group != nil {
 				j.r.groups.release(group)
 			}
 			return nil, err
 		}
 	}
-	progress := p.progress()
-	progress.Steps, progress.Started = before, begun
-	if err := j.r.cfg.Journal.Start(j.req.ID, progress); err != nil {
+	now := p.progress()
+	g.Process, g.Cgroup = now.Process, now.Cgroup
+	if err := j.r.cfg.Journal.Start(j.req.ID, g); err != nil {
 		j.r.cfg.Log.Error("record a process", "command", j.req.ID, "err", err)
 	}
 	return p, nil

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -40,19 +39,13 @@ func (p *process) progress() journal.Progress {
 // unknownCode is the code of a process whose end nobody saw.
 const unknownCode = -1
 
-// start runs a script file with the outputs given, as a session of its own.
-func start(path string, step wire.Step, env []string, out [wire.Streams]*os.File, group *cgroup) (*process, error) {
-	argv := []string{"/bin/sh", path}
-	if strings.HasPrefix(step.Script, "#!") {
-		argv = []string{path} // the script names its own interpreter
-	}
-	return launch(&exec.Cmd{Path: argv[0], Args: argv, Dir: step.Directory, Env: env}, out, group)
-}
-
 // launch starts a command with the outputs given, as a session of its own.
 func launch(cmd *exec.Cmd, out [wire.Streams]*os.File, group *cgroup) (*process, error) {
 	cmd.Stdout, cmd.Stderr = out[wire.Stdout], out[wire.Stderr]
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true
 	if group != nil {
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.dir.Fd())
 	}
@@ -108,6 +101,12 @@ func adopt(p journal.Process, group *cgroup, exits func(int, uint64) (int, bool)
 	go func() {
 		defer close(a.ended)
 		defer unix.Close(fd)
+		if s, err := keeper.Stat(p.PID); err == nil && s.Parent != os.Getppid() { // else its end comes to our keeper
+			var ok bool
+			if a.code, ok = trace(p); ok {
+				return
+			}
+		}
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		for {
 			if _, err := unix.Poll(poll, -1); !errors.Is(err, unix.EINTR) {

@@ -4,7 +4,8 @@
 //
 //	Request -> journalled -> step -> step -> ... -> result -> Forget
 //
-// A step ends when its own process ends, whatever it left in the background. Cancel and the timeout
+// What process carries out a step package act says. It ends when that process ends, whatever it left in the background;
+// one that ends with 194 is run again after a reboot. Cancel and the timeout
 // first ask (SIGTERM to the group), and after a grace period leave nothing alive (cgroup.kill, or
 // SIGKILL to the group). A request for a command that is known changes nothing. A new Runner continues
 // what the one before it left: package journal tells how.
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/act"
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -37,6 +39,7 @@ type Config struct {
 	Keep    func(name string, pipes []*os.File)
 	Release func(name string)
 	Exit    func(pid int, start uint64) (code int, known bool)
+	Reboot  func() error // asks for a reboot of the guest, and returns before it comes
 	Log     *slog.Logger
 }
 
@@ -186,6 +189,7 @@ func (j *Job) scriptPath(n int) string {
 	return fmt.Sprintf("%s/script.%d", j.r.cfg.Journal.Dir(j.req.ID), n)
 }
 
-func (j *Job) writeScript(n int) error {
-	return os.WriteFile(j.scriptPath(n), []byte(j.req.Steps[n].Script), 0o700)
+// place is where a step is carried out.
+func (j *Job) place(n int) act.Place {
+	return act.Place{File: j.scriptPath(n), Work: j.r.cfg.Journal.Dir(j.req.ID) + "/work", Environment: j.env()}
 }

@@ -29,6 +29,9 @@ const (
 	segment = 1 << 20
 	// window is how far a command may be ahead of the gateway, per output.
 	window = 4 << 20
+	// pipeSize lets a command that prints much run ahead while the agent is busy: sixteen times what a pipe has by itself, and
+	// what everybody may ask for.
+	pipeSize = 1 << 20
 )
 
 // Stream is one output of one command.
@@ -132,6 +135,7 @@ func (s *Stream) Run() error {
 	if err != nil {
 		return err
 	}
+	raw.Control(func(fd uintptr) { unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) }) // without, it is only slower
 	for {
 		var moved int
 		var failed error
@@ -291,6 +295,21 @@ func (s *Stream) Finish() error {
 		return fmt.Errorf("take the rest of %s: %w", s.name, err)
 	}
 	return nil
+}
+
+// Settle waits until what was printed is in the segments, at most so long. Run must be running, or begin meanwhile.
+func (s *Stream) Settle(most time.Duration) {
+	raw, err := s.pipe.SyscallConn()
+	if err != nil {
+		return
+	}
+	for until := time.Now().Add(most); time.Now().Before(until); time.Sleep(5 * time.Millisecond) {
+		left := 0
+		raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+		if left == 0 || err != nil {
+			return
+		}
+	}
 }
 
 // Drain throws away what processes that a command left behind still print, so that they do not block.

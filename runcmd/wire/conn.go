@@ -53,7 +53,7 @@ func Dial(ctx context.Context, url string) (*Conn, error) {
 
 var upgrader = websocket.Upgrader{
 	HandshakeTimeout: 5 * time.Second,
-	ReadBufferSize:   4096,
+	ReadBufferSize:   512, // held for life; what is larger is read around it
 	WriteBufferSize:  1024,
 	WriteBufferPool:  &pool,
 	// A browser in a guest has no business here, wherever its page came from.
@@ -171,7 +171,22 @@ func (c *Conn) Receive() (Frame, error) {
 	}
 	c.in[c.n] = buf
 	c.ws.SetReadDeadline(time.Now().Add(silence))
-	return Decode(buf)
+	if len(buf) > 0 && (buf[0] == kindOutput || buf[0] == kindAck) {
+		return Decode(buf)
+	}
+	return decodeApart(buf)
+}
+
+// decodeApart is Decode on a stack of its own: JSON needs a large one, and the goroutine that receives would keep it for as
+// long as it waits for the next frame. A gateway has ten thousand of those.
+func decodeApart(msg []byte) (f Frame, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f, err = Decode(msg)
+	}()
+	<-done
+	return f, err
 }
 
 // Close ends the connection at once; both Send and Receive then fail.

@@ -43,6 +43,9 @@ const (
 	MaxToAgent = 1 << 20
 	// MaxSteps bounds the steps of one command.
 	MaxSteps = 64
+	// Reboot is the exit code by which a step asks to be run again after a reboot of the guest; Skip and SkipFailed those
+	// by which it ends the command, as a success and as a failure. They are Systems Manager's.
+	Reboot, Skip, SkipFailed = 194, 168, 169
 	// maxID is the length of a UUID.
 	maxID = 36
 )
@@ -78,6 +81,7 @@ type Hello struct {
 	ComputerName string
 	Commands     []cloud.CommandID `json:",omitempty"` // those that it still keeps
 	Listens      bool              `json:",omitempty"` // it understands Metadata
+	Level        int               `json:",omitempty"` // of the steps that it understands
 }
 
 // Welcome answers Hello.
@@ -87,14 +91,48 @@ type Welcome struct {
 	Instance cloud.InstanceID
 }
 
-// Step is one script of a command.
+// Step is one thing that a command does: it runs Script, unless Download or Document says otherwise.
 type Step struct {
 	Name      string
 	Script    string
-	Directory string        `json:",omitempty"`
+	Directory string        `json:",omitempty"` // relative to a directory of the command's own; the root if empty
 	Timeout   time.Duration // of the execution
 	OnFailure string        `json:",omitempty"` // exit, successAndExit or ""
 	OnSuccess string        `json:",omitempty"` // exit or ""
+
+	// Only agents whose Hello names Level 1 understand the rest.
+	Finally     bool                `json:",omitempty"` // it runs however the steps before have ended
+	Environment map[string]string   `json:",omitempty"` // of this step, besides the request's
+	User        string              `json:",omitempty"`
+	Umask       string              `json:",omitempty"`
+	Limits      cloud.StepLimits    `json:",omitzero"`
+	Download    *cloud.StepDownload `json:",omitempty"`
+	Document    *cloud.StepDocument `json:",omitempty"`
+}
+
+// Level is the kind of steps that this package's agents understand. An agent from before has none.
+const Level = 1
+
+// Level returns which level of agents understands the step.
+func (s Step) Level() int {
+	if s.Finally || len(s.Environment) > 0 || !s.Plain() || s.Directory != "" && s.Directory[0] != '/' {
+		return 1
+	}
+	return 0
+}
+
+// Plain reports whether the step is a script that needs nothing but its directory and its environment.
+func (s Step) Plain() bool {
+	return s.User == "" && s.Umask == "" && s.Limits == (cloud.StepLimits{}) && s.Download == nil && s.Document == nil
+}
+
+// NewStep returns the step that a document's step is on the wire.
+func NewStep(s cloud.Step) Step {
+	return Step{
+		Name: s.Name, Script: s.Script, Directory: s.WorkingDirectory, Timeout: time.Duration(s.TimeoutSeconds) * time.Second,
+		OnFailure: s.OnFailure, OnSuccess: s.OnSuccess, Finally: s.Finally, Environment: s.Environment,
+		User: s.User, Umask: s.Umask, Limits: s.Limits, Download: s.Download, Document: s.Document,
+	}
 }
 
 // Request asks to run a command, or to go on telling about it.
@@ -137,6 +175,7 @@ const (
 	Failed      Outcome = "failed"
 	TimedOut    Outcome = "timedout"
 	Cancelled   Outcome = "cancelled"
+	Skipped     Outcome = "skipped"     // a step before has ended the command; one that comes after runs all the same
 	Interrupted Outcome = "interrupted" // the guest or its agent went down: it started and nobody saw the end, or it never starts
 )
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
@@ -30,9 +32,11 @@ type command struct {
 	expires time.Time
 	saveAt  time.Time // when a state that waits in memory is written
 
-	out  [wire.Streams]*os.File
-	have [wire.Streams]int64 // bytes received, or given up
-	full [wire.Streams]bool  // no more is kept: there is a gap, or a limit was met
+	out    [wire.Streams]*os.File
+	have   [wire.Streams]int64 // bytes received, or given up
+	behind [wire.Streams]int64 // of it, that is on its way to the disk
+	acked  [wire.Streams]int64 // of it, on the current connection or another
+	full   [wire.Streams]bool  // no more is kept: there is a gap, or a limit was met
 }
 
 // open reads the files of a command; nil if it has ended or is gone.
@@ -88,6 +92,24 @@ func (c *command) load() error {
 	return nil
 }
 
+// sync puts the outputs on the disk. They are there before the result is.
+func (c *command) sync() {
+	for n, f := range c.out {
+		if f != nil && unix.Fdatasync(int(f.Fd())) != nil {
+			c.full[n] = true
+		}
+	}
+}
+
+// writeBehind begins to put what was written on the disk, so that sync finds it there.
+func (c *command) writeBehind(s wire.Stream) {
+	const every = 8 << 20
+	if f := c.out[s]; f != nil && c.have[s]-c.behind[s] >= every {
+		unix.SyncFileRange(int(f.Fd()), c.behind[s], c.have[s]-c.behind[s], unix.SYNC_FILE_RANGE_WRITE)
+		c.behind[s] = c.have[s]
+	}
+}
+
 func (c *command) close() {
 	for _, f := range c.out {
 		if f != nil {
@@ -131,12 +153,17 @@ func (c *command) request(id cloud.InstanceID, boot string, limit int64) *wire.R
 	}
 	r.Environment["AWS_SSM_INSTANCE_ID"] = string(id)
 	for _, s := range c.req.Steps {
-		r.Steps = append(r.Steps, wire.Step{
-			Name: s.Name, Script: s.Script, Directory: s.WorkingDirectory,
-			Timeout: time.Duration(s.TimeoutSeconds) * time.Second,
-		})
+		r.Steps = append(r.Steps, wire.NewStep(s))
 	}
 	return r
+}
+
+// level is that of the agents that understand the command.
+func (c *command) level() (most int) {
+	for _, s := range c.req.Steps {
+		most = max(most, wire.NewStep(s).Level())
+	}
+	return most
 }
 
 // append adds a piece of output. It returns how many bytes are kept of it.
@@ -170,6 +197,7 @@ func (c *command) append(f *wire.Output, limit, room int64) (int64, error) {
 		// The host's disk is full: keep a true beginning, and let the command go on.
 		c.full[s] = true
 	}
+	c.writeBehind(s)
 	return int64(n), nil
 }
 
@@ -190,6 +218,9 @@ func (c *command) judge(r *wire.Result) (cloud.InvocationStatus, string, error) 
 	if len(r.Steps) == 0 || len(r.Steps) > len(c.req.Steps) {
 		return "", "", fmt.Errorf("result has %d steps, the request %d", len(r.Steps), len(c.req.Steps))
 	}
+	if r.Steps[0].Outcome == wire.Skipped {
+		return "", "", errors.New("the first step was skipped")
+	}
 	worst, details := cloud.InvocationSuccess, string(cloud.InvocationSuccess)
 	for _, s := range r.Steps {
 		status, d, err := ended(s.Outcome)
@@ -197,7 +228,7 @@ func (c *command) judge(r *wire.Result) (cloud.InvocationStatus, string, error) 
 			return "", "", err
 		}
 		if status != cloud.InvocationSuccess {
-			worst, details = status, d // only the last one can be other than Success or Failed
+			worst, details = status, d
 		}
 	}
 	return worst, details, nil
@@ -207,7 +238,7 @@ func (c *command) judge(r *wire.Result) (cloud.InvocationStatus, string, error) 
 // went down, and whether the script has done its work nobody knows.
 func ended(o wire.Outcome) (cloud.InvocationStatus, string, error) {
 	switch o {
-	case wire.Success:
+	case wire.Success, wire.Skipped:
 		return cloud.InvocationSuccess, "Success", nil
 	case wire.Failed:
 		return cloud.InvocationFailed, "Failed", nil
@@ -243,6 +274,9 @@ func (c *command) end(s cloud.InvocationStatus, details string, r *wire.Result, 
 		return at.UTC()
 	}
 	for n, step := range r.Steps {
+		if step.Outcome == wire.Skipped {
+			continue
+		}
 		status, details, _ := ended(step.Outcome)
 		asked := c.req.Steps[n]
 		c.inv.Steps = append(c.inv.Steps, cloud.StepResult{
@@ -252,11 +286,9 @@ func (c *command) end(s cloud.InvocationStatus, details string, r *wire.Result, 
 	}
 	last := c.inv.Steps[len(c.inv.Steps)-1]
 	c.inv.Started, c.inv.Ended, c.inv.ResponseCode = c.inv.Steps[0].Started, last.Ended, last.ResponseCode
-	if s == cloud.InvocationFailed && last.Status == cloud.InvocationSuccess {
-		for _, step := range c.inv.Steps {
-			if step.Status == cloud.InvocationFailed {
-				c.inv.ResponseCode = step.ResponseCode
-			}
+	for _, step := range c.inv.Steps {
+		if step.Status == s { // that of the step which decided it, whatever came after
+			c.inv.ResponseCode = step.ResponseCode
 		}
 	}
 }

@@ -23,6 +23,9 @@ const (
 	// quiet is how long a command may run before its state is written: most have ended by then,
 	// also under TCG.
 	quiet = 100 * time.Millisecond
+	// ackEvery is how much of an output comes before it is acknowledged. An agent keeps 4 MiB that are not: it does not wait for
+	// an acknowledgement unless the gateway is slow, and each wakes it up.
+	ackEvery = 512 << 10
 )
 
 // metadata stands among the commands to be looked at for the guest's metadata: no ID of a command has this form.
@@ -136,7 +139,7 @@ func (i *instance) run(ctx context.Context) {
 			c.close()
 		}
 	}()
-	i.welcomeBack()
+	apart(i.welcomeBack)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -150,28 +153,53 @@ func (i *instance) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-i.wake:
-			for id := range i.takeDirty() {
-				if id == metadata {
-					i.tellMetadata()
-				} else {
-					i.read(id)
-				}
-			}
+			apart(i.lookAll)
 		case l := <-i.joins:
-			i.join(l)
+			apart(func() { i.join(l) })
 		case f, ok := <-frames:
 			if !ok {
 				i.hangUp(nil)
-			} else if err := i.handle(f); err != nil {
-				i.hangUp(err)
+			} else if o, ok := f.(*wire.Output); ok {
+				i.heed(o)
 			} else {
-				i.alive()
+				apart(func() { i.heed(f) })
 			}
 		case <-ponged:
-			i.alive()
+			apart(i.alive)
 		case <-timer.C:
-			i.tick(time.Now())
+			apart(func() { i.tick(time.Now()) })
 		}
+	}
+}
+
+// apart does something on a stack of its own and waits for it. Files and JSON need a large one, which the goroutine of an
+// instance would keep for as long as nothing happens to it.
+func apart(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	<-done
+}
+
+// lookAll looks at whatever is to be looked at.
+func (i *instance) lookAll() {
+	for id := range i.takeDirty() {
+		if id == metadata {
+			i.tellMetadata()
+		} else {
+			i.read(id)
+		}
+	}
+}
+
+// heed acts on a frame of the agent, and hangs up on one that says what it may not.
+func (i *instance) heed(f wire.Frame) {
+	if err := i.handle(f); err != nil {
+		i.hangUp(err)
+	} else {
+		i.alive()
 	}
 }
 
@@ -345,6 +373,9 @@ func (i *instance) deliver(c *command) {
 		return
 	case i.now == nil:
 		return
+	case c.sent == "" && c.level() > i.now.hello.Level:
+		i.end(c, cloud.InvocationFailed, "InvalidPlatform", nil) // an old agent would take something else for it
+		return
 	case c.sent == "" && now.Sub(i.heard) > i.limits.Quiet:
 		i.probe(now)
 		return // alive delivers it, or the next connection
@@ -359,7 +390,7 @@ func (i *instance) hand(c *command, now time.Time) {
 		return
 	}
 	c.told = true
-	i.send(c.request(i.dir.ID(), i.now.hello.Boot, min(i.limits.Output, max(0, i.limits.Quota-i.used))))
+	i.send(c.request(i.dir.ID(), i.now.hello.Boot, min(i.limits.Output, i.limits.Quota)))
 	i.log.Debug("command sent", "command", c.id)
 	if c.cancel {
 		i.advance(c, cloud.InvocationCancelling)
@@ -411,6 +442,7 @@ func (i *instance) save(c *command) {
 // end ends a command: from now on nothing that the guest says about it counts.
 func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *wire.Result) {
 	c.end(s, details, r, time.Now())
+	c.sync()
 	if err := c.save(i.dir); err != nil {
 		// It stays open: the agent keeps the result and offers it again on its next connection.
 		i.log.Error("write the result of a command", "command", c.id, "err", err)
@@ -440,12 +472,18 @@ func (i *instance) handle(f wire.Frame) error {
 			c.advance(cloud.InvocationInProgress, time.Now())
 			c.saveAt = time.Now().Add(quiet)
 		}
+		if over := i.used + int64(len(f.Data)) - i.limits.Quota; over > 0 {
+			i.trim(over)
+		}
 		n, err := c.append(f, i.limits.Output, i.limits.Quota-i.used)
 		i.keep(f.ID, n)
 		if err != nil {
 			return err
 		}
-		i.send(&wire.Ack{ID: f.ID, Stream: f.Stream, Offset: c.have[f.Stream]})
+		if have := c.have[f.Stream]; have-c.acked[f.Stream] >= ackEvery {
+			c.acked[f.Stream] = have
+			i.send(&wire.Ack{ID: f.ID, Stream: f.Stream, Offset: have})
+		}
 	case *wire.Result:
 		c := i.told(f.ID)
 		if c == nil {
