@@ -21,6 +21,7 @@ const namespace = "/ichiro/v1/"
 //	token/<account>/<action>/<clienttoken>  the answer given to a ClientToken
 //	name/<type>/<account>/<name>            a name in use, with its id
 //	iam/<kind>/...                          users, roles, policies, sessions
+//	text/<kind>/<id>                        what is long, never changes and is read seldom
 //	host/<id>                               hosts as they describe themselves
 //	cluster/<kind>/<id>                     settings and keys of the whole
 //
@@ -67,6 +68,9 @@ func NamePrefix(typ string, account cloud.AccountID) Prefix {
 func IAMPrefix(kind string, owner ...string) Prefix {
 	return join(append([]string{"iam", kind}, owner...)...)
 }
+
+// TextPrefix is where the texts of a kind begin, which no mirror holds.
+func TextPrefix(kind string) Prefix { return join("text", kind) }
 
 // HostPrefix is where the hosts' descriptions of themselves begin.
 func HostPrefix() Prefix { return join("host") }

@@ -30,8 +30,13 @@ var (
 	// MetadataDefaults are what an account's new instances get, by account; what is empty is left to the image.
 	MetadataDefaults = NewKind[cloud.MetadataOptions](SpecPrefix("metadata-defaults"))
 
-	Commands = NewKind[cloud.Command](SpecPrefix("command"))
-	Hosts    = NewKind[cloud.Host](HostPrefix()) // each written by the host that it describes
+	Commands  = NewKind[cloud.Command](SpecPrefix("command"))
+	Documents = NewKind[cloud.Document](SpecPrefix("document")) // by cloud.DocumentID
+	// DocumentTexts are the versions of documents, by Document.TextID. They are no specs, so that no mirror holds them:
+	// a document may have a thousand of 64 KiB.
+	DocumentTexts = NewKind[string](TextPrefix("document"))
+
+	Hosts = NewKind[cloud.Host](HostPrefix()) // each written by the host that it describes
 )
 
 // The kinds of the wishes for one host, which only control writes.
@@ -94,7 +99,7 @@ func AboutCommands(key string) bool {
 	part := strings.Split(key, "/")
 	switch part[0] {
 	case "spec":
-		return len(part) > 1 && part[1] == "command"
+		return len(part) > 1 && (part[1] == "command" || part[1] == "document")
 	case "wish", "status":
 		return len(part) > 2 && (part[2] == "command" || part[2] == "invocation" || part[2] == "agent")
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -26,13 +27,15 @@ const (
 
 // SendCommand stores the wish to run a document and answers Pending.
 func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (*shape.SendCommandOutput, error) {
-	steps, version, err := fill(in)
+	snap := s.Mirror.Snapshot()
+	doc, steps, err := s.fill(ctx, snap, in)
 	if err != nil {
 		return nil, err
 	}
 	if err := check(in); err != nil {
 		return nil, err
 	}
+	version := strconv.Itoa(doc.version.Number)
 	id, err := cloud.NewUUID(s.Rand)
 	if err != nil {
 		return nil, err
@@ -58,7 +61,6 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 		c.Targets = append(c.Targets, cloud.CommandTarget{Key: t.Key, Values: t.Values})
 	}
 
-	snap := s.Mirror.Snapshot()
 	instances, err := s.resolve(snap, c)
 	if err != nil {
 		return nil, err
@@ -84,23 +86,24 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 	return &shape.SendCommandOutput{Command: s.shape(s.Mirror.Snapshot(), c)}, nil
 }
 
-// fill returns the scripts that the document and the parameters come to.
-func fill(in *shape.SendCommandInput) ([]cloud.Step, string, error) {
-	content, version, ok := document.Builtin(in.DocumentName)
-	if !ok {
-		return nil, "", cloud.Errorf("InvalidDocument", "Document with name %.128s does not exist: AWS-RunShellScript is the one that there is", in.DocumentName)
-	}
-	switch in.DocumentVersion {
-	case "", version, "$DEFAULT", "$LATEST":
-	default:
-		return nil, "", cloud.Errorf("InvalidDocumentVersion", "Document %s has no version %.20s", in.DocumentName, in.DocumentVersion)
-	}
-	doc, err := document.Parse([]byte(content))
+// fill returns the document that is asked for, and the steps that it and the parameters come to.
+func (s *Service) fill(ctx context.Context, snap *store.Snapshot, in *shape.SendCommandInput) (text, []cloud.Step, error) {
+	t, err := s.text(ctx, snap, in.DocumentName, in.DocumentVersion, "")
 	if err != nil {
-		return nil, "", err
+		return t, nil, err
+	}
+	if t.doc.Type != typeCommand {
+		return t, nil, cloud.Errorf("InvalidDocument", "Document %s is of type %s, and SendCommand needs one of type Command", t.doc.Name, t.doc.Type)
+	}
+	if err := hashed(t.content, in.DocumentHashType, in.DocumentHash); err != nil {
+		return t, nil, err
+	}
+	doc, err := document.Parse([]byte(t.content))
+	if err != nil {
+		return t, nil, err
 	}
 	steps, err := doc.Fill(in.Parameters)
-	return steps, version, err
+	return t, steps, err
 }
 
 // check applies the rules that need nothing but the request, and refuses what is not there yet.
@@ -133,8 +136,6 @@ func check(in *shape.SendCommandInput) error {
 		return cloud.Errorf("ValidationException", "Notifications and alarms are not there yet: leave them out")
 	case in.CloudWatchOutputConfig != nil && in.CloudWatchOutputConfig.CloudWatchOutputEnabled != nil && *in.CloudWatchOutputConfig.CloudWatchOutputEnabled:
 		return cloud.Errorf("ValidationException", "Output to CloudWatch is not there yet: leave it out")
-	case in.DocumentHash != "":
-		return cloud.Errorf("ValidationException", "DocumentHash is not there yet: leave it out")
 	}
 	return nil
 }

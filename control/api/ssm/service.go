@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/control/api"
@@ -46,21 +47,21 @@ func New(cfg Config) api.Service {
 	ro := api.ReadOnly()
 	return api.Service{
 		Name: "ssm", Protocol: wire.JSON, Version: shape.Version, TargetPrefix: shape.TargetPrefix, Known: shape.Operations, Ignored: shape.Ignored,
-		Actions: []api.Action{
+		Actions: slices.Concat(s.documentActions(), s.tagActions(), []api.Action{
 			api.Do("SendCommand", s.SendCommand, api.Resource(s.reached)),
 			api.Do("CancelCommand", s.CancelCommand),
 			api.Do("ListCommands", s.ListCommands, ro),
 			api.Do("ListCommandInvocations", s.ListCommandInvocations, ro),
 			api.Do("GetCommandInvocation", s.GetCommandInvocation, ro),
 			api.Do("DescribeInstanceInformation", s.DescribeInstanceInformation, ro),
-		},
+		}),
 	}
 }
 
 // reached returns what SendCommand needs permission for: the document, and each instance that is named or that a
 // target finds now.
 func (s *Service) reached(in *shape.SendCommandInput) []string {
-	out := []string{"document/" + in.DocumentName}
+	out := documentARN(in.DocumentName)
 	for _, id := range in.InstanceIds {
 		out = append(out, "ec2:instance/"+id)
 	}
