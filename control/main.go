@@ -108,8 +108,15 @@ func (o options) open() (net.Listener, error) {
 }
 
 func run(ctx context.Context, args []string, log *slog.Logger) error {
-	if len(args) > 0 && args[0] == "rotate-identity" {
-		return rotate(args[1:])
+	if len(args) > 0 {
+		switch args[0] {
+		case "rotate-identity":
+			return rotate(args[1:])
+		case "schedule-maintenance":
+			return scheduleMaintenance(ctx, args[1:])
+		case "end-maintenance":
+			return endMaintenance(ctx, args[1:])
+		}
 	}
 	o, err := parse(args)
 	if err != nil {

@@ -37,6 +37,7 @@ func Compile(a cloud.Assignment) bundle.Metadata {
 		PublicKey:      strings.TrimSpace(a.PublicKey),
 		KeyName:        i.KeyName,
 		Profile:        i.Profile,
+		Events:         slices.Clone(i.Events),
 		Options:        options(i.Metadata),
 		UserData:       a.UserData,
 		Identity:       a.Identity,

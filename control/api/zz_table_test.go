@@ -144,6 +144,7 @@ var shapes = map[string]map[string][2]any{
 		"ImportVolume":                               {new(ec2.ImportVolumeInput), new(ec2.ImportVolumeOutput)},
 		"ModifyImageAttribute":                       {new(ec2.ModifyImageAttributeInput), new(ec2.ModifyImageAttributeOutput)},
 		"ModifyInstanceAttribute":                    {new(ec2.ModifyInstanceAttributeInput), new(ec2.ModifyInstanceAttributeOutput)},
+		"ModifyInstanceEventStartTime":               {new(ec2.ModifyInstanceEventStartTimeInput), new(ec2.ModifyInstanceEventStartTimeOutput)},
 		"ModifyInstanceMaintenanceOptions":           {new(ec2.ModifyInstanceMaintenanceOptionsInput), new(ec2.ModifyInstanceMaintenanceOptionsOutput)},
 		"ModifyInstanceMetadataDefaults":             {new(ec2.ModifyInstanceMetadataDefaultsInput), new(ec2.ModifyInstanceMetadataDefaultsOutput)},
 		"ModifyInstanceMetadataOptions":              {new(ec2.ModifyInstanceMetadataOptionsInput), new(ec2.ModifyInstanceMetadataOptionsOutput)},

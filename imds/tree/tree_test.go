@@ -55,6 +55,12 @@ func full() Instance {
 	i.Ramdisk, i.AncestorImages = "ari-02222222222222222", []cloud.ImageID{"ami-03333333333333333", "ami-04444444444444444"}
 	i.PublicHostname = "ec2-203-0-113-7.compute.ichiro-1"
 	i.Monitoring = true
+	at := time.Date(2026, 12, 1, 9, 0, 43, 0, time.UTC)
+	i.Events = []cloud.ScheduledEvent{
+		{ID: "instance-event-0aaaaaaaaaaaaaaaa", Code: "system-maintenance", Description: "new disk", NotBefore: at.Add(-72 * time.Hour), State: cloud.EventCompleted},
+		{ID: "instance-event-0bbbbbbbbbbbbbbbb", Code: "system-reboot", Description: "scheduled reboot", NotBefore: at, NotAfter: at.Add(1000 * time.Second), State: cloud.EventActive},
+		{ID: "instance-event-0cccccccccccccccc", Code: "instance-retirement", Description: "the \"host\" goes", NotBefore: at, State: cloud.EventActive},
+	}
 	i.Placement.GroupName, i.Placement.Partition, i.Placement.Host = "spread", 2, "h-01234567"
 	i.Interfaces[0].PublicAddress = []cloud.PublicAddress{{Public: netip.MustParseAddr("203.0.113.7"), Private: netip.MustParseAddr("172.31.0.10")}}
 	i.Interfaces[0].Addresses = append(i.Interfaces[0].Addresses, netip.MustParseAddr("172.31.0.11"))

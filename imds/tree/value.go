@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
 // some is a value that is there unless it is empty.
@@ -84,7 +85,32 @@ func manifestPath(i Instance) string {
 	return i.ManifestPath
 }
 
-func noEvents(Instance) string { return "[]" }
+// events are those that are to come, or those that are over: a JSON array, which may be empty.
+func events(active bool) content {
+	return func(i Instance, _ []string) (string, bool) {
+		var list []string
+		for _, e := range i.Events {
+			if (e.State == cloud.EventActive) != active {
+				continue
+			}
+			fields := []string{
+				"NotBefore", moment(e.NotBefore), "Code", e.Code, "Description", e.Told(), "EventId", string(e.ID),
+				"NotAfter", moment(e.NotAfter), "State", string(e.State),
+			}
+			if e.NotAfter.IsZero() {
+				fields = slices.Delete(fields, 8, 10)
+			}
+			list = append(list, object(fields...))
+		}
+		if list == nil {
+			return "[]", true
+		}
+		return "[ " + strings.Join(list, ", ") + " ]", true
+	}
+}
+
+// moment is a time as EC2's events have it, "21 Jan 2019 09:00:43 GMT".
+func moment(t time.Time) string { return t.UTC().Format("02 Jan 2006 15:04:05 GMT") }
 
 func monitoring(i Instance) string {
 	if i.Monitoring {

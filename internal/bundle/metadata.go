@@ -32,11 +32,12 @@ type Metadata struct {
 	PublicHostname string              `json:",omitempty"`
 	Interfaces     []MetadataInterface // the first is the primary one
 	Placement      MetadataPlacement
-	BlockDevices   map[string]string `json:",omitempty"` // ami, root, ebs1 ...: device names as of the launch
-	KeyName        string            `json:",omitempty"`
-	PublicKey      string            `json:",omitempty"` // one authorized_keys line, no line feed
-	Profile        *cloud.ProfileRef `json:",omitempty"`
-	Tags           cloud.Tags        `json:",omitempty"` // only those that the guest may see
+	BlockDevices   map[string]string      `json:",omitempty"` // ami, root, ebs1 ...: device names as of the launch
+	KeyName        string                 `json:",omitempty"`
+	PublicKey      string                 `json:",omitempty"` // one authorized_keys line, no line feed
+	Profile        *cloud.ProfileRef      `json:",omitempty"`
+	Tags           cloud.Tags             `json:",omitempty"` // only those that the guest may see
+	Events         []cloud.ScheduledEvent `json:",omitempty"`
 	Options        cloud.MetadataOptions
 	UserData       []byte                 `json:",omitempty"` // byte for byte what the user gave
 	Identity       cloud.IdentityDocument // exact bytes, signed by the control plane

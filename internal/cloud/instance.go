@@ -126,6 +126,8 @@ type Instance struct {
 	StopProtected    bool   `json:",omitempty"` // DisableApiStop
 	Monitoring       bool   `json:",omitempty"`
 	Tags             Tags   `json:",omitempty"`
+
+	Events []ScheduledEvent `json:",omitempty"` // written by an operator, and moved by the owner
 }
 
 // InstanceStatus is what the host has seen of an instance.

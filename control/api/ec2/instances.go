@@ -191,6 +191,13 @@ var statusFields = fields[shape.InstanceStatus]{
 	"instance-status.reachability": func(i shape.InstanceStatus) []string { return one(i.InstanceStatus.Details[0].Status) },
 	"system-status.status":         func(i shape.InstanceStatus) []string { return one(i.SystemStatus.Status) },
 	"system-status.reachability":   func(i shape.InstanceStatus) []string { return one(i.SystemStatus.Details[0].Status) },
+
+	"event.code":                ofEvents(func(e shape.InstanceStatusEvent) string { return e.Code }),
+	"event.description":         ofEvents(func(e shape.InstanceStatusEvent) string { return e.Description }),
+	"event.instance-event-id":   ofEvents(func(e shape.InstanceStatusEvent) string { return e.InstanceEventId }),
+	"event.not-after":           ofEvents(func(e shape.InstanceStatusEvent) string { return filterTime(e.NotAfter) }),
+	"event.not-before":          ofEvents(func(e shape.InstanceStatusEvent) string { return filterTime(e.NotBefore) }),
+	"event.not-before-deadline": ofEvents(func(e shape.InstanceStatusEvent) string { return filterTime(e.NotBeforeDeadline) }),
 }
 
 // hostSilence is how long a host may be silent before its instances' system status is no longer known:
@@ -225,6 +232,7 @@ func (s *Service) health(snap *store.Snapshot, i cloud.Instance, st *cloud.Insta
 	out := shape.InstanceStatus{
 		InstanceId: string(i.ID), AvailabilityZone: i.Zone, InstanceState: state(i.State(st)),
 		InstanceStatus: summary("not-applicable", "insufficient-data", nil), SystemStatus: summary("not-applicable", "insufficient-data", nil),
+		Events: s.shownEvents(i),
 	}
 	if i.State(st) != cloud.StateRunning {
 		return out

@@ -64,7 +64,7 @@ func New(cfg Config) api.Service {
 		Name: "ec2", Protocol: wire.EC2, Version: shape.Version, Namespace: shape.Namespace, Known: shape.Operations, Ignored: shape.Ignored,
 		Actions: slices.Concat(
 			s.actions(), s.vpcActions(), s.subnetActions(), s.routeActions(), s.gatewayActions(), s.natActions(), s.optionsActions(),
-			s.aclActions(), s.groupActions(), s.interfaceActions(), s.addressActions(), s.metadataActions(), s.profileActions(),
+			s.aclActions(), s.groupActions(), s.interfaceActions(), s.addressActions(), s.metadataActions(), s.profileActions(), s.eventActions(),
 		),
 	}
 }

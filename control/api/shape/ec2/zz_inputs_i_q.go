@@ -2,6 +2,8 @@
 
 package ec2
 
+import "time"
+
 type ImportImageInput struct {
 	Architecture          string
 	BootMode              string
@@ -91,6 +93,13 @@ type ModifyInstanceAttributeInput struct {
 	SriovNetSupport                   *AttributeValue
 	UserData                          *BlobAttributeValue
 	Value                             string
+}
+
+type ModifyInstanceEventStartTimeInput struct {
+	DryRun          *bool
+	InstanceEventId string     `wire:"required"`
+	InstanceId      string     `wire:"required"`
+	NotBefore       *time.Time `wire:"required"`
 }
 
 type ModifyInstanceMaintenanceOptionsInput struct {

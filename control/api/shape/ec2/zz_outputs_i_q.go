@@ -43,6 +43,10 @@ type ImportVolumeOutput struct {
 	ConversionTask *ConversionTask `wire:"out=conversionTask"`
 }
 
+type ModifyInstanceEventStartTimeOutput struct {
+	Event *InstanceStatusEvent `wire:"out=event"`
+}
+
 type ModifyInstanceMaintenanceOptionsOutput struct {
 	AutoRecovery string `wire:"out=autoRecovery"`
 	InstanceId   string `wire:"out=instanceId"`
