@@ -47,7 +47,7 @@ func (d Document) fill(given map[string][]string, lookup Lookup, level int, left
 		step := cloud.Step{Name: s.Name, Action: s.Action, OnFailure: s.OnFailure, OnSuccess: s.OnSuccess, Finally: s.Finally}
 		for name, p := range d.Parameters {
 			if p.Interpolation == envVar {
-				f.set(&step, "SSM_"+name, values[name].text())
+				f.set(&step, "SSM_"+name, values[name].String())
 			}
 		}
 		f.outer = s.Timeout
@@ -226,7 +226,7 @@ func expand(lines []string, values map[string]Value) (all []string) {
 func fill(s string, values map[string]Value) string {
 	return paramRef.ReplaceAllStringFunc(s, func(ref string) string {
 		if v, ok := values[paramRef.FindStringSubmatch(ref)[1]]; ok {
-			return v.text()
+			return v.String()
 		}
 		return ref
 	})

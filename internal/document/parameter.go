@@ -73,8 +73,11 @@ func scalar(data []byte) (text string, isMap bool, err error) {
 	return string(t), false, err
 }
 
-// text is the value inside a longer text: a list shows as JSON.
-func (v Value) text() string {
+// String is the value inside a longer text: a list shows as JSON.
+func (v Value) String() string {
+	if len(v.Items) == 0 && !v.List {
+		return ""
+	}
 	switch {
 	case !v.List:
 		return v.Items[0]

@@ -198,10 +198,8 @@ func parameters(content string) (description string, out []shape.DocumentParamet
 	}
 	for name, p := range d.Parameters {
 		v := shape.DocumentParameter{Name: name, Type: p.Type, Description: p.Description}
-		if raw, err := json.Marshal(p.Default); err == nil && p.Default != nil {
-			if v.DefaultValue = string(raw); !p.Default.List {
-				_ = json.Unmarshal(raw, &v.DefaultValue) // a string without its quotes
-			}
+		if p.Default != nil {
+			v.DefaultValue = p.Default.String()
 		}
 		out = append(out, v)
 	}
