@@ -101,6 +101,7 @@ func TestMetadata(t *testing.T) {
 		}
 	})
 	t.Run("the identity document is verified as AWS documents it", func(t *testing.T) { h.verify(t, id) })
+	t.Run("maintenance is announced to the guest and its owner", func(t *testing.T) { h.maintenance(t, id) })
 	t.Run("the role's credentials work and expire", func(t *testing.T) {
 		g := h.credentials(t, id, profile)
 		if left := time.Until(g.Expiration); left < 20*time.Minute || left > 6*time.Hour || g.Type != "AWS-HMAC" {
