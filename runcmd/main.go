@@ -41,6 +41,13 @@ func main() {
 	if len(os.Args) > 1 && (os.Args[1] == "exec" || os.Args[1] == "act") {
 		os.Exit(act.Run(os.Args[1:])) // a step's process
 	}
+	if len(os.Args) == 2 && os.Args[1] == "linger" {
+		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+		if err := runner.Wait(os.Stdin, os.Stdout); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
@@ -138,7 +145,11 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 		return err
 	}
 	kept.Settled()
-	return l.Run(ctx)
+	err = l.Run(ctx)
+	if err := r.Linger(); err != nil {
+		log.Error("leave somebody who waits for the commands that run", "err", err)
+	}
+	return err
 }
 
 // reboot asks for a reboot of the guest, by a program or else by what the guest has for it.
