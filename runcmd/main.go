@@ -42,7 +42,7 @@ func main() {
 		os.Exit(act.Run(os.Args[1:])) // a step's process
 	}
 	if len(os.Args) == 2 && os.Args[1] == "linger" {
-		signal.Ignore(syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+		signal.Ignore(syscall.SIGHUP) // not SIGTERM: that comes when the guest is shut down
 		if err := runner.Wait(os.Stdin, os.Stdout); err != nil {
 			os.Exit(1)
 		}
