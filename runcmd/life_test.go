@@ -96,8 +96,15 @@ func gone(t *testing.T, pid string) {
 		return
 	}
 	defer unix.Close(fd)
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10000); n != 1 {
-		t.Errorf("process lives: %v", err)
+	for {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10000)
+		if err == unix.EINTR {
+			continue
+		}
+		if n != 1 {
+			t.Errorf("process lives: %v", err)
+		}
+		return
 	}
 }
 

@@ -41,6 +41,14 @@ func main() {
 	if len(os.Args) > 1 && (os.Args[1] == "exec" || os.Args[1] == "act") {
 		os.Exit(act.Run(os.Args[1:])) // a step's process
 	}
+	if len(os.Args) == 2 && os.Args[1] == "linger" {
+		signal.Ignore(syscall.SIGHUP) // not SIGTERM: that comes when the guest is shut down
+		if err := runner.Wait(os.Stdin, os.Stdout); err != nil {
+			os.Exit(1)
+		}
+		return
+	}
+	debug.SetGCPercent(25) // it has a few hundred KB: of what the collector leaves lying about, most is saved
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
@@ -138,7 +146,11 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 		return err
 	}
 	kept.Settled()
-	return l.Run(ctx)
+	err = l.Run(ctx)
+	if err := r.Linger(); err != nil {
+		log.Error("leave somebody who waits for the commands that run", "err", err)
+	}
+	return err
 }
 
 // reboot asks for a reboot of the guest, by a program or else by what the guest has for it.

@@ -92,11 +92,13 @@ func checkTimeout(t Text) error {
 	return nil
 }
 
+const sha256Digits = 64
+
 var (
-	variable  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
-	userName  = regexp.MustCompile(`^[a-z_][a-z0-9_.-]{0,31}\$?$|^[0-9]{1,10}$`)
+	variable  = word{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), 128}
+	userName  = word{regexp.MustCompile(`^[a-z_][a-z0-9_.-]*\$?$|^[0-9]+$`), 32}
 	umaskForm = regexp.MustCompile(`^0?[0-7]{3}$`)
-	sha256Sum = regexp.MustCompile(`^[0-9a-fA-F]{64}$`)
+	hexDigits = word{regexp.MustCompile(`^[0-9a-fA-F]+$`), sha256Digits}
 )
 
 func (a *shellScript) fill(f *filler, s *cloud.Step) error {
@@ -195,7 +197,7 @@ func (a *download) fill(f *filler, s *cloud.Step) error {
 		return refuse("step %s downloads from %.80q, which is no URL of http or https", s.Name, d.URL)
 	case strings.HasSuffix(d.URL, "/"):
 		return refuse("step %s downloads from %.80q, which is no file: folders are not downloaded", s.Name, d.URL)
-	case d.SHA256 != "" && !sha256Sum.MatchString(d.SHA256):
+	case d.SHA256 != "" && (len(d.SHA256) != sha256Digits || !hexDigits.MatchString(d.SHA256)):
 		return refuse("step %s has a sha256 that is not 64 hexadecimal digits", s.Name)
 	}
 	s.Download, f.downloaded = d, true
@@ -282,7 +284,7 @@ type packages struct {
 }
 
 // packageName is what apt, dnf and apk have for names, and nothing that any of them could take for an option.
-var packageName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+_:@~^-]{0,127}$`)
+var packageName = word{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+_:@~^-]*$`), 128}
 
 func (a *packages) fill(f *filler, s *cloud.Step) error {
 	verb, version := f.text(a.Action), f.text(a.Version)

@@ -141,8 +141,18 @@ func strict(data []byte, v any) error {
 	return nil
 }
 
+// word is a form with a greatest length. The length is no part of the pattern: {1,128} is compiled to 128 states, which the
+// agent would make at each of its starts.
+type word struct {
+	pattern *regexp.Regexp
+	most    int
+}
+
+// MatchString reports whether the whole of s has the form.
+func (w word) MatchString(s string) bool { return len(s) <= w.most && w.pattern.MatchString(s) }
+
 var (
-	nameForm = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+	nameForm = word{regexp.MustCompile(`^[A-Za-z0-9_-]+$`), 128}
 	paramRef = regexp.MustCompile(`\{\{\s*([A-Za-z0-9]+)\s*\}\}`)
 )
 

@@ -100,7 +100,7 @@ const (
 func isList(kind string) bool { return kind == typeList || kind == typeMaps }
 func isMap(kind string) bool  { return kind == typeMap || kind == typeMaps }
 
-var paramName = regexp.MustCompile(`^[A-Za-z0-9]{1,128}$`)
+var paramName = word{regexp.MustCompile(`^[A-Za-z0-9]+$`), 128}
 
 func (p Parameter) validate(name string) error {
 	switch p.Type {

@@ -7,11 +7,12 @@
 //	request, progress   a step was started: its process, and the results of the steps before
 //	request, progress   a step has asked for a reboot, and runs again in the next boot; synced before the reboot, and
 //	                    once more before it runs again
+//	request, progress   or the step was not started for sure, because the agent was asked to end just then
 //	request, result     it has ended; the result waits for the gateway
 //
 // An agent that starts looks at each: a step whose process is still there is waited for, one whose
 // process is gone without a result was interrupted, and nothing is ever started again, but for a step that
-// has asked to be. A journal of another boot holds no live process. The outputs lie in the same directory (package spool).
+// has asked to be, or is known not to have been. A journal of another boot holds no live process. The outputs lie in the same directory (package spool).
 package journal
 
 import (
@@ -53,6 +54,7 @@ type Progress struct {
 	Started time.Duration // since boot
 	Cgroup  string        `json:",omitempty"`
 
+	Unstarted bool   `json:",omitempty"` // the step that is next was not started, as the agent was asked to end
 	Skip      bool   `json:",omitempty"` // of the steps that follow only those run that run in any case
 	Boot      string `json:",omitempty"` // in which the step runs; empty for that in which the command was accepted
 	Reboots   int    `json:",omitempty"` // that the step has asked for

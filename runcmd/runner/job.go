@@ -32,6 +32,8 @@ type Job struct {
 	mu      sync.Mutex
 	streams [wire.Streams]*spool.Stream // nil until the command is journalled, or for ever if it can not be
 	result  *wire.Result
+	running *process // the step's, while it runs
+	parked  bool     // nothing of it runs, and that is on record: the agent ends, or the guest does
 	closed  bool
 
 	kept  string                 // the name under which the outputs are held open elsewhere
@@ -59,6 +61,22 @@ func (j *Job) Stream(s wire.Stream) *spool.Stream {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.streams[s]
+}
+
+// over reports whether the result is on record.
+func (j *Job) over() bool {
+	select {
+	case <-j.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+func (j *Job) setRunning(p *process) {
+	j.mu.Lock()
+	j.running = p
+	j.mu.Unlock()
 }
 
 // Result returns how the command ended; nil while it runs.
@@ -172,6 +190,13 @@ func (j *Job) resume(ctx context.Context, e journal.Entry) {
 	if last.Boot != "" {
 		boot = last.Boot
 	}
+	if last.Unstarted && boot == j.r.cfg.Boot {
+		last.Unstarted = false
+		if err := j.r.cfg.Journal.Start(j.req.ID, last); err == nil { // before it is: or it could be started twice
+			j.steps(ctx, last, nil)
+			return
+		}
+	}
 	if last.Rebooting {
 		j.resumeReboot(ctx, last, boot)
 		return
@@ -184,7 +209,7 @@ func (j *Job) resume(ctx context.Context, e journal.Entry) {
 		default:
 			last.Process, _ = find(j.req.ID)
 		}
-		exit := told(e, j.r.cfg.Exit)
+		exit := told(e, j.r.cfg.Journal.Dir(j.req.ID), j.r.cfg.Exit)
 		group, _ := openCgroup(last.Cgroup)
 		if p, err := adopt(last.Process, group, exit); err == nil {
 			j.r.cfg.Log.Info("command adopted", "command", j.req.ID, "pid", p.PID)
@@ -278,12 +303,18 @@ func (j *Job) step(ctx context.Context, n int, g *journal.Progress, p *process, 
 	if p == nil {
 		g.Started = Uptime()
 		var err error
-		if p, err = j.start(n, out, *g); err != nil {
+		if p, err = j.startUnlessEnding(n, out, *g); errors.Is(err, errEnding) {
+			return wire.StepResult{}, nil
+		} else if err != nil {
 			out[wire.Stderr].WriteString(err.Error() + "\n")
 			return wire.StepResult{Outcome: wire.Failed, Code: 127, Started: g.Started, Ended: Uptime()}, nil
 		}
 	}
+	j.setRunning(p)
 	r := j.wait(ctx, p, j.req.Steps[n], g.Started)
+	if r.Outcome != "" {
+		j.setRunning(nil)
+	}
 	if r.Outcome == wire.Failed && r.Code == wire.Reboot {
 		if err := j.reboot(ctx, *g); err != nil {
 			out[wire.Stderr].WriteString(err.Error() + "\n")
@@ -314,6 +345,29 @@ func closeAll(files [wire.Streams]*os.File) {
 			f.Close()
 		}
 	}
+}
+
+var errEnding = errors.New("the agent is ending")
+
+// startUnlessEnding is start, unless the agent was asked to end: then it is on record that the step was not started.
+func (j *Job) startUnlessEnding(n int, out [wire.Streams]*os.File, g journal.Progress) (*process, error) {
+	j.r.starts.RLock()
+	defer j.r.starts.RUnlock()
+	if j.r.ending {
+		g.Unstarted = true
+		if err := j.r.cfg.Journal.Start(j.req.ID, g); err != nil {
+			j.r.cfg.Log.Error("record that a step was not started", "command", j.req.ID, "err", err)
+		}
+		j.mu.Lock()
+		j.parked = true
+		j.mu.Unlock()
+		return nil, errEnding
+	}
+	p, err := j.start(n, out, g)
+	if err == nil {
+		j.setRunning(p)
+	}
+	return p, err
 }
 
 // start starts a step and puts its process on record.

@@ -79,12 +79,32 @@ func await(pid int) int {
 		}
 		break
 	}
+	return codeOf(&info)
+}
+
+// codeOf is the code of a child that has ended.
+func codeOf(info *unix.Siginfo) int {
 	// siginfo_t of SIGCHLD on 64 bit: si_status at byte 24, after three ints, padding, si_pid and si_uid.
-	status := *(*int32)(unsafe.Add(unsafe.Pointer(&info), 24))
+	status := *(*int32)(unsafe.Add(unsafe.Pointer(info), 24))
 	if info.Code == 1 { // CLD_EXITED
 		return int(status)
 	}
 	return 128 + int(status)
+}
+
+// over returns how the process has ended, if that is known already.
+func (p *process) over() (code int, ok bool) {
+	select {
+	case <-p.ended:
+		return p.code, p.code != unknownCode
+	default:
+	}
+	var info unix.Siginfo // Signo stays zero while it lives
+	err := unix.Waitid(unix.P_PID, p.PID, &info, unix.WEXITED|unix.WNOWAIT|unix.WNOHANG, nil)
+	if err != nil || info.Signo == 0 {
+		return 0, false
+	}
+	return codeOf(&info), true
 }
 
 // adopt waits for a process that an earlier agent started. exits tells what became of it, if anybody knows.
@@ -103,7 +123,7 @@ func adopt(p journal.Process, group *cgroup, exits func(int, uint64) (int, bool)
 		defer unix.Close(fd)
 		if s, err := keeper.Stat(p.PID); err == nil && s.Parent != os.Getppid() { // else its end comes to our keeper
 			var ok bool
-			if a.code, ok = trace(p); ok {
+			if a.code, ok = trace(p, func() {}); ok {
 				return
 			}
 		}

@@ -47,6 +47,9 @@ func (j *Job) reboot(ctx context.Context, g journal.Progress) error {
 
 func (j *Job) awaitReboot(ctx context.Context) error {
 	j.r.cfg.Log.Info("rebooting for a command", "command", j.req.ID)
+	j.mu.Lock()
+	j.parked = true
+	j.mu.Unlock()
 	if err := j.r.cfg.Reboot(); err != nil {
 		return fmt.Errorf("reboot: %w", err)
 	}

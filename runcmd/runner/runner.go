@@ -49,6 +49,9 @@ type Runner struct {
 	groups *cgroups
 	rooms  *rooms
 
+	starts sync.RWMutex // held for reading while a process is started and noted
+	ending bool         // no process is started any more
+
 	mu   sync.Mutex
 	jobs map[cloud.CommandID]*Job
 	wg   sync.WaitGroup

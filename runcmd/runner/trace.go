@@ -12,8 +12,9 @@ import (
 // trace learns how a process ends that neither this agent nor its keeper is the parent of: both have been restarted while
 // it ran. The kernel tells the end of a process to its parent and to its tracer, so this is one, of no other event: the
 // process is not stopped, and its signals are passed on. A tracer that dies lets its process go on. False is the
-// answer where tracing is not allowed, or the process is not there; then nothing was done to it.
-func trace(p journal.Process) (code int, ok bool) {
+// answer where tracing is not allowed, the process is not there, or somebody traces it already; then nothing was done to it.
+// attached is called when its end can not be missed any more.
+func trace(p journal.Process, attached func()) (code int, ok bool) {
 	runtime.LockOSThread() // the kernel takes requests from the thread that attached
 	defer runtime.UnlockOSThread()
 	if err := unix.PtraceSeize(p.PID); err != nil {
@@ -23,6 +24,7 @@ func trace(p journal.Process) (code int, ok bool) {
 		unix.PtraceDetach(p.PID)
 		return 0, false
 	}
+	attached()
 	for {
 		var status unix.WaitStatus
 		// WALL: also when it was made by clone with another signal for its parent.

@@ -118,6 +118,11 @@ func (s *Stream) recover() error {
 // Pipe returns the agent's reading end.
 func (s *Stream) Pipe() *os.File { return s.pipe }
 
+// Hold opens the agent's end of a stream for as long as this process lives, and reads nothing: what is in the pipe stays.
+func Hold(dir, name string) {
+	unix.Open(filepath.Join(dir, name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // without, it may be lost
+}
+
 // Writer opens the end that a command's process is given.
 func (s *Stream) Writer() (*os.File, error) { return os.OpenFile(s.fifo(), os.O_RDWR, 0) }
 

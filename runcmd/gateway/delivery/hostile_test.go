@@ -226,11 +226,38 @@ func TestNewerConnectionFencesTheOlder(t *testing.T) {
 	}
 }
 
+// An agent from before knows nothing of steps that are more than a script, and would run an empty one for them.
+func TestWhatAnOldAgentDoesNotKnowIsNotSentToIt(t *testing.T) {
+	s := newSite(t)
+	c := s.guest() // its hello names no level
+	s.n++
+	id := cloud.CommandID("00000000-0000-0000-0000-00000000000" + string(rune('0'+s.n)))
+	check(t, s.root.Instance(mine).PutCommand(bundle.CommandRequest{CommandWish: cloud.CommandWish{
+		Command: id, Instance: mine, Steps: []cloud.Step{{Name: "a", TimeoutSeconds: 60, Download: &cloud.StepDownload{URL: "http://x/y"}}},
+		DeliverBy: time.Now().Add(time.Hour),
+	}}))
+	next := s.put(mine)
+	if r := until[*wire.Request](t, c); r.ID != next {
+		t.Errorf("got %+v, want the command after it", r)
+	}
+	for range 200 { // both were seen at once, in any order
+		if inv, err := s.root.Instance(mine).Invocation(id); err == nil && inv.Status.Terminal() {
+			if inv.Status != cloud.InvocationFailed || inv.Details != "InvalidPlatform" {
+				t.Errorf("got %+v, want InvalidPlatform", inv)
+			}
+			return
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	t.Error("the command is open")
+}
+
 func TestNonsenseEndsTheConnection(t *testing.T) {
 	for name, f := range map[string]wire.Frame{
 		"a frame for agents":             &wire.Welcome{},
 		"a result with too many steps":   &wire.Result{Steps: make([]wire.StepResult, 2)},
 		"a result without steps":         &wire.Result{},
+		"a first step that was skipped":  &wire.Result{Steps: []wire.StepResult{{Outcome: wire.Skipped}}},
 		"an outcome that does not exist": &wire.Result{Steps: []wire.StepResult{{Outcome: "great\x1b[2J"}}},
 	} {
 		t.Run(name, func(t *testing.T) {

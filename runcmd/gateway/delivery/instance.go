@@ -472,7 +472,7 @@ func (i *instance) handle(f wire.Frame) error {
 			c.advance(cloud.InvocationInProgress, time.Now())
 			c.saveAt = time.Now().Add(quiet)
 		}
-		if over := i.used + int64(len(f.Data)) - i.limits.Quota; over > 0 {
+		if over := i.used + int64(len(f.Data)) - i.limits.Quota; over > 0 && !c.full[f.Stream] {
 			i.trim(over)
 		}
 		n, err := c.append(f, i.limits.Output, i.limits.Quota-i.used)
