@@ -198,10 +198,11 @@ func parameters(content string) (description string, out []shape.DocumentParamet
 	}
 	for name, p := range d.Parameters {
 		v := shape.DocumentParameter{Name: name, Type: p.Type, Description: p.Description}
-		if raw, err := json.Marshal(p.Default); err == nil && p.Default != nil {
-			if v.DefaultValue = string(raw); !p.Default.List {
-				_ = json.Unmarshal(raw, &v.DefaultValue) // a string without its quotes
-			}
+		if d := p.Default; d != nil && d.List {
+			raw, _ := json.Marshal(d.Items) // strings always have JSON
+			v.DefaultValue = string(raw)
+		} else if d != nil && len(d.Items) == 1 {
+			v.DefaultValue = d.Items[0]
 		}
 		out = append(out, v)
 	}
