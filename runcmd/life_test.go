@@ -34,13 +34,12 @@ func TestCancelAndTimeout(t *testing.T) {
 	h := newHost(t)
 	h.startGateway()
 	h.startAgent()
-	running := func(i cloud.Invocation) bool { return i.Status == cloud.InvocationInProgress }
 	cancel := func(id cloud.CommandID) {
 		check(t, h.dir.PutCommand(bundle.CommandRequest{CommandWish: cloud.CommandWish{Command: id, Cancel: true}}))
 	}
 	t.Run("a script may clean up", func(t *testing.T) {
 		id := h.send("trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.01; done")
-		h.wait(id, running)
+		h.printed(id)
 		cancel(id)
 		inv := h.end(id)
 		if got := h.output(id, wire.Stdout); inv.Status != cloud.InvocationCancelled || got != "ready\nbye\n" {
@@ -49,7 +48,7 @@ func TestCancelAndTimeout(t *testing.T) {
 	})
 	t.Run("a script that does not listen is killed with its children", func(t *testing.T) {
 		id := h.send("trap '' TERM; sleep 1000 & echo $!; wait; while :; do sleep 1000; done")
-		h.wait(id, running)
+		h.printed(id)
 		cancel(id)
 		inv := h.end(id)
 		if inv.Status != cloud.InvocationCancelled || inv.ResponseCode != 137 {
@@ -80,11 +79,17 @@ func TestCancelAndTimeout(t *testing.T) {
 	})
 	t.Run("a removed command is stopped", func(t *testing.T) {
 		id := h.send("echo $$; exec sleep 1000")
-		h.wait(id, running)
+		h.printed(id)
 		pid := h.output(id, wire.Stdout)
 		check(t, h.dir.RemoveCommand(id))
 		gone(t, pid)
 	})
+}
+
+// printed waits for a command's first line: it is told to be in progress before its script runs.
+func (h *host) printed(id cloud.CommandID) {
+	h.t.Helper()
+	eventually(h.t, "the command prints a line", func() bool { return strings.Contains(h.output(id, wire.Stdout), "\n") })
 }
 
 // gone waits for a process to end, by its pidfd.

@@ -36,7 +36,7 @@ const (
 	most = 8
 	// A worker that dies young is not started again in a tight loop.
 	firstPause = 20 * time.Millisecond
-	maxPause   = 5 * time.Second
+	maxPause   = time.Second // what a guest may be without its agent at most
 	healthy    = 10 * time.Second
 )
 
