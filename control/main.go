@@ -194,6 +194,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	planner := reconcile.New("cluster", 30*time.Second, keeper.Reconcile)
 	minting := reconcile.New("credentials", 30*time.Second, (&cluster.Credentials{Config: plan, Minter: minter{engine}, Sealer: sealer}).Reconcile)
 	commands := reconcile.New("commands", 30*time.Second, keeper.ReconcileCommands)
+	sending := reconcile.New("sending", 30*time.Second, keeper.ReconcileSending)
 	images := reconcile.New("images", 30*time.Second, func(ctx context.Context) error {
 		return cluster.RegisterPool(ctx, client, filepath.Join(o.state, "images"), account, time.Now().UTC())
 	})
@@ -205,6 +206,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	signer.wake = planner.Wake
 	engine.OnChange(minting.Wake) // a role that was made, or whose sessions were revoked
 	mirror.OnChangeOf(func(key string) bool { return !store.AboutCommands(key) }, func() { planner.Wake(); minting.Wake() })
+	mirror.OnChangeOf(store.AboutCommands, sending.Wake)
 
 	return service.Run(ctx,
 		server,
@@ -215,6 +217,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		after(planner, mirror.Ready()),
 		after(minting, mirror.Ready(), engine.Ready()),
 		after(commands, mirror.Ready()),
+		after(sending, mirror.Ready()),
 		images,
 		signing,
 		service.Func("watcher", watcher.Run),

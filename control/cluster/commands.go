@@ -41,22 +41,14 @@ func (c *Cluster) settle(ctx context.Context, snap *store.Snapshot, o store.Obje
 	next.Settled = maps.Clone(next.Settled)
 	next.Over = true
 	for _, id := range next.Instances {
-		seen := cloud.Invocation{Command: next.ID, Instance: id, Status: cloud.InvocationPending, ResponseCode: -1}
-		if s, err := store.MirroredGet(snap, store.Invocations(next.Hosts[id]), store.InvocationID(next.ID, id)); err == nil {
-			seen = s.Value
-		}
-		var instance *cloud.Instance
-		if i, err := store.MirroredGet(snap, store.Instances, id); err == nil {
-			instance = &i.Value
-		}
-		shown := o.Value.Show(seen, instance, now)
-		if _, told := next.Settled[id]; shown.Status.Terminal() && !seen.Status.Terminal() && !told {
+		end, told := shown(snap, o.Value, id, now)
+		if end.Status.Terminal() && !told && !o.Value.Kept(id) {
 			if next.Settled == nil {
 				next.Settled = map[cloud.InstanceID]cloud.Invocation{}
 			}
-			next.Settled[id], changed = shown, true
+			next.Settled[id], changed = end, true
 		}
-		next.Over = next.Over && shown.Status.Terminal()
+		next.Over = next.Over && end.Status.Terminal()
 	}
 	if !changed && !next.Over {
 		return nil
@@ -71,6 +63,7 @@ func (c *Cluster) settle(ctx context.Context, snap *store.Snapshot, o store.Obje
 func (c *Cluster) forget(ctx context.Context, o store.Object[cloud.Command]) error {
 	t := store.NewTxn()
 	store.Delete(t, store.Commands, o)
+	store.Remove(t, store.Sendings, o.Value.ID)
 	for i, host := range o.Value.Hosts {
 		store.Remove(t, store.CommandWishes(host), store.InvocationID(o.Value.ID, i))
 	}

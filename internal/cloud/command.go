@@ -70,6 +70,9 @@ type Command struct {
 	TimeoutSeconds  int       // of the delivery
 	MaxConcurrency  string
 	MaxErrors       string
+	Ramp            bool         `json:",omitempty"` // start with one instance: rate control was asked for
+	Waiting         int          `json:",omitempty"` // so many at the end of Instances it was not sent to
+	Halted          string       `json:",omitempty"` // why it never will be: HaltTerminated and so on
 	Cancelled       []InstanceID `json:",omitempty"` // those for which cancellation was asked
 	CancelAll       bool         `json:",omitempty"`
 
@@ -189,8 +192,8 @@ type AgentPing struct {
 }
 
 // Show returns what a client sees of the command on an instance (nil: gone), from what its host has seen.
-// What the host said last stands, but for three things that it may not be there to say: that cancellation
-// was asked for, that the time is over, and that the instance is gone.
+// What the host said last stands, but for what it may not be there to say: that the command was never sent, that
+// cancellation was asked for, that the time is over, and that the instance is gone.
 func (c Command) Show(seen Invocation, i *Instance, now time.Time) Invocation {
 	if told, ok := c.Settled[seen.Instance]; ok {
 		return told
@@ -199,6 +202,11 @@ func (c Command) Show(seen Invocation, i *Instance, now time.Time) Invocation {
 		return seen
 	}
 	switch {
+	case c.passedOver(seen.Instance):
+		seen.Status, seen.Details = InvocationCancelled, c.Halted
+		if c.Halted == HaltTimedOut {
+			seen.Status = InvocationTimedOut
+		}
 	case i == nil || i.Power == PowerTerminated:
 		seen.Status, seen.Details = InvocationFailed, "Undeliverable"
 	case now.After(c.Expires):

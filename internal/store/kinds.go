@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -31,6 +32,7 @@ var (
 	MetadataDefaults = NewKind[cloud.MetadataOptions](SpecPrefix("metadata-defaults"))
 
 	Commands  = NewKind[cloud.Command](SpecPrefix("command"))
+	Sendings  = NewKind[cloud.Sending](SpecPrefix("sending"))   // of the commands that instances wait for, by CommandID
 	Documents = NewKind[cloud.Document](SpecPrefix("document")) // by cloud.DocumentID
 	// DocumentTexts are the versions of documents, by Document.TextID. They are no specs, so that no mirror holds them:
 	// a document may have a thousand of 64 KiB.
@@ -99,7 +101,7 @@ func AboutCommands(key string) bool {
 	part := strings.Split(key, "/")
 	switch part[0] {
 	case "spec":
-		return len(part) > 1 && (part[1] == "command" || part[1] == "document")
+		return len(part) > 1 && slices.Contains([]string{"command", "sending", "document"}, part[1])
 	case "wish", "status":
 		return len(part) > 2 && (part[2] == "command" || part[2] == "invocation" || part[2] == "agent")
 	}

@@ -28,7 +28,7 @@ func (s *Service) shape(snap *store.Snapshot, c cloud.Command) *shape.Command {
 	for k, id := range c.Instances {
 		invocations[k] = s.invocation(snap, c, id)
 	}
-	sum := cloud.Summarize(invocations)
+	sum := c.Summarize(invocations)
 	out := &shape.Command{
 		CommandId: string(c.ID), DocumentName: c.DocumentName, DocumentVersion: c.DocumentVersion, Comment: c.Comment, Parameters: c.Parameters,
 		RequestedDateTime: &c.Requested, ExpiresAfter: &c.Expires, TimeoutSeconds: number(c.TimeoutSeconds),

@@ -3,6 +3,7 @@ package ssm
 import (
 	"context"
 	"errors"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +23,13 @@ const (
 	defaultDelivery = 3600
 	leastDelivery   = 30
 	mostDelivery    = 2592000
-	targetLimit     = 200 // instances that one command may reach now: one transaction holds it all
+	targetLimit     = 1000 // instances that one command may reach: its one value holds them all, with their ends
+)
+
+// What MaxConcurrency and MaxErrors look like: the patterns of SendCommand, of at most seven characters.
+var (
+	concurrency = regexp.MustCompile(`^([1-9][0-9]{0,6}|[1-9][0-9]?%|100%)$`)
+	tolerance   = regexp.MustCompile(`^(0|[1-9][0-9]{0,6}|[0-9]%|[1-9][0-9]%|100%)$`)
 )
 
 // SendCommand stores the wish to run a document and answers Pending.
@@ -44,6 +51,12 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 	c := cloud.Command{
 		ID: cloud.CommandID(id), Account: caller(ctx), DocumentName: in.DocumentName, DocumentVersion: version, Comment: in.Comment,
 		Parameters: in.Parameters, Requested: now, TimeoutSeconds: defaultDelivery, MaxConcurrency: "50", MaxErrors: "0",
+	}
+	if in.MaxConcurrency != "" {
+		c.MaxConcurrency, c.Ramp = in.MaxConcurrency, true
+	}
+	if in.MaxErrors != "" {
+		c.MaxErrors, c.Ramp = in.MaxErrors, true
 	}
 	if in.TimeoutSeconds != nil {
 		c.TimeoutSeconds = int(*in.TimeoutSeconds)
@@ -67,13 +80,19 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 	}
 	t := store.NewTxn()
 	c.Hosts = map[cloud.InstanceID]cloud.HostID{}
-	for _, i := range instances {
+	seen := make([]cloud.Invocation, len(instances))
+	for k, i := range instances {
 		c.Instances = append(c.Instances, i.ID)
 		c.Hosts[i.ID] = i.Host
-		store.Create(t, store.CommandWishes(i.Host), store.InvocationID(c.ID, i.ID), cloud.CommandWish{
-			Command: c.ID, Instance: i.ID, DocumentName: in.DocumentName, DocumentVersion: version, Steps: steps,
-			Requested: now, DeliverBy: now.Add(delivery),
-		})
+		seen[k] = cloud.Invocation{Instance: i.ID, Status: cloud.InvocationPending}
+	}
+	c.Waiting = len(instances)
+	first := c.Pace(seen, now).First(c, cloud.Batch(steps)) // the others are left to the cluster's planner
+	for _, i := range first.Send {
+		store.Create(t, store.CommandWishes(c.Hosts[i]), store.InvocationID(c.ID, i), c.Wish(i, steps, now))
+	}
+	if c.Waiting -= first.Pass; c.Waiting > 0 {
+		store.Create(t, store.Sendings, c.ID, cloud.Sending{Command: c.ID, Steps: steps})
 	}
 	store.Create(t, store.Commands, c.ID, c)
 	rev, err := s.Store.Commit(ctx, t)
@@ -128,8 +147,10 @@ func check(in *shape.SendCommandInput) error {
 		}
 	}
 	switch {
-	case in.MaxConcurrency != "" || in.MaxErrors != "":
-		return cloud.Errorf("ValidationException", "MaxConcurrency and MaxErrors are not there yet: leave them out")
+	case in.MaxConcurrency != "" && !concurrency.MatchString(in.MaxConcurrency):
+		return cloud.Errorf("ValidationException", "MaxConcurrency is a number such as 10, or a percentage from 1%% to 100%%, not %.10q", in.MaxConcurrency)
+	case in.MaxErrors != "" && !tolerance.MatchString(in.MaxErrors):
+		return cloud.Errorf("ValidationException", "MaxErrors is a number such as 0 or 10, or a percentage from 0%% to 100%%, not %.10q", in.MaxErrors)
 	case in.OutputS3BucketName != "" || in.OutputS3KeyPrefix != "":
 		return cloud.Errorf("InvalidOutputFolder", "Output to S3 is not there yet: read it with get-command-invocation")
 	case in.NotificationConfig != nil || in.ServiceRoleArn != "" || in.AlarmConfiguration != nil:
@@ -213,62 +234,3 @@ func matches(i cloud.Instance, t cloud.CommandTarget) (bool, error) {
 	return false, cloud.Errorf("ValidationException", "Target key %.60q: want InstanceIds, tag:KEY or tag-key", t.Key)
 }
 
-// CancelCommand asks for the cancellation of a command where it has not ended. There is no guarantee.
-func (s *Service) CancelCommand(ctx context.Context, in *shape.CancelCommandInput) (*shape.CancelCommandOutput, error) {
-	for {
-		snap := s.Mirror.Snapshot()
-		o, err := s.command(ctx, snap, in.CommandId)
-		if err != nil {
-			return nil, err
-		}
-		next := o.Value
-		next.Cancelled = slices.Clone(next.Cancelled)
-		ids := next.Instances
-		if len(in.InstanceIds) == 0 {
-			next.CancelAll = true
-		} else {
-			ids = nil
-			for _, id := range in.InstanceIds {
-				if _, ok := next.Hosts[cloud.InstanceID(id)]; !ok {
-					return nil, cloud.Errorf("InvalidInstanceId", "Command %s was not sent to %.40s", next.ID, id)
-				}
-				if id := cloud.InstanceID(id); !slices.Contains(ids, id) {
-					ids = append(ids, id)
-				}
-			}
-			for _, id := range ids {
-				if !slices.Contains(next.Cancelled, id) {
-					next.Cancelled = append(next.Cancelled, id)
-				}
-			}
-		}
-		t := store.NewTxn()
-		store.Update(t, store.Commands, o, next)
-		for _, id := range ids {
-			if s.invocation(snap, o.Value, id).Status.Terminal() {
-				continue
-			}
-			wish, err := store.MirroredGet(snap, store.CommandWishes(next.Hosts[id]), store.InvocationID(next.ID, id))
-			if err != nil || wish.Value.Cancel {
-				continue
-			}
-			asked := wish.Value
-			asked.Cancel = true
-			store.Update(t, store.CommandWishes(next.Hosts[id]), wish, asked)
-		}
-		rev, err := s.Store.Commit(ctx, t)
-		if errors.Is(err, store.ErrConflict) {
-			if rev, err = s.Store.Head(ctx); err == nil {
-				err = s.Mirror.WaitRev(ctx, rev)
-			}
-			if err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return &shape.CancelCommandOutput{}, s.Mirror.WaitRev(ctx, rev)
-	}
-}
