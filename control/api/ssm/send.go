@@ -233,4 +233,3 @@ func matches(i cloud.Instance, t cloud.CommandTarget) (bool, error) {
 	}
 	return false, cloud.Errorf("ValidationException", "Target key %.60q: want InstanceIds, tag:KEY or tag-key", t.Key)
 }
-
