@@ -216,6 +216,13 @@ func (s *Service) GetDocument(ctx context.Context, in *shape.GetDocumentInput) (
 		return nil, err
 	}
 	v := t.version
+	if in.DocumentFormat == "JSON" && v.Format == "YAML" {
+		raw, err := document.ToJSON([]byte(t.content))
+		if err != nil {
+			return nil, err
+		}
+		t.content, v.Format = string(raw), "JSON"
+	}
 	if in.DocumentFormat != "" && in.DocumentFormat != v.Format {
 		return nil, cloud.Errorf("ValidationException", "Document %s is written in %s and is not translated: leave DocumentFormat out", t.doc.Name, v.Format)
 	}
@@ -325,8 +332,10 @@ func (s *Service) ListDocuments(ctx context.Context, in *shape.ListDocumentsInpu
 		v, _ := d.Version("", "")
 		all = append(all, text{doc: d, version: v, owner: string(d.Account)})
 	}
-	t, _ := builtin(document.RunShellScript)
-	all = append(all, t)
+	for _, name := range document.Builtins() {
+		t, _ := builtin(name)
+		all = append(all, t)
+	}
 	var out []shape.DocumentIdentifier
 	for _, t := range all {
 		keep := true

@@ -2,6 +2,7 @@ package ssm
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/document"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
@@ -205,8 +207,8 @@ func TestDocumentsAreListedByFilters(t *testing.T) {
 		key, value, want string
 	}{
 		"ours":       {"Owner", "Self", "green greet shell"},
-		"Amazon's":   {"Owner", "Amazon", "AWS-RunShellScript"},
-		"everybody":  {"Owner", "All", "AWS-RunShellScript green greet shell"},
+		"Amazon's":   {"Owner", "Amazon", strings.Join(document.Builtins(), " ")},
+		"everybody":  {"Owner", "All", strings.Join(document.Builtins(), " ") + " green greet shell"},
 		"by name":    {"Name", "gree", "green greet"},
 		"by type":    {"DocumentType", "Session", "shell"},
 		"by tag":     {"tag:team", "a", "green"},
@@ -255,5 +257,25 @@ func TestUpdatesAtTheSameTimeAreAllKept(t *testing.T) {
 	}
 	if len(seen) != 11 {
 		t.Errorf("got %d texts, want 11", len(seen))
+	}
+}
+
+func TestADocumentInYAML(t *testing.T) {
+	r := newRig(t)
+	text := "schemaVersion: \"2.2\"\ndescription: Greets.\nmainSteps:\n- action: aws:runShellScript\n  name: greet\n  inputs:\n    runCommand:\n    - echo hello\n"
+	if _, err := r.CreateDocument(r.ctx, &shape.CreateDocumentInput{Name: "yaml", Content: text}); cloud.Code(err) != "InvalidDocumentContent" {
+		t.Errorf("as JSON: got %v", err)
+	}
+	if _, err := r.CreateDocument(r.ctx, &shape.CreateDocumentInput{Name: "yaml", Content: text, DocumentFormat: "YAML"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.scriptOf(r.send(&shape.SendCommandInput{DocumentName: "yaml", InstanceIds: []string{one}})); strings.TrimSpace(got) != "echo hello" {
+		t.Errorf("got %q", got)
+	}
+	for format, want := range map[string]bool{"": true, "YAML": true, "JSON": false} {
+		got, err := r.GetDocument(r.ctx, &shape.GetDocumentInput{Name: "yaml", DocumentFormat: format})
+		if err != nil || (got.Content == text) != want || !want && !json.Valid([]byte(got.Content)) {
+			t.Errorf("as %q: got %+v, %v", format, got, err)
+		}
 	}
 }
