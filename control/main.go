@@ -245,6 +245,14 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 	if err != nil {
 		return nil, nil, err
 	}
+	boxes, err := keyFile(filepath.Join(o.state, "keys", "parameters"), 32)
+	if err != nil {
+		return nil, nil, err
+	}
+	secrets, err := store.NewSealer(boxes)
+	if err != nil {
+		return nil, nil, err
+	}
 	audit, err := os.OpenFile(filepath.Join(o.state, "audit", "audit.jsonl"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, nil, err
@@ -259,7 +267,7 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: types, Elastic: o.elastic, IPv6Pool: o.ipv6,
 				Now: time.Now, Rand: rand.Reader, Log: log,
 			}),
-			ssm.New(ssm.Config{Store: client, Mirror: mirror, Door: reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),
+			ssm.New(ssm.Config{Sealer: secrets, Store: client, Mirror: mirror, Door: reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),
 			iamapi.Service(engine, authority),
 			sts.Service(engine, authority),
 		},

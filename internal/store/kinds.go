@@ -31,9 +31,12 @@ var (
 	// MetadataDefaults are what an account's new instances get, by account; what is empty is left to the image.
 	MetadataDefaults = NewKind[cloud.MetadataOptions](SpecPrefix("metadata-defaults"))
 
-	Commands  = NewKind[cloud.Command](SpecPrefix("command"))
-	Sendings  = NewKind[cloud.Sending](SpecPrefix("sending"))   // of the commands that instances wait for, by CommandID
-	Documents = NewKind[cloud.Document](SpecPrefix("document")) // by cloud.DocumentID
+	Commands   = NewKind[cloud.Command](SpecPrefix("command"))
+	Sendings   = NewKind[cloud.Sending](SpecPrefix("sending"))     // of the commands that instances wait for, by CommandID
+	Documents  = NewKind[cloud.Document](SpecPrefix("document"))   // by cloud.DocumentID
+	Parameters = NewKind[cloud.Parameter](SpecPrefix("parameter")) // by cloud.DocumentID: names are an account's own
+	// ParameterBoxes is where the values of SecureStrings are sealed for; they lie in the parameter.
+	ParameterBoxes = NewKind[Sealed](SpecPrefix("parameter"))
 	// DocumentTexts are the versions of documents, by Document.TextID. They are no specs, so that no mirror holds them:
 	// a document may have a thousand of 64 KiB.
 	DocumentTexts = NewKind[string](TextPrefix("document"))
@@ -101,7 +104,7 @@ func AboutCommands(key string) bool {
 	part := strings.Split(key, "/")
 	switch part[0] {
 	case "spec":
-		return len(part) > 1 && slices.Contains([]string{"command", "sending", "document"}, part[1])
+		return len(part) > 1 && slices.Contains([]string{"command", "sending", "document", "parameter"}, part[1])
 	case "wish", "status":
 		return len(part) > 2 && (part[2] == "command" || part[2] == "invocation" || part[2] == "agent")
 	}

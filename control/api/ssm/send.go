@@ -121,7 +121,11 @@ func (s *Service) fill(ctx context.Context, snap *store.Snapshot, in *shape.Send
 	if err != nil {
 		return t, nil, err
 	}
-	steps, err := doc.Fill(in.Parameters)
+	values, err := s.refer(ctx, snap, in.Parameters)
+	if err != nil {
+		return t, nil, err
+	}
+	steps, err := doc.Fill(values)
 	return t, steps, err
 }
 

@@ -36,6 +36,7 @@ type Config struct {
 	Now    func() time.Time
 	Rand   io.Reader
 	Log    *slog.Logger
+	Sealer *store.Sealer // of SecureStrings; its key is nobody's but the control plane's
 }
 
 // Service answers the actions.
@@ -47,7 +48,7 @@ func New(cfg Config) api.Service {
 	ro := api.ReadOnly()
 	return api.Service{
 		Name: "ssm", Protocol: wire.JSON, Version: shape.Version, TargetPrefix: shape.TargetPrefix, Known: shape.Operations, Ignored: shape.Ignored,
-		Actions: slices.Concat(s.documentActions(), s.tagActions(), []api.Action{
+		Actions: slices.Concat(s.documentActions(), s.tagActions(), s.parameterActions(), []api.Action{
 			api.Do("SendCommand", s.SendCommand, api.Resource(s.reached)),
 			api.Do("CancelCommand", s.CancelCommand),
 			api.Do("ListCommands", s.ListCommands, ro),
@@ -62,6 +63,9 @@ func New(cfg Config) api.Service {
 // target finds now.
 func (s *Service) reached(in *shape.SendCommandInput) []string {
 	out := documentARN(in.DocumentName)
+	for _, name := range referred(in.Parameters) { // else who may not read a parameter would have a guest print it
+		out = append(out, parameterARN(name)...)
+	}
 	for _, id := range in.InstanceIds {
 		out = append(out, "ec2:instance/"+id)
 	}

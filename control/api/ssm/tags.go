@@ -23,8 +23,11 @@ func (s *Service) tagActions() []api.Action {
 
 // tagged is the resource that a change of tags needs permission for.
 func tagged(kind, id string) []string {
-	if kind == "Document" {
+	switch kind {
+	case "Document":
 		return documentARN(id)
+	case "Parameter":
+		return parameterARN(id)
 	}
 	return []string{"*"} // of no type that is there: the action refuses it
 }
@@ -57,33 +60,46 @@ func tags(t cloud.Tags) []shape.Tag {
 	return out
 }
 
-// retag changes the tags of a resource by decide.
+// retag changes the tags of a resource by decide. Instances have EC2's.
 func (s *Service) retag(ctx context.Context, kind, id string, decide func(had cloud.Tags) (cloud.Tags, error)) error {
 	return s.commit(ctx, func(snap *store.Snapshot) (*store.Txn, error) {
-		o, err := s.taggable(ctx, snap, kind, id)
+		t := store.NewTxn()
+		if kind == "Parameter" {
+			o, _, err := s.find(ctx, snap, id)
+			if err != nil {
+				return nil, foreign(err)
+			}
+			next := o.Value
+			next.Tags, err = decide(next.Tags)
+			store.Update(t, store.Parameters, o, next)
+			return t, err
+		}
+		o, err := s.tagged(ctx, snap, kind, id)
 		if err != nil {
 			return nil, err
 		}
 		next := o.Value
-		if next.Tags, err = decide(next.Tags); err != nil {
-			return nil, err
-		}
-		t := store.NewTxn()
+		next.Tags, err = decide(next.Tags)
 		store.Update(t, store.Documents, o, next)
-		return t, nil
+		return t, err
 	})
 }
 
-// taggable returns what has tags of its own here. Instances have EC2's.
-func (s *Service) taggable(ctx context.Context, snap *store.Snapshot, kind, id string) (store.Object[cloud.Document], error) {
+// tagged is the document of that name, and no other thing.
+func (s *Service) tagged(ctx context.Context, snap *store.Snapshot, kind, id string) (store.Object[cloud.Document], error) {
 	if kind != "Document" {
-		return store.Object[cloud.Document]{}, cloud.Errorf("InvalidResourceType", "ResourceType is %.40q: Document is there", kind)
+		return store.Object[cloud.Document]{}, cloud.Errorf("InvalidResourceType", "ResourceType is %.40q: Document and Parameter are there", kind)
 	}
 	o, err := s.document(ctx, snap, id)
-	if cloud.Code(err) == "InvalidDocument" {
-		err = cloud.Errorf("InvalidResourceId", "Document %.128s does not exist: see list-documents", id)
+	return o, foreign(err)
+}
+
+// foreign says that a resource does not exist in the words of the actions on tags.
+func foreign(err error) error {
+	if code := cloud.Code(err); code == "InvalidDocument" || code == "ParameterNotFound" {
+		return cloud.Errorf("InvalidResourceId", "%s", err.(cloud.Error).Message)
 	}
-	return o, err
+	return err
 }
 
 // AddTagsToResource adds tags, or gives those that there are another value.
@@ -106,7 +122,12 @@ func (s *Service) RemoveTagsFromResource(ctx context.Context, in *shape.RemoveTa
 
 // ListTagsForResource shows the tags.
 func (s *Service) ListTagsForResource(ctx context.Context, in *shape.ListTagsForResourceInput) (*shape.ListTagsForResourceOutput, error) {
-	o, err := s.taggable(ctx, s.Mirror.Snapshot(), in.ResourceType, in.ResourceId)
+	snap := s.Mirror.Snapshot()
+	if in.ResourceType == "Parameter" {
+		o, _, err := s.find(ctx, snap, in.ResourceId)
+		return &shape.ListTagsForResourceOutput{TagList: tags(o.Value.Tags)}, foreign(err)
+	}
+	o, err := s.tagged(ctx, snap, in.ResourceType, in.ResourceId)
 	if err != nil {
 		return nil, err
 	}

@@ -1,0 +1,163 @@
+package ssm
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/ichiro-metal/ichiro/control/api"
+	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+func (r *rig) put(name, kind, value string) int64 {
+	r.Helper()
+	out, err := r.PutParameter(r.ctx, &shape.PutParameterInput{Name: name, Type: kind, Value: value, Overwrite: ptr(true)})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return *out.Version
+}
+
+func TestAParametersLife(t *testing.T) {
+	r := newRig(t)
+	if a, b := r.put("/app/colour", "String", "red"), r.put("/app/colour", "", "blue"); a != 1 || b != 2 {
+		t.Errorf("got versions %d and %d", a, b)
+	}
+	for name, want := range map[string]string{"/app/colour": "blue", "/app/colour:1": "red", "/app/colour:3": "ParameterVersionNotFound", "/app": "ParameterNotFound",
+		"arn:aws:ssm:ichiro-1:000000000000:parameter/app/colour": "blue"} {
+		out, err := r.GetParameter(r.ctx, &shape.GetParameterInput{Name: name})
+		if got := cloud.Code(err); got != want && (err != nil || out.Parameter.Value != want) {
+			t.Errorf("%s: got %+v, %v, want %s", name, out, err, want)
+		}
+	}
+	history, err := r.GetParameterHistory(r.ctx, &shape.GetParameterHistoryInput{Name: "/app/colour"})
+	if err != nil || len(history.Parameters) != 2 || history.Parameters[0].Value != "red" {
+		t.Errorf("history: got %+v, %v", history, err)
+	}
+	r.put("/app/db/host", "String", "h")
+	r.put("/application", "String", "x")
+	for recursive, want := range map[bool]int{false: 1, true: 2} {
+		out, err := r.GetParametersByPath(r.ctx, &shape.GetParametersByPathInput{Path: "/app/", Recursive: &recursive})
+		if err != nil || len(out.Parameters) != want {
+			t.Errorf("below /app, recursive %t: got %+v, %v, want %d", recursive, out, err, want)
+		}
+	}
+	they := api.WithCaller(t.Context(), api.Identity{Account: "111111111111"})
+	if _, err := r.GetParameter(they, &shape.GetParameterInput{Name: "/app/colour"}); cloud.Code(err) != "ParameterNotFound" {
+		t.Errorf("another account: got %v", err)
+	}
+	if _, err := r.AddTagsToResource(r.ctx, &shape.AddTagsToResourceInput{ResourceType: "Parameter", ResourceId: "/application", Tags: []shape.Tag{{Key: "team", Value: "a"}}}); err != nil {
+		t.Fatal(err)
+	}
+	for key, c := range map[string]struct {
+		option, value string
+		want          int
+	}{"Name": {"BeginsWith", "/app", 3}, "Type": {"", "String", 3}, "tag:team": {"", "a", 1}, "Path": {"Recursive", "/app", 2}} {
+		out, err := r.DescribeParameters(r.ctx, &shape.DescribeParametersInput{ParameterFilters: []shape.ParameterStringFilter{{Key: key, Option: c.option, Values: []string{c.value}}}})
+		if err != nil || len(out.Parameters) != c.want {
+			t.Errorf("described by %s: got %+v, %v, want %d", key, out, err, c.want)
+		}
+	}
+	gone, err := r.DeleteParameters(r.ctx, &shape.DeleteParametersInput{Names: []string{"/app/colour", "nothing"}})
+	if err != nil || len(gone.DeletedParameters) != 1 || len(gone.InvalidParameters) != 1 {
+		t.Errorf("deleted: got %+v, %v", gone, err)
+	}
+}
+
+func TestRefusedParameters(t *testing.T) {
+	r := newRig(t)
+	r.put("there", "String", "x")
+	for name, c := range map[string]struct {
+		code string
+		in   shape.PutParameterInput
+	}{
+		"there already":          {"ParameterAlreadyExists", shape.PutParameterInput{Name: "there", Type: "String", Value: "y"}},
+		"another type":           {"HierarchyTypeMismatchException", shape.PutParameterInput{Name: "there", Type: "SecureString", Value: "y", Overwrite: ptr(true)}},
+		"no type":                {"ValidationException", shape.PutParameterInput{Name: "new", Value: "y"}},
+		"an unknown type":        {"UnsupportedParameterType", shape.PutParameterInput{Name: "new", Type: "Number", Value: "1"}},
+		"a strange name":         {"ValidationException", shape.PutParameterInput{Name: "a b", Type: "String", Value: "y"}},
+		"levels without a slash": {"ValidationException", shape.PutParameterInput{Name: "a/b", Type: "String", Value: "y"}},
+		"too many levels":        {"HierarchyLevelLimitExceededException", shape.PutParameterInput{Name: strings.Repeat("/a", 16), Type: "String", Value: "y"}},
+		"a reserved name":        {"ValidationException", shape.PutParameterInput{Name: "/aws/x", Type: "String", Value: "y"}},
+		"too long":               {"ValidationException", shape.PutParameterInput{Name: "new", Type: "String", Value: strings.Repeat("x", 4097)}},
+		"not as its pattern":     {"ParameterPatternMismatchException", shape.PutParameterInput{Name: "new", Type: "String", Value: "x1", AllowedPattern: "[a-z]"}},
+		"no pattern":             {"InvalidAllowedPatternException", shape.PutParameterInput{Name: "new", Type: "String", Value: "x", AllowedPattern: "["}},
+		"another key":            {"InvalidKeyId", shape.PutParameterInput{Name: "new", Type: "SecureString", Value: "x", KeyId: "mine"}},
+	} {
+		if _, err := r.PutParameter(r.ctx, &c.in); cloud.Code(err) != c.code {
+			t.Errorf("%s: got %v, want %s", name, err, c.code)
+		}
+	}
+}
+
+const secret = "correct horse battery staple"
+
+// A SecureString is nowhere in the store but sealed, and opens only where it lies.
+func TestASecureStringIsSealed(t *testing.T) {
+	r := newRig(t)
+	r.put("password", "SecureString", secret)
+	for _, decrypt := range []bool{false, true} {
+		out, err := r.GetParameter(r.ctx, &shape.GetParameterInput{Name: "password", WithDecryption: &decrypt})
+		if err != nil || (out.Parameter.Value == secret) != decrypt {
+			t.Errorf("with decryption %t: got %+v, %v", decrypt, out, err)
+		}
+	}
+	raw, err := store.List(t.Context(), r.Store, store.NewKind[json.RawMessage](store.All("spec")), store.Range{})
+	if err != nil || len(raw.Objects) == 0 {
+		t.Fatal(err)
+	}
+	for _, o := range raw.Objects {
+		if strings.Contains(string(o.Value), "horse") {
+			t.Errorf("%s holds the secret", o.Key)
+		}
+	}
+	o, _ := store.Get(t.Context(), r.Store, store.Parameters, cloud.DocumentID("000000000000", "password"))
+	stolen := o.Value
+	stolen.Name = "mine"
+	r.write(func(t *store.Txn) {
+		store.Create(t, store.Parameters, cloud.DocumentID("000000000000", "mine"), stolen)
+	})
+	if out, err := r.GetParameter(r.ctx, &shape.GetParameterInput{Name: "mine", WithDecryption: ptr(true)}); err == nil {
+		t.Errorf("it opens elsewhere: %+v", out)
+	}
+}
+
+func TestACommandRefersToParameters(t *testing.T) {
+	r := newRig(t)
+	r.put("/app/colour", "String", "red")
+	r.put("/app/colour", "", "{{ssm:plain}}")
+	r.put("plain", "String", "blue")
+	r.put("password", "SecureString", secret)
+	for text, want := range map[string]string{
+		"echo {{ssm:plain}}":                         "echo blue",
+		"echo {{ ssm:/app/colour:1 }} {{ssm:plain}}": "echo red blue",
+		"echo {{ssm:/app/colour}}":                   "echo {{ssm:plain}}", // a value is not searched again
+		"echo {{ssm:nothing}}":                       "InvalidParameters",
+		"echo {{ssm:plain:7}}":                       "InvalidParameters",
+		"echo {{ssm:password}}":                      "InvalidParameters",
+	} {
+		in := script(one)
+		in.Parameters["commands"] = []string{text}
+		out, err := r.SendCommand(r.ctx, in)
+		if err != nil {
+			if cloud.Code(err) != want || strings.Contains(err.Error(), "horse") {
+				t.Errorf("%s: got %v, want %s", text, err, want)
+			}
+			continue
+		}
+		if got := strings.TrimSpace(r.scriptOf(out.Command)); got != want {
+			t.Errorf("%s: got %q, want %q", text, got, want)
+		}
+		if out.Command.Parameters["commands"][0] != text {
+			t.Errorf("%s: the command shows %v", text, out.Command.Parameters)
+		}
+	}
+	in := script(one)
+	in.Parameters["commands"] = []string{"{{ssm:/app/colour:1}} {{ssm:plain}}"}
+	if got := fmt.Sprint(r.reached(in)[1:3]); got != "[parameter/app/colour parameter/plain]" {
+		t.Errorf("it needs permission for %s", got)
+	}
+}

@@ -1,0 +1,63 @@
+package cloud
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Parameter is a named value of an account, with its versions from old to new.
+type Parameter struct {
+	Account  AccountID
+	Name     string
+	Tags     Tags `json:",omitempty"`
+	Versions []ParameterVersion
+}
+
+// ParameterVersion is one value that a parameter has had. That of a SecureString is sealed.
+type ParameterVersion struct {
+	Number      int
+	Type        string // String, StringList or SecureString
+	Value       string `json:",omitempty"`
+	Box         []byte `json:",omitempty"` // the sealed value, of a SecureString
+	Description string `json:",omitempty"`
+	Pattern     string `json:",omitempty"` // AllowedPattern
+	Modified    time.Time
+	By          string `json:",omitempty"`
+}
+
+// maxParameterVersions is how many versions of a parameter are kept: Systems Manager's number.
+const maxParameterVersions = 100
+
+// Latest returns the newest version.
+func (p Parameter) Latest() ParameterVersion { return p.Versions[len(p.Versions)-1] }
+
+// Version returns the version that a selector means: a number, or "" for the latest.
+func (p Parameter) Version(selector string) (ParameterVersion, error) {
+	if selector == "" {
+		return p.Latest(), nil
+	}
+	n, _ := strconv.Atoi(selector) // labels and what else is no number are no version's
+	for _, v := range p.Versions {
+		if v.Number == n {
+			return v, nil
+		}
+	}
+	return ParameterVersion{}, Errorf("ParameterVersionNotFound", "Parameter %s has no version %.40s: see get-parameter-history", p.Name, selector)
+}
+
+// With returns the parameter with one more version; the oldest goes when there are too many.
+func (p Parameter) With(v ParameterVersion) Parameter {
+	p.Versions = append(slices.Clone(p.Versions), v)
+	if n := len(p.Versions) - maxParameterVersions; n > 0 {
+		p.Versions = p.Versions[n:]
+	}
+	return p
+}
+
+// Below reports whether the parameter is in the hierarchy of a path such as /a/b: next below it, or anywhere below.
+func (p Parameter) Below(path string, recursive bool) bool {
+	rest, ok := strings.CutPrefix(p.Name, strings.TrimSuffix(path, "/")+"/")
+	return ok && rest != "" && (recursive || !strings.Contains(rest, "/"))
+}
