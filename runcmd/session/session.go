@@ -33,8 +33,9 @@ const (
 	patience = 5 * time.Minute
 	// defaultIdle is Session Manager's.
 	defaultIdle = 20 * time.Minute
-	// retry is the pause between two attempts to dial.
-	retry = 200 * time.Millisecond
+	// retry is the first pause between two attempts to dial; it doubles up to maxRetry.
+	retry    = 100 * time.Millisecond
+	maxRetry = 5 * time.Second
 )
 
 // Config is what a manager works with.
@@ -63,6 +64,7 @@ type session struct {
 	m       *Manager
 	id      cloud.SessionID
 	plan    cloud.SessionPlan
+	resume  bool // it began in an agent that is no more
 	stream  *stream.Stream
 	last    atomic.Int64 // when a byte went either way, in nanoseconds of this process
 	dial    chan string  // nonces to dial with
@@ -138,7 +140,7 @@ const (
 func (m *Manager) start(ctx context.Context, o wire.Order) *session {
 	// It outlives the agent's connection on which it was ordered.
 	ctx, stop := context.WithCancelCause(context.WithoutCancel(ctx))
-	s := &session{m: m, id: o.ID, plan: o.Plan, dial: make(chan string, 1), stop: stop}
+	s := &session{m: m, id: o.ID, plan: o.Plan, resume: o.Resume, dial: make(chan string, 1), stop: stop}
 	s.stream = stream.New(func(c, r int) {
 		s.sizes.Lock()
 		defer s.sizes.Unlock()
@@ -161,7 +163,9 @@ func (s *session) run(ctx context.Context, told <-chan struct{}) {
 		cloud.SessionShell: shell, cloud.SessionCommand: shell, cloud.SessionBatch: batch, cloud.SessionPort: ports,
 	}[s.plan.Kind]
 	end := cloud.SessionEnd{Code: -1, Reason: "failed"}
-	if do != nil {
+	if s.resume {
+		end.Reason = string(errLost)
+	} else if do != nil {
 		code, err := do(ctx, s)
 		end.Code, end.Reason = code, "exit"
 		if err != nil {
@@ -193,14 +197,11 @@ func (s *session) run(ctx context.Context, told <-chan struct{}) {
 func (s *session) connect(ctx context.Context, told chan<- struct{}) {
 	lost := time.NewTimer(patience)
 	defer lost.Stop()
-	nonce := ""
-	for {
+	nonce := <-s.dial // Order has put one there
+	for pause := time.Duration(0); ; pause = min(max(retry, 2*pause), maxRetry) {
 		select {
 		case nonce = <-s.dial:
-		case <-time.After(retry):
-			if nonce == "" {
-				continue
-			}
+		case <-time.After(pause):
 		case <-lost.C:
 			s.stop(errLost)
 			return
@@ -210,6 +211,7 @@ func (s *session) connect(ctx context.Context, told chan<- struct{}) {
 			continue
 		}
 		lost.Reset(patience)
+		pause = 0
 		life, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		go conn.Ping(life)
 		err = s.stream.Serve(life, conn)

@@ -319,11 +319,13 @@ func (s *Stream) next(ctx context.Context, next int64, acked *int64, sizes *int,
 	defer s.mu.Unlock()
 	for ; ; s.change.Wait() {
 		switch {
-		case ctx.Err() != nil || s.closed:
+		case ctx.Err() != nil:
 			return wire.SessionMessage{}, false
-		case s.done && s.end == nil:
+		case s.done && s.end == nil: // also when the stream is closed
 			*noted = true
 			return wire.SessionMessage{Frame: wire.SessionDone}, true
+		case s.closed:
+			return wire.SessionMessage{}, false
 		case s.done:
 			return wire.SessionMessage{}, false
 		case !s.fresh && (s.dealt-*acked >= enough || s.dealt > *acked && s.dealt == s.received):

@@ -31,6 +31,8 @@ type Order struct {
 	ID    cloud.SessionID
 	Nonce string // proves that the websocket is of this order
 	Plan  cloud.SessionPlan
+	// Resume means that the session has begun before: an agent that does not know it says that it is lost.
+	Resume bool `json:",omitempty"`
 }
 
 // Terminate asks to end a session.
