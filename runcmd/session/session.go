@@ -69,8 +69,10 @@ type session struct {
 	last    atomic.Int64 // when a byte went either way, in nanoseconds of this process
 	dial    chan string  // nonces to dial with
 	stop    context.CancelCauseFunc
-	resized func(columns, rows int)
 	sizes   sync.Mutex
+	columns int // as the client said last, perhaps before there was a terminal
+	rows    int
+	resized func(columns, rows int)
 }
 
 // body is what a session does. It reads and writes the stream until it ends or ctx does.
@@ -144,6 +146,7 @@ func (m *Manager) start(ctx context.Context, o wire.Order) *session {
 	s.stream = stream.New(func(c, r int) {
 		s.sizes.Lock()
 		defer s.sizes.Unlock()
+		s.columns, s.rows = c, r
 		if s.resized != nil {
 			s.resized(c, r)
 		}

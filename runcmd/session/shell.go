@@ -32,10 +32,11 @@ func shell(ctx context.Context, s *session) (int, error) {
 		return 1, err
 	}
 	defer master.Close()
+	resize(master, 80, 24) // until the client says
 	s.sizes.Lock()
+	resize(master, s.columns, s.rows)
 	s.resized = func(c, r int) { resize(master, c, r) }
 	s.sizes.Unlock()
-	resize(master, 80, 24) // until the client says
 	cmd := s.command(u)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr.Setctty = true
