@@ -30,6 +30,7 @@ var (
 	// MetadataDefaults are what an account's new instances get, by account; what is empty is left to the image.
 	MetadataDefaults = NewKind[cloud.MetadataOptions](SpecPrefix("metadata-defaults"))
 
+	Sessions  = NewKind[cloud.Session](SpecPrefix("session")) // of Session Manager
 	Commands  = NewKind[cloud.Command](SpecPrefix("command"))
 	Documents = NewKind[cloud.Document](SpecPrefix("document")) // by cloud.DocumentID
 	// DocumentTexts are the versions of documents, by Document.TextID. They are no specs, so that no mirror holds them:
@@ -99,7 +100,7 @@ func AboutCommands(key string) bool {
 	part := strings.Split(key, "/")
 	switch part[0] {
 	case "spec":
-		return len(part) > 1 && (part[1] == "command" || part[1] == "document")
+		return len(part) > 1 && (part[1] == "command" || part[1] == "document" || part[1] == "session")
 	case "wish", "status":
 		return len(part) > 2 && (part[2] == "command" || part[2] == "invocation" || part[2] == "agent")
 	}
