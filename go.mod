@@ -70,7 +70,7 @@ require (
 )
 
 require (
-	golang.org/x/term v0.47.0 // indirect
+	golang.org/x/term v0.47.0
 	honnef.co/go/tools v0.8.2 // indirect
 	rsc.io/script v0.0.2
 )

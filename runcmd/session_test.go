@@ -405,3 +405,147 @@ func (c *cutter) cut() {
 	}
 	c.conns = nil
 }
+
+// forwardOurs forwards a port by our own client, and returns the local address.
+func (h *sessionHost) forwardOurs(plan cloud.SessionPlan) string {
+	h.t.Helper()
+	_, cfg := h.begin(plan)
+	c := client.New(cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	h.t.Cleanup(cancel)
+	go c.Run(ctx)
+	select {
+	case <-c.Begun():
+	case <-time.After(10 * time.Second):
+		h.t.Fatal("the session does not begin")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(h.t, err)
+	h.t.Cleanup(func() { l.Close() })
+	go c.Forward(l)
+	return l.Addr().String()
+}
+
+func TestPortIsForwardedBothWays(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	t.Cleanup(func() { l.Close() })
+	go func() { // echo
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() { io.Copy(c, c); c.Close() }()
+		}
+	}()
+	local := h.forwardOurs(cloud.SessionPlan{Kind: cloud.SessionPort, Port: l.Addr().(*net.TCPAddr).Port})
+	var wg sync.WaitGroup
+	for n := range 8 { // more at once than the windows hold
+		wg.Go(func() {
+			c, err := net.Dial("tcp", local)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer c.Close()
+			sent, got := sha256.New(), sha256.New()
+			const size = 4 << 20
+			go func() {
+				block := make([]byte, 64<<10)
+				for i := range block {
+					block[i] = byte(i * (n + 3))
+				}
+				for range size / len(block) {
+					sent.Write(block)
+					c.Write(block)
+				}
+			}()
+			if _, err := io.CopyN(got, c, size); err != nil {
+				t.Error(err)
+			}
+			if hex.EncodeToString(sent.Sum(nil)) != hex.EncodeToString(got.Sum(nil)) {
+				t.Errorf("connection %d: other bytes came back", n)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestRemoteHostsThatAreDenied(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	for _, remote := range []string{"169.254.169.254", "127.0.0.1", "::1", "fd00:ec2::254", "localhost", "::ffff:169.254.169.254", "0.0.0.0"} {
+		_, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionPort, Host: remote, Port: 1})
+		c := client.New(cfg)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		go c.Run(ctx)
+		<-c.Begun()
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		check(t, err)
+		go c.Forward(l)
+		conn, err := net.Dial("tcp", l.Addr().String())
+		check(t, err)
+		if b, _ := io.ReadAll(conn); len(b) > 0 {
+			t.Errorf("%s answered %q", remote, b)
+		}
+		conn.Close()
+		l.Close()
+		cancel()
+	}
+}
+
+// BenchmarkPort is the figure of a port forwarded by our own client, down and up.
+func BenchmarkPort(b *testing.B) {
+	const size = 128 << 20
+	b.Run("download", func(b *testing.B) {
+		h := newSessionHost(b)
+		port, _ := source(b, size)
+		local := h.forwardOurs(cloud.SessionPlan{Kind: cloud.SessionPort, Port: port})
+		b.SetBytes(size)
+		for b.Loop() {
+			c, err := net.Dial("tcp", local)
+			check(b, err)
+			n, err := io.Copy(io.Discard, c)
+			if c.Close(); err != nil || n != size {
+				b.Fatalf("got %d bytes, %v", n, err)
+			}
+		}
+	})
+	b.Run("upload", func(b *testing.B) {
+		h := newSessionHost(b)
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		check(b, err)
+		defer l.Close()
+		got := make(chan int64)
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				n, _ := io.Copy(io.Discard, io.LimitReader(c, size))
+				c.Close()
+				got <- n
+			}
+		}()
+		local := h.forwardOurs(cloud.SessionPlan{Kind: cloud.SessionPort, Port: l.Addr().(*net.TCPAddr).Port})
+		block := make([]byte, 1<<20)
+		b.SetBytes(size)
+		for b.Loop() {
+			c, err := net.Dial("tcp", local)
+			check(b, err)
+			for range size >> 20 {
+				if _, err := c.Write(block); err != nil {
+					b.Fatal(err)
+				}
+			}
+			if n := <-got; n != size {
+				b.Fatalf("got %d bytes", n)
+			}
+			c.Close()
+		}
+	})
+}
