@@ -2,8 +2,10 @@ package wire
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"time"
 
@@ -71,9 +73,35 @@ func (c *ClientConn) WriteText(b []byte) error { return c.ws.WriteMessage(websoc
 // Read returns the next message, in memory of its own.
 func (c *ClientConn) Read() ([]byte, error) {
 	c.ws.SetReadDeadline(time.Now().Add(clientSilence))
-	_, b, err := c.ws.ReadMessage()
-	return b, err
+	_, r, err := c.ws.NextReader()
+	if err != nil {
+		return nil, err
+	}
+	// A message says how long it is: memory of its size, and no growing. One that lies is found out.
+	head := make([]byte, headSize)
+	n, err := io.ReadFull(r, head)
+	switch {
+	case err == io.EOF || err == io.ErrUnexpectedEOF:
+		return head[:n], nil
+	case err != nil:
+		return nil, err
+	}
+	b := head
+	if size := headSize + int(binary.BigEndian.Uint32(head[headSize-4:])); size > headSize && size <= maxClient {
+		b = make([]byte, size)
+		copy(b, head)
+		if n, err = io.ReadFull(r, b[headSize:]); err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+			return nil, err
+		} else if err != nil {
+			return b[:headSize+n], nil
+		}
+	}
+	rest, err := io.ReadAll(r)
+	return append(b, rest...), err
 }
+
+// headSize is what stands before the payload of a binary message; its last four bytes are the payload's length.
+const headSize = 120
 
 // Refuse ends the connection with a reason for its user.
 func (c *ClientConn) Refuse(why string) {

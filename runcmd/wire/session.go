@@ -69,7 +69,7 @@ const (
 )
 
 // SessionWindow is how far either side may be ahead of the other's Ack.
-const SessionWindow = 512 << 10
+const SessionWindow = 1 << 20
 
 // maxOffset leaves room to add to an offset.
 const maxOffset = 1 << 62

@@ -390,7 +390,7 @@ func (s *session) read(conn *wire.ClientConn) {
 			return
 		}
 		s.mu.Lock()
-		for s.conn == conn && !s.finished && s.end.Held() > channel.Window*2 {
+		for s.conn == conn && !s.finished && s.end.Held() > channel.Window {
 			s.change.Wait()
 		}
 		if s.conn != conn || s.finished {

@@ -30,8 +30,8 @@ import (
 )
 
 const (
-	// Window is how many bytes an end may be ahead of the other's acknowledgements: 16 messages of the largest size.
-	Window = 1 << 20
+	// Window is how many bytes an end may be ahead of the other's acknowledgements: 32 messages of the largest size.
+	Window = 2 << 20
 	// MaxData is the largest payload that we write. The stock agent drops more than 120,000 bytes.
 	MaxData = 64 << 10
 	// most bounds the messages that are kept, however small.
