@@ -109,12 +109,13 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.public(public, w, r)
 		return
 	}
-	if f.objects != nil && ofObjects(r) {
-		f.serveObjects(w, r)
+	// Before the objects: without a websocket it could be one of a bucket named v1.
+	if f.cfg.Channels != nil && r.Header.Get("Upgrade") != "" && strings.HasPrefix(r.URL.Path, ChannelPath) {
+		f.cfg.Channels.ServeHTTP(w, r)
 		return
 	}
-	if f.cfg.Channels != nil && strings.HasPrefix(r.URL.Path, ChannelPath) {
-		f.cfg.Channels.ServeHTTP(w, r)
+	if f.objects != nil && ofObjects(r) {
+		f.serveObjects(w, r)
 		return
 	}
 	c := &call{front: f, r: r, start: f.cfg.Now(), reply: wire.Reply{Protocol: guess(r)}}

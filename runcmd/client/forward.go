@@ -64,7 +64,7 @@ func forward(ctx context.Context, a *api, target, spec, reason string) (int, err
 	case <-ctx.Done():
 		c.Terminate()
 		select {
-		case err = <-ended:
+		case <-ended:
 		case <-time.After(5 * time.Second):
 		}
 		return 0, nil

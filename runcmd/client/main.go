@@ -26,10 +26,16 @@ const usage = `usage: ichiro shell [--resume SESSION] [--reason TEXT] INSTANCE [
 
 Within a shell, ~. at the beginning of a line ends the session, and ~~ is a ~.`
 
+var errUsage = errors.New("the arguments are not understood")
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	code, err := run(ctx, os.Args[1:])
+	if errors.Is(err, errUsage) {
+		fmt.Fprintln(os.Stderr, usage)
+		os.Exit(2)
+	}
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "ichiro:", err)
 	}
@@ -41,7 +47,7 @@ const failed = 255
 
 func run(ctx context.Context, args []string) (int, error) {
 	if len(args) == 0 {
-		return failed, errors.New(usage)
+		return failed, errUsage
 	}
 	flags := flag.NewFlagSet("ichiro "+args[0], flag.ContinueOnError)
 	flags.Usage = func() { fmt.Fprintln(os.Stderr, usage) }
@@ -70,7 +76,7 @@ func run(ctx context.Context, args []string) (int, error) {
 	case args[0] == "forward" && len(words) == 2:
 		return forward(ctx, a, words[0], words[1], *reason)
 	}
-	return failed, errors.New(usage)
+	return failed, errUsage
 }
 
 // shellRequest asks for a shell, or for one command on a terminal. Words are quoted as the shell in the guest reads them.

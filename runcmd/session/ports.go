@@ -11,15 +11,11 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/xtaci/smux"
-
+	"github.com/ichiro-metal/ichiro/runcmd/mgs/mux"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
 const (
-	// frameSize is what fills a message together with smux's header of 8 bytes: the fewer the messages, the more bytes
-	// a second.
-	frameSize = wire.MaxData - 8
 	// perSession bounds the connections of one session.
 	perSession = 128
 	// dialPatience is how long a port may take to answer.
@@ -33,22 +29,18 @@ func ports(ctx context.Context, s *session) (int, error) {
 	if err != nil {
 		return 1, err
 	}
-	cfg := smux.DefaultConfig()
-	cfg.KeepAliveDisabled = true // the gateway knows whether the client is there
-	cfg.MaxFrameSize = frameSize
-	cfg.MaxReceiveBuffer, cfg.MaxStreamBuffer = 2<<20, 1<<20
-	mux, err := smux.Server(&carrier{s: s}, cfg)
+	all, err := mux.Server(&carrier{s: s})
 	if err != nil {
 		return 1, err
 	}
-	defer mux.Close()
-	defer context.AfterFunc(ctx, func() { mux.Close() })()
-	var all sync.WaitGroup
-	defer all.Wait()
-	defer mux.Close()
+	defer all.Close()
+	defer context.AfterFunc(ctx, func() { all.Close() })()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer all.Close()
 	seats := make(chan struct{}, perSession)
 	for {
-		in, err := mux.AcceptStream()
+		in, err := all.AcceptStream()
 		if err != nil {
 			return 0, nil // the client or the session has ended
 		}
@@ -58,7 +50,7 @@ func ports(ctx context.Context, s *session) (int, error) {
 			in.Close()
 			continue
 		}
-		all.Go(func() {
+		wg.Go(func() {
 			defer func() { <-seats }()
 			defer in.Close()
 			out, err := reach(ctx)
@@ -74,7 +66,7 @@ func ports(ctx context.Context, s *session) (int, error) {
 
 // join copies both ways. smux knows no half of a connection: when either side has said its last, the other may still
 // say what is on its way for a moment.
-func join(in *smux.Stream, out net.Conn) {
+func join(in *mux.Stream, out net.Conn) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, make([]byte, 64<<10))
@@ -84,7 +76,7 @@ func join(in *smux.Stream, out net.Conn) {
 		out.SetReadDeadline(time.Now().Add(grace))
 	})
 	wg.Go(func() {
-		io.CopyBuffer(struct{ io.Writer }{in}, struct{ io.Reader }{out}, make([]byte, frameSize))
+		io.CopyBuffer(struct{ io.Writer }{in}, struct{ io.Reader }{out}, make([]byte, mux.FrameSize))
 		in.Close()
 	})
 	wg.Wait()

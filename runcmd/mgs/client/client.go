@@ -21,6 +21,9 @@ import (
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
+// firstPatience is how long a channel that was never open is tried: whoever waits wants to know why it is not.
+const firstPatience = 10 * time.Second
+
 // version is how the gateway knows that it may send an exit code.
 const version = "ichiro/1"
 
@@ -54,7 +57,6 @@ type Client struct {
 	code       int
 	closed     bool
 	text       string
-	err        error
 }
 
 // New returns a client that is not connected yet.
@@ -95,19 +97,19 @@ func (c *Client) Run(ctx context.Context) (err error) {
 		c.closed = true
 		c.change.Broadcast()
 	}()
-	token, since := c.cfg.Token, time.Now()
+	token, since, patience := c.cfg.Token, time.Now(), min(c.cfg.Patience, firstPatience)
 	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		talked, err := c.connect(ctx, token)
 		if c.over() {
 			return nil
 		}
 		if talked {
-			since, pause = time.Now(), 50*time.Millisecond
+			since, pause, patience = time.Now(), 50*time.Millisecond, c.cfg.Patience
 		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case c.cfg.Resume == nil || time.Since(since) > c.cfg.Patience:
+		case c.cfg.Resume == nil || time.Since(since) > patience:
 			return err
 		}
 		select {
@@ -121,7 +123,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 			return errors.New("the session has ended meanwhile")
 		case err == nil:
 			token = next
-		case time.Since(since) > c.cfg.Patience:
+		case time.Since(since) > patience:
 			return err
 		}
 	}

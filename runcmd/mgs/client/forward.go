@@ -5,29 +5,23 @@ import (
 	"net"
 	"sync"
 
-	"github.com/xtaci/smux"
-
-	"github.com/ichiro-metal/ichiro/runcmd/mgs/channel"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
+	"github.com/ichiro-metal/ichiro/runcmd/mgs/mux"
 )
 
 // Forward multiplexes a listener's connections over a port session, until either ends. Nobody else may read or write.
 func (c *Client) Forward(l net.Listener) error {
-	cfg := smux.DefaultConfig()
-	cfg.KeepAliveDisabled = true
-	cfg.MaxFrameSize = channel.MaxData - 8 // with smux's header it fills a message
-	cfg.MaxReceiveBuffer, cfg.MaxStreamBuffer = 2<<20, 1<<20
-	mux, err := smux.Client(&carrier{c: c}, cfg)
+	all, err := mux.Client(&carrier{c: c})
 	if err != nil {
 		return err
 	}
-	defer mux.Close()
+	defer all.Close()
 	for {
 		in, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		out, err := mux.OpenStream()
+		out, err := all.OpenStream()
 		if err != nil {
 			in.Close()
 			return err
@@ -37,12 +31,12 @@ func (c *Client) Forward(l net.Listener) error {
 }
 
 // join copies both ways, until both have said all.
-func join(in net.Conn, out *smux.Stream) {
+func join(in net.Conn, out *mux.Stream) {
 	defer in.Close()
 	defer out.Close()
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, make([]byte, channel.MaxData-8))
+		io.CopyBuffer(struct{ io.Writer }{out}, struct{ io.Reader }{in}, make([]byte, mux.FrameSize))
 		out.Close()
 	})
 	wg.Go(func() {
