@@ -1,8 +1,9 @@
-// Ichiro-gateway brings commands to the agents in this host's guests.
+// Ichiro-gateway brings commands to the agents in this host's guests, and people into them.
 //
 // It runs without privileges. Its listening sockets come from the host's agent, one for each VPC
 // (package handover); its orders and its results are files in the instances' directories (package
-// bundle); it keeps nothing else and may be killed at any time.
+// bundle); the clients of sessions come through the host's door, and their records are all that it keeps
+// below the state directory. It may be killed at any time.
 package main
 
 import (
