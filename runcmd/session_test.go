@@ -145,7 +145,7 @@ func (c *talk) said() string {
 
 func (c *talk) await(text string) {
 	c.t.Helper()
-	guard := time.After(15 * time.Second)
+	guard := time.After(time.Minute) // bash takes its time on a machine that is busy
 	for !strings.Contains(c.said(), text) {
 		select {
 		case <-c.more:
@@ -165,7 +165,7 @@ func (c *talk) wait() (int, string) {
 	select {
 	case err := <-c.end:
 		check(c.t, err)
-	case <-time.After(15 * time.Second):
+	case <-time.After(time.Minute):
 		c.t.Fatalf("the session does not end; it said %q", c.said())
 	}
 	return c.Ended()

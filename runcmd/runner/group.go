@@ -31,13 +31,21 @@ func (r *Runner) Group() (fd int, kill func()) {
 	}
 }
 
-// endSessions kills what an earlier agent has left of its sessions: nobody can reach it any more.
+// endSessions kills what agents that are gone have left of their sessions: nobody can reach it any more. Those of another
+// agent that lives, as in tests, are its own.
 func (c *cgroups) endSessions() {
 	if c.top == "" {
 		return
 	}
 	paths, _ := filepath.Glob(filepath.Join(c.top, "session-*"))
 	for _, path := range paths {
+		var pid int
+		if _, err := fmt.Sscanf(filepath.Base(path), "session-%d-", &pid); err != nil {
+			continue
+		}
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil && pid != os.Getpid() {
+			continue
+		}
 		if g, err := openCgroup(path); err == nil {
 			g.kill()
 			g.dir.Close()
