@@ -1,7 +1,7 @@
 # ichiro. `make help` says what can be made.
 GO       ?= $(shell deploy/scripts/go)
 PROGRAMS  = ichiro:deploy ichiro-control:control ichiro-agent:agent ichiro-shim:hypervisor-shim ichiro-imds:imds \
-            ichiro-gateway:runcmd/gateway ichiro-s3:deploy/s3 ichiro-initramfs:initramfs ichiro-runcmd:runcmd init:initramfs/init
+            ichiro-gateway:runcmd/gateway ichiro-s3:deploy/s3 ichiro-initramfs:initramfs ichiro-runcmd:runcmd ichiro-session:runcmd/client init:initramfs/init
 COUNT     = $(GO) run ./deploy/count
 export GOFLAGS += -buildvcs=false
 

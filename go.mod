@@ -29,6 +29,7 @@ require (
 	github.com/versity/versitygw v1.8.0
 	github.com/vishvananda/netlink v1.3.1
 	github.com/vishvananda/netns v0.0.5
+	github.com/xtaci/smux v1.5.58
 	go.etcd.io/etcd/client/v3 v3.7.3
 	go.etcd.io/etcd/server/v3 v3.7.3
 	go.uber.org/zap v1.27.1
@@ -69,7 +70,7 @@ require (
 )
 
 require (
-	golang.org/x/term v0.47.0 // indirect
+	golang.org/x/term v0.47.0
 	honnef.co/go/tools v0.8.2 // indirect
 	rsc.io/script v0.0.2
 )

@@ -180,7 +180,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 
 	mirror := store.NewMirror(client, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
 	authority := iamapi.NewAuthority(engine)
-	front, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint, site.InstanceTypes, signer, door.Client{Identity: caller})
+	front, guests, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint, site.InstanceTypes, signer, door.Client{Identity: caller})
 	if err != nil {
 		return err
 	}
@@ -193,6 +193,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	keeper := cluster.New(plan)
 	planner := reconcile.New("cluster", 30*time.Second, keeper.Reconcile)
 	minting := reconcile.New("credentials", 30*time.Second, (&cluster.Credentials{Config: plan, Minter: minter{engine}, Sealer: sealer}).Reconcile)
+	sessions := reconcile.New("sessions", 15*time.Second, guests.Reconcile)
 	commands := reconcile.New("commands", 30*time.Second, keeper.ReconcileCommands)
 	sending := reconcile.New("sending", 30*time.Second, keeper.ReconcileSending)
 	images := reconcile.New("images", 30*time.Second, func(ctx context.Context) error {
@@ -218,6 +219,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		after(minting, mirror.Ready(), engine.Ready()),
 		after(commands, mirror.Ready()),
 		after(sending, mirror.Ready()),
+		after(sessions, mirror.Ready()),
 		images,
 		signing,
 		service.Func("watcher", watcher.Run),
@@ -236,14 +238,14 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 // newFront builds the API from its services.
-func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string, types []cloud.InstanceType, certificates http.Handler, reader door.Client) (*api.Front, *os.File, error) {
+func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string, types []cloud.InstanceType, certificates http.Handler, reader door.Client) (*api.Front, *ssm.Sessions, *os.File, error) {
 	sealing, err := keyFile(filepath.Join(o.state, "keys", "pager"), 32)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	pager, err := api.NewPager(sealing)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	boxes, err := keyFile(filepath.Join(o.state, "keys", "parameters"), 32)
 	if err != nil {
@@ -255,12 +257,19 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 	}
 	audit, err := os.OpenFile(filepath.Join(o.state, "audit", "audit.jsonl"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	front, err := api.New(api.Config{
+	var front *api.Front
+	run := ssm.Config{Store: client, Mirror: mirror, Door: reader, Sessions: reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}
+	run.Ended = func(x cloud.Session) {
+		front.Note("ssm", "SessionEnded", api.Identity{Account: string(x.Account), ARN: x.Owner}, "session/"+string(x.ID), sessionNote{x.Target, x.Started, *x.End})
+	}
+	guests := ssm.NewSessions(run)
+	front, err = api.New(api.Config{
 		Region: o.region, Authority: authority, Log: log, Audit: audit, Registry: prometheus.DefaultRegisterer,
-		Objects: o.root.Objects(),
-		Public:  map[string]http.Handler{certificatesPath: certificates},
+		Objects:  o.root.Objects(),
+		Channels: guests,
+		Public:   map[string]http.Handler{certificatesPath: certificates},
 		Services: []api.Service{
 			ec2.New(ec2.Config{
 				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: reader, Pager: pager,
@@ -268,9 +277,17 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 				Now: time.Now, Rand: rand.Reader, Log: log,
 			}),
 			ssm.New(ssm.Config{Sealer: secrets, Store: client, Mirror: mirror, Door: reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),
+			ssm.New(run),
 			iamapi.Service(engine, authority),
 			sts.Service(engine, authority),
 		},
 	})
-	return front, audit, err
+	return front, guests, audit, err
+}
+
+// sessionNote is what the audit keeps of a session that has ended.
+type sessionNote struct {
+	Target  cloud.InstanceID `json:"target"`
+	Started time.Time        `json:"started"`
+	End     cloud.SessionEnd `json:"end"`
 }

@@ -33,6 +33,8 @@ const usage = `usage: ichiro COMMAND [--run DIR] [--state DIR] ...
   doctor   what a host needs, and how to mend what is missing
   console  the console of an instance:  ichiro console [-f] INSTANCE
   command  the output of a command as it comes:  ichiro command follow COMMAND [INSTANCE]
+  shell    a shell in an instance:      ichiro shell INSTANCE [COMMAND ...]
+  forward  a port of an instance:       ichiro forward INSTANCE LOCAL:[HOST:]PORT
   image    put a file into the image pool:  ichiro image add kernel|ramdisk FILE
 
 ` + "`ichiro COMMAND --help` lists the flags of a command."
@@ -60,6 +62,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	commands := map[string]func(context.Context, []string, *slog.Logger) error{
 		"up": up, "down": down, "status": status, "env": env, "doctor": examine, "console": console, "image": image, "command": command,
+		"shell": session("shell"), "forward": session("forward"),
 	}
 	f, ok := commands[args[0]]
 	if !ok {

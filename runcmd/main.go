@@ -32,6 +32,7 @@ import (
 	"github.com/ichiro-metal/ichiro/runcmd/link"
 	"github.com/ichiro-metal/ichiro/runcmd/netconf"
 	"github.com/ichiro-metal/ichiro/runcmd/runner"
+	"github.com/ichiro-metal/ichiro/runcmd/session"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
@@ -134,6 +135,9 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 		Reboot: func() error { return reboot(cfg.reboot) }, Log: log,
 	})
 	l.Attach(r)
+	guests := session.New(session.Config{Gateway: cfg.gateway, Etc: "/etc", Group: r.Group, Log: log})
+	defer guests.Close()
+	l.Host(guests)
 	if cfg.network != nil {
 		l.Listen(cfg.network.Changed)
 		go func() { // ends with the process

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"strconv"
 	"sync"
@@ -67,6 +68,9 @@ func (d *Door) Run(ctx context.Context) error {
 	mux.HandleFunc(wire.ConsolePath, d.console)
 	mux.HandleFunc(wire.StatePath, d.state)
 	mux.HandleFunc(wire.OutputPath, d.output)
+	for _, path := range []string{wire.ChannelPath, wire.TerminatePath, wire.SessionPath} {
+		mux.Handle(path, d.sessions())
+	}
 	srv := d.server(mux)
 	context.AfterFunc(ctx, func() { srv.Close() })
 	close(d.ready)
@@ -110,6 +114,24 @@ func bound(most int64) func(net.Conn, http.ConnState) {
 		case http.StateClosed, http.StateHijacked:
 			open.Add(-1)
 		}
+	}
+}
+
+// sessions hands what is about sessions to the gateway, which knows them.
+func (d *Door) sessions() http.Handler {
+	return &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) { p.Out.URL.Scheme, p.Out.URL.Host = "http", "gateway" },
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				var dialer net.Dialer
+				return dialer.DialContext(ctx, "unix", d.root.Sessions())
+			},
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			d.log.Warn("the gateway was not reached", "err", err)
+			http.Error(w, "the gateway is not there", http.StatusBadGateway)
+		},
 	}
 }
 

@@ -123,6 +123,7 @@ type contextKey int
 const (
 	callerKey contextKey = iota
 	requestKey
+	reachedKey
 )
 
 // CallerFrom returns who calls.
@@ -135,6 +136,19 @@ func CallerFrom(ctx context.Context) Identity {
 func RequestID(ctx context.Context) string {
 	id, _ := ctx.Value(requestKey).(string)
 	return id
+}
+
+// reached is where a client has reached the API.
+type reached struct {
+	host   string
+	secure bool
+}
+
+// Reached returns the host and port at which the client has reached the API, and whether by TLS: what it can reach
+// again.
+func Reached(ctx context.Context) (host string, secure bool) {
+	r, _ := ctx.Value(reachedKey).(reached)
+	return r.host, r.secure
 }
 
 // WithCaller returns a context as an action sees it; for tests of actions.

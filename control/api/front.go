@@ -29,6 +29,9 @@ const maxBody = 1 << 20
 // patience is how long an action may take. Clients give up after 60 seconds.
 const patience = 50 * time.Second
 
+// ChannelPath is where data channels are.
+const ChannelPath = "/v1/data-channel/"
+
 // A Config is what a Front is made of.
 type Config struct {
 	Region    string // the one that EC2 and SSM requests must be signed for; "" accepts any
@@ -40,6 +43,8 @@ type Config struct {
 	Now       func() time.Time        // nil for the clock
 	Objects   string                  // socket of the object store; "" for none
 	Public    map[string]http.Handler // by path: what anybody may read
+	// Channels serves what lies below ChannelPath, which has another way to know who calls; nil for none.
+	Channels http.Handler
 }
 
 // A Front serves the API. It is an http.Handler; Serve runs it on a listener.
@@ -102,6 +107,11 @@ type call struct {
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if public := f.cfg.Public[r.URL.Path]; public != nil {
 		f.public(public, w, r)
+		return
+	}
+	// Before the objects: without a websocket it could be one of a bucket named v1.
+	if f.cfg.Channels != nil && r.Header.Get("Upgrade") != "" && strings.HasPrefix(r.URL.Path, ChannelPath) {
+		f.cfg.Channels.ServeHTTP(w, r)
 		return
 	}
 	if f.objects != nil && ofObjects(r) {
@@ -171,7 +181,8 @@ func (c *call) guarded(w http.ResponseWriter) (out any, err error) {
 	if err := c.read(w); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.WithValue(c.r.Context(), requestKey, c.id), patience)
+	at := reached{c.r.Host, c.r.TLS != nil || c.r.Header.Get("X-Forwarded-Proto") == "https"}
+	ctx, cancel := context.WithTimeout(context.WithValue(context.WithValue(c.r.Context(), requestKey, c.id), reachedKey, at), patience)
 	defer cancel()
 	if err := c.authenticate(ctx); err != nil {
 		return nil, err

@@ -432,3 +432,20 @@ func BenchmarkCall(b *testing.B) {
 		}
 	}
 }
+
+func TestDataChannelsAreNoObjects(t *testing.T) {
+	reached := 0
+	f, err := New(Config{
+		Services: small(new(int)), Authority: anyone{}, Log: slog.New(slog.DiscardHandler), Objects: "/nowhere/s3.sock",
+		Channels: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached++ }),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequest("GET", "http://127.0.0.1:8773"+ChannelPath+"root-1?role=publish_subscribe", nil)
+	r.Header.Set("Upgrade", "websocket")
+	f.ServeHTTP(httptest.NewRecorder(), r)
+	if reached != 1 {
+		t.Error("a data channel went to the object store")
+	}
+}

@@ -56,6 +56,18 @@ type auditLine struct {
 	DryRun       bool      `json:"dryRun,omitempty"`
 	Code         string    `json:"code,omitempty"` // empty when it was done
 	Milliseconds int64     `json:"ms"`
+	Detail       any       `json:"detail,omitempty"` // of what is no call: how a session has ended
+}
+
+// Note writes an audit line about what is no call, such as the end of a session.
+func (f *Front) Note(service, event string, owner Identity, resource string, detail any) {
+	err := f.audit.write(auditLine{
+		Time: f.cfg.Now().UTC(), Service: service, Action: event, Account: owner.Account, Caller: owner.ARN,
+		Resources: []string{resource}, Detail: detail,
+	})
+	if err != nil {
+		f.cfg.Log.Error("the audit line could not be written", "event", event, "err", err)
+	}
 }
 
 type auditor struct {

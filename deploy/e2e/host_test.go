@@ -38,7 +38,7 @@ import (
 // programs are those of a host, with the directory of their source.
 var programs = map[string]string{
 	"ichiro": "deploy", "ichiro-control": "control", "ichiro-agent": "agent", "ichiro-shim": "hypervisor-shim",
-	"ichiro-imds": "imds", "ichiro-gateway": "runcmd/gateway", "ichiro-s3": "deploy/s3", "ichiro-runcmd": "runcmd",
+	"ichiro-imds": "imds", "ichiro-gateway": "runcmd/gateway", "ichiro-s3": "deploy/s3", "ichiro-runcmd": "runcmd", "ichiro-session": "runcmd/client",
 	"ichiro-initramfs": "initramfs", "init": "initramfs/init",
 }
 

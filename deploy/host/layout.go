@@ -58,9 +58,13 @@ func (l Layout) program(n string) string { return filepath.Join(l.Bin, n) }
 func (l Layout) records() string         { return filepath.Join(l.Run, "daemons") }
 func (l Layout) record(n string) string  { return filepath.Join(l.records(), n+".json") }
 func (l Layout) keys() string            { return filepath.Join(l.State, "keys") }
-func (l Layout) images() string          { return filepath.Join(l.State, "images") }
-func (l Layout) tokenKey() string        { return filepath.Join(l.State, "imds", "token.key") }
-func (l Layout) exports() string         { return filepath.Join(l.Run, "exports") }
+
+// sessions is where the gateway records the sessions of guests.
+func (l Layout) sessions() string { return filepath.Join(l.State, "sessions") }
+
+func (l Layout) images() string   { return filepath.Join(l.State, "images") }
+func (l Layout) tokenKey() string { return filepath.Join(l.State, "imds", "token.key") }
+func (l Layout) exports() string  { return filepath.Join(l.Run, "exports") }
 
 // Users are the accounts that the daemons run as: those that the packages make, or fixed numbers which
 // no distribution gives out when the packages' accounts do not exist.
@@ -111,6 +115,7 @@ func (l Layout) make(u Users) error {
 		{filepath.Join(l.State, "audit"), 0o700, u.Control.UID, u.Control.GID},
 		{filepath.Dir(l.tokenKey()), 0o700, u.IMDS.UID, u.IMDS.GID},
 		{l.images(), 0o755, 0, 0},
+		{l.sessions(), 0o700, u.Gateway.UID, u.Gateway.GID},
 		{filepath.Join(l.State, "objects"), 0o700, u.Objects.UID, u.Objects.GID},
 		{l.Run, 0o755, 0, 0},
 		{l.records(), 0o755, 0, 0},

@@ -186,7 +186,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 		api,
 		one("agent", process.User{}, agent...),
 		one("imds", u.IMDS, "--run", opt.Run, "--token-key", opt.tokenKey(), "--api", opt.Listen, "--resolvers", opt.Resolvers, fmt.Sprintf("--trust-clock=%t", opt.TrustClock)),
-		one("gateway", u.Gateway, "--run", opt.Run),
+		one("gateway", u.Gateway, "--run", opt.Run, "--sessions", opt.sessions()),
 		one("s3", u.Objects, "--run", opt.Run, "--state", opt.State, "--region", opt.Region),
 	}
 }

@@ -80,16 +80,23 @@ var rooms = map[string]int{
 	"imds/ntp":      conductors,
 	"imds/relay":    conductors,
 
-	"runcmd":         mains,
-	"runcmd/wire":    contracts, // frames, and the door of the websocket library
-	"runcmd/journal": engines,
-	"runcmd/spool":   engines,
-	"runcmd/keeper":  engines,
-	"runcmd/act":     engines, // the process of a step
-	"runcmd/runner":  conductors,
-	"runcmd/link":    conductors,
-	"runcmd/netconf": conductors, // the guest's network, kept as its metadata says
-	"runcmd/gateway": mains,
+	"runcmd":             mains,
+	"runcmd/wire":        contracts, // frames, and the door of the websocket library
+	"runcmd/journal":     engines,
+	"runcmd/spool":       engines,
+	"runcmd/keeper":      engines,
+	"runcmd/act":         engines, // the process of a step
+	"runcmd/runner":      conductors,
+	"runcmd/link":        conductors,
+	"runcmd/netconf":     conductors, // the guest's network, kept as its metadata says
+	"runcmd/gateway":     mains,
+	"runcmd/mgs/frame":   contracts,  // the binary message of the stock agent and plugin
+	"runcmd/stream":      engines,    // the bytes of one session, over as many websockets as it takes
+	"runcmd/session":     conductors, // shells and ports in the guest
+	"runcmd/client":      mains,
+	"runcmd/mgs/mux":     engines,
+	"runcmd/mgs/channel": deciders,   // one end of a data channel, without I/O
+	"runcmd/mgs/client":  conductors, // our own client of a data channel
 
 	"initramfs":         mains,
 	"initramfs/init":    mains,
@@ -169,6 +176,8 @@ var libraries = map[string]library{
 	"github.com/versity/versitygw":                  {why: "IAM's engine; the S3 front", doors: []string{"control/iam", "deploy/s3"}},
 	"github.com/vishvananda/netlink":                {why: "links, routes, neighbours", doors: []string{"agent/link", "internal/vmtest", "internal/network"}},
 	"github.com/vishvananda/netns":                  {why: "network namespaces", doors: []string{"agent/link"}},
+	"github.com/xtaci/smux":                         {why: "many connections over one session: what the stock plugin speaks", doors: []string{"runcmd/mgs/mux"}},
+	"golang.org/x/term":                             {why: "the raw terminal of ichiro shell", doors: []string{"runcmd/client"}},
 	"go.etcd.io/etcd/api/v3":                        {why: "the store's wire types and errors", doors: []string{"internal/store", "control/etcd"}},
 	"go.etcd.io/etcd/client/v3":                     {why: "the store's client", doors: []string{"internal/store", "control/etcd"}},
 	"go.etcd.io/etcd/client/pkg/v3":                 {why: "TLS files of etcd's own client, in tests", doors: []string{"internal/store", "control/etcd"}},

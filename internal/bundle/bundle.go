@@ -40,6 +40,9 @@ func (r Root) Handover() string { return filepath.Join(string(r), "handover.sock
 // Door is the socket at which the control plane reads consoles and command output.
 func (r Root) Door() string { return filepath.Join(string(r), "door.sock") }
 
+// Sessions is the gateway's socket, where the door sends what is about sessions.
+func (r Root) Sessions() string { return filepath.Join(string(r), "admin", "gateway", "sessions") }
+
 // Admin is the socket of a daemon's metrics, health and profiles. It is in a directory of the daemon's own:
 // no other can take its place.
 func (r Root) Admin(daemon string) string {

@@ -31,6 +31,7 @@ var (
 	// MetadataDefaults are what an account's new instances get, by account; what is empty is left to the image.
 	MetadataDefaults = NewKind[cloud.MetadataOptions](SpecPrefix("metadata-defaults"))
 
+	Sessions   = NewKind[cloud.Session](SpecPrefix("session")) // of Session Manager
 	Commands   = NewKind[cloud.Command](SpecPrefix("command"))
 	Sendings   = NewKind[cloud.Sending](SpecPrefix("sending"))     // of the commands that instances wait for, by CommandID
 	Documents  = NewKind[cloud.Document](SpecPrefix("document"))   // by cloud.DocumentID
@@ -104,7 +105,7 @@ func AboutCommands(key string) bool {
 	part := strings.Split(key, "/")
 	switch part[0] {
 	case "spec":
-		return len(part) > 1 && slices.Contains([]string{"command", "sending", "document", "parameter"}, part[1])
+		return len(part) > 1 && slices.Contains([]string{"command", "sending", "document", "parameter", "session"}, part[1])
 	case "wish", "status":
 		return len(part) > 2 && (part[2] == "command" || part[2] == "invocation" || part[2] == "agent")
 	}

@@ -1,14 +1,17 @@
-// Ichiro-gateway brings commands to the agents in this host's guests.
+// Ichiro-gateway brings commands to the agents in this host's guests, and people into them.
 //
 // It runs without privileges. Its listening sockets come from the host's agent, one for each VPC
 // (package handover); its orders and its results are files in the instances' directories (package
-// bundle); it keeps nothing else and may be killed at any time.
+// bundle); the clients of sessions come through the host's door, and their records are all that it keeps
+// below the state directory. It may be killed at any time.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"log/slog"
+	"net/http"
 	"os"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/handover"
 	"github.com/ichiro-metal/ichiro/internal/service"
 	"github.com/ichiro-metal/ichiro/runcmd/gateway/delivery"
+	"github.com/ichiro-metal/ichiro/runcmd/gateway/sessions"
 )
 
 func main() { os.Exit(service.Main("gateway", run)) }
@@ -25,6 +29,9 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	dir := flags.String("run", "/run/ichiro", "run `directory`")
 	limit := flags.Int64("output-limit", 256<<20, "`bytes` kept of each output of a command")
 	quota := flags.Int64("output-quota", 512<<20, "`bytes` kept of all outputs of an instance; the oldest make room")
+	records := flags.String("sessions", "/var/lib/ichiro/sessions", "`directory` of the sessions' records")
+	recording := flags.Int64("recording-limit", 64<<20, "`bytes` kept of one session's recording")
+	recordings := flags.Int64("recording-quota", 2<<30, "`bytes` kept of all sessions' records, of 30 days at most")
 	if err := service.Parse(flags, args); err != nil {
 		return err
 	}
@@ -32,6 +39,8 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	index := bundle.NewIndex(root)
 	defer index.Close()
 	gateway := delivery.New(root, index, delivery.Limits{Output: *limit, Quota: *quota, Quiet: time.Second, Patience: 3 * time.Second}, log)
+	hub := sessions.New(sessions.Config{Dir: *records, Limit: *recording, Quota: *recordings, Guests: gateway, Log: log})
+	gateway.Sessions(hub.Guest)
 	sockets := handover.NewClient(root.Handover(), "runcmd", log)
 
 	add := func(s handover.Socket) {
@@ -45,7 +54,23 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	remove := func(s handover.Socket) { log.Info("not serving any more", "vpc", s.VPC) }
 	return service.Run(ctx,
 		gateway,
+		service.Func("sessions", hub.Run),
+		service.Func("channels", func(ctx context.Context) error { return serve(ctx, root.Sessions(), hub.Handler()) }),
 		service.Func("sockets", func(ctx context.Context) error { return sockets.Run(ctx, add, remove) }),
 		service.Admin(root.Admin("gateway")),
 	)
+}
+
+// serve answers what comes through the host's door: only the agent, which is root, may open the socket.
+func serve(ctx context.Context, path string, h http.Handler) error {
+	l, err := service.Listen(path, 0o600)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	defer context.AfterFunc(ctx, func() { srv.Close() })()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }

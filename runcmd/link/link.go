@@ -37,6 +37,7 @@ type Link struct {
 	runner *runner.Runner
 	log    *slog.Logger
 	listen func() // to the metadata's changes
+	guests sessions
 
 	mu    sync.Mutex
 	dirty map[cloud.CommandID]bool
@@ -53,6 +54,15 @@ func (l *Link) Attach(r *runner.Runner) { l.runner = r }
 
 // Listen has changed called when the guest's metadata may have changed: it must not block. Before Run.
 func (l *Link) Listen(changed func()) { l.listen, l.hello.Listens = changed, true }
+
+// sessions are the shells and ports of package session.
+type sessions interface {
+	Order(context.Context, wire.Order)
+	Terminate(cloud.SessionID)
+}
+
+// Host has sessions started and ended as the gateway says. Before Run.
+func (l *Link) Host(s sessions) { l.guests, l.hello.Sessions = s, true }
 
 // heard tells whoever listens to the metadata.
 func (l *Link) heard() {

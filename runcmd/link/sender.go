@@ -82,6 +82,14 @@ func (s *sender) handle(ctx context.Context, f wire.Frame) {
 		r.Cancel(f.ID)
 	case *wire.Metadata:
 		s.link.heard()
+	case *wire.Order:
+		if s.link.guests != nil {
+			s.link.guests.Order(ctx, *f)
+		}
+	case *wire.Terminate:
+		if s.link.guests != nil {
+			s.link.guests.Terminate(f.ID)
+		}
 	case *wire.Done:
 		s.mu.Lock()
 		delete(s.told, f.ID)

@@ -66,6 +66,7 @@ func New(cfg Config) *Runner {
 		cfg.Keep, cfg.Release = func(string, []*os.File) {}, func(string) {}
 	}
 	r := &Runner{cfg: cfg, groups: openCgroups(), jobs: map[cloud.CommandID]*Job{}}
+	r.groups.endSessions()
 	r.groups.sweep()
 	r.rooms = &rooms{cfg: r.cfg, groups: r.groups}
 	return r

@@ -126,6 +126,11 @@ func (c *Conn) Send(f Frame) error {
 	if c.out, err = Append(c.out[:0], f); err != nil {
 		return err
 	}
+	return c.write()
+}
+
+// write sends what is in c.out.
+func (c *Conn) write() error {
 	if err := c.ws.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
 		return err
 	}
@@ -141,6 +146,18 @@ func (c *Conn) Send(f Frame) error {
 // Receive returns the next frame. What it returned two calls ago is overwritten, so one frame may be
 // worked on while the next arrives.
 func (c *Conn) Receive() (Frame, error) {
+	b, err := c.read()
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > 0 && (b[0] == kindOutput || b[0] == kindAck) {
+		return Decode(b)
+	}
+	return decodeApart(b)
+}
+
+// read returns the next message, as Receive does.
+func (c *Conn) read() ([]byte, error) {
 	kind, r, err := c.ws.NextReader()
 	if err != nil {
 		return nil, err
@@ -171,10 +188,7 @@ func (c *Conn) Receive() (Frame, error) {
 	}
 	c.in[c.n] = buf
 	c.ws.SetReadDeadline(time.Now().Add(silence))
-	if len(buf) > 0 && (buf[0] == kindOutput || buf[0] == kindAck) {
-		return Decode(buf)
-	}
-	return decodeApart(buf)
+	return buf, nil
 }
 
 // decodeApart is Decode on a stack of its own: JSON needs a large one, and the goroutine that receives would keep it for as

@@ -82,6 +82,7 @@ type Hello struct {
 	Commands     []cloud.CommandID `json:",omitempty"` // those that it still keeps
 	Listens      bool              `json:",omitempty"` // it understands Metadata
 	Level        int               `json:",omitempty"` // of the steps that it understands
+	Sessions     bool              `json:",omitempty"` // it understands Order and Terminate
 }
 
 // Welcome answers Hello.
@@ -289,6 +290,10 @@ func Decode(msg []byte) (Frame, error) {
 		f = &Done{}
 	case kindMetadata:
 		f = &Metadata{}
+	case kindOrder:
+		f = &Order{}
+	case kindTerminate:
+		f = &Terminate{}
 	default:
 		return nil, fmt.Errorf("frame of unknown kind %d", kind)
 	}
@@ -351,6 +356,10 @@ func check(f Frame) error {
 		return checkID(f.ID)
 	case *Done:
 		return checkID(f.ID)
+	case *Order:
+		return checkSession(f.ID)
+	case *Terminate:
+		return checkSession(f.ID)
 	}
 	return nil
 }

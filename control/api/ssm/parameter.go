@@ -94,7 +94,7 @@ func (s *Service) PutParameter(ctx context.Context, in *shape.PutParameterInput)
 		p := o.Value
 		v = cloud.ParameterVersion{Number: 1, Type: in.Type, Description: in.Description, Pattern: in.AllowedPattern, Modified: s.Now().UTC(), By: api.CallerFrom(ctx).ARN}
 		if isNew {
-			if all, err := s.owned(ctx, snap); err != nil || len(all) >= maxParameters {
+			if all, err := s.mine(ctx, snap); err != nil || len(all) >= maxParameters {
 				return nil, errors.Join(err, cloud.Errorf("ParameterLimitExceeded", "There are %d parameters, and that is the most: delete some", len(all)))
 			}
 			p = cloud.Parameter{Account: caller(ctx), Name: in.Name, Tags: given}
@@ -168,8 +168,8 @@ func puttable(in *shape.PutParameterInput, overwrite bool) error {
 	return nil
 }
 
-// owned are the caller's parameters.
-func (s *Service) owned(ctx context.Context, snap *store.Snapshot) ([]cloud.Parameter, error) {
+// mine are the caller's parameters.
+func (s *Service) mine(ctx context.Context, snap *store.Snapshot) ([]cloud.Parameter, error) {
 	all, err := store.Mirrored(snap, store.Parameters)
 	var out []cloud.Parameter
 	for _, o := range all {

@@ -102,7 +102,7 @@ func (s *Service) GetParametersByPath(ctx context.Context, in *shape.GetParamete
 		return nil, err
 	}
 	snap := s.Mirror.Snapshot()
-	all, err := s.owned(ctx, snap)
+	all, err := s.mine(ctx, snap)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (s *Service) DescribeParameters(ctx context.Context, in *shape.DescribePara
 			return nil, err
 		}
 	}
-	all, err := s.owned(ctx, snap)
+	all, err := s.mine(ctx, snap)
 	if err != nil {
 		return nil, err
 	}

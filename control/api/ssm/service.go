@@ -37,6 +37,11 @@ type Config struct {
 	Rand   io.Reader
 	Log    *slog.Logger
 	Sealer *store.Sealer // of SecureStrings; its key is nobody's but the control plane's
+
+	Sessions sessionDoor // what hosts do for sessions
+	// SessionDocument finds an account's own document of type Session; nil for none but those that every account has.
+	SessionDocument func(account cloud.AccountID, name string) (content string, ok bool)
+	Ended           func(cloud.Session) // is told of each session that has ended; nil for nobody
 }
 
 // Service answers the actions.
@@ -48,7 +53,7 @@ func New(cfg Config) api.Service {
 	ro := api.ReadOnly()
 	return api.Service{
 		Name: "ssm", Protocol: wire.JSON, Version: shape.Version, TargetPrefix: shape.TargetPrefix, Known: shape.Operations, Ignored: shape.Ignored,
-		Actions: slices.Concat(s.documentActions(), s.tagActions(), s.parameterActions(), []api.Action{
+		Actions: slices.Concat(s.documentActions(), s.tagActions(), s.parameterActions(), s.sessionActions(), []api.Action{
 			api.Do("SendCommand", s.SendCommand, api.Resource(s.reached)),
 			api.Do("CancelCommand", s.CancelCommand),
 			api.Do("ListCommands", s.ListCommands, ro),

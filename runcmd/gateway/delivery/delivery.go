@@ -53,6 +53,7 @@ type Gateway struct {
 	log    *slog.Logger
 	ready  chan struct{}
 
+	guest     func(cloud.InstanceID, http.ResponseWriter, *http.Request)
 	mu        sync.Mutex
 	ctx       context.Context // of Run; nil before it
 	instances map[cloud.InstanceID]*instance
@@ -175,6 +176,13 @@ func (g *Gateway) retire(id cloud.InstanceID) {
 func (g *Gateway) Serve(vpc cloud.VPCID, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+wire.Path, func(w http.ResponseWriter, r *http.Request) { g.accept(vpc, w, r) })
+	if g.guest != nil {
+		mux.HandleFunc("GET "+wire.SessionPath+"{session}", func(w http.ResponseWriter, r *http.Request) {
+			if id, _, ok := g.who(vpc, w, r); ok {
+				g.guest(id, w, r)
+			}
+		})
+	}
 	srv := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -192,18 +200,11 @@ func (discard) Enabled(context.Context, slog.Level) bool { return false }
 
 // accept makes a connection of an agent's request. Who it is only its address tells.
 func (g *Gateway) accept(vpc cloud.VPCID, w http.ResponseWriter, r *http.Request) {
-	from, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		http.Error(w, "who are you?", http.StatusForbidden)
+	id, addr, ok := g.who(vpc, w, r)
+	if !ok {
 		return
 	}
-	found, err := g.find.Find(vpc, from.Addr().Unmap())
-	if err != nil {
-		g.log.Debug("agent is of no instance", "vpc", vpc, "addr", from.Addr(), "err", err)
-		http.Error(w, "no instance has this address", http.StatusForbidden)
-		return
-	}
-	i := g.instance(found.ID)
+	i := g.instance(id)
 	if i == nil {
 		http.Error(w, "the gateway is ending", http.StatusServiceUnavailable)
 		return
@@ -213,5 +214,43 @@ func (g *Gateway) accept(vpc cloud.VPCID, w http.ResponseWriter, r *http.Request
 		return // answered
 	}
 	// Not in this goroutine: its stack has grown with net/http's frames and would stay so.
-	go i.serve(conn, from.Addr().Unmap())
+	go i.serve(conn, addr)
+}
+
+// Sessions has the websockets of guests' sessions served. Before Serve.
+func (g *Gateway) Sessions(serve func(cloud.InstanceID, http.ResponseWriter, *http.Request)) {
+	g.guest = serve
+}
+
+// Order sends a frame about a session to an instance's agent, if it is connected and knows sessions.
+func (g *Gateway) Order(id cloud.InstanceID, f wire.Frame) error {
+	g.mu.Lock()
+	i := g.instances[id]
+	g.mu.Unlock()
+	if i == nil {
+		return errAway
+	}
+	answer := make(chan error, 1)
+	select {
+	case i.orders <- order{f, answer}:
+		return <-answer
+	case <-i.gone:
+		return errAway
+	}
+}
+
+// who tells whose a request is, by its address; it has answered already if nobody's.
+func (g *Gateway) who(vpc cloud.VPCID, w http.ResponseWriter, r *http.Request) (cloud.InstanceID, netip.Addr, bool) {
+	from, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		http.Error(w, "who are you?", http.StatusForbidden)
+		return "", netip.Addr{}, false
+	}
+	found, err := g.find.Find(vpc, from.Addr().Unmap())
+	if err != nil {
+		g.log.Debug("agent is of no instance", "vpc", vpc, "addr", from.Addr(), "err", err)
+		http.Error(w, "no instance has this address", http.StatusForbidden)
+		return "", netip.Addr{}, false
+	}
+	return found.ID, from.Addr().Unmap(), true
 }

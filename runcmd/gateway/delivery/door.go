@@ -8,8 +8,9 @@ import (
 )
 
 const (
-	// perAddress bounds the connections of one address: an agent has one, and while it reconnects two.
-	perAddress = 4
+	// perAddress bounds the connections of one address: an agent has one, and while it reconnects two; and each of its
+	// sessions, of which there are 64 at most, one.
+	perAddress = 4 + 64
 	// burst and refill bound how often an address may connect: a busy loop of reconnects would cost the
 	// host a handshake and two files each. An agent in trouble comes at most every 10 ms for a while.
 	burst  = 50

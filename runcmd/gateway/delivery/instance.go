@@ -39,6 +39,7 @@ type instance struct {
 	retire context.CancelFunc
 	gone   chan struct{} // closed when run has returned
 	joins  chan *link
+	orders chan order
 
 	mu    sync.Mutex
 	dirty map[cloud.CommandID]bool // to be looked at; "" stands for all
@@ -68,7 +69,7 @@ type link struct {
 func newInstance(dir bundle.Dir, limits Limits, log *slog.Logger) *instance {
 	return &instance{
 		dir: dir, limits: limits, log: log,
-		gone: make(chan struct{}), joins: make(chan *link),
+		gone: make(chan struct{}), joins: make(chan *link), orders: make(chan order),
 		dirty: map[cloud.CommandID]bool{"": true}, wake: make(chan struct{}, 1),
 		commands: map[cloud.CommandID]*command{}, kept: map[cloud.CommandID]int64{},
 	}
@@ -156,6 +157,8 @@ func (i *instance) run(ctx context.Context) {
 			apart(i.lookAll)
 		case l := <-i.joins:
 			apart(func() { i.join(l) })
+		case o := <-i.orders:
+			o.answer <- i.order(o.frame)
 		case f, ok := <-frames:
 			if !ok {
 				i.hangUp(nil)
@@ -218,6 +221,23 @@ func (i *instance) welcomeBack() {
 			i.read(id)
 		}
 	}
+}
+
+// order is a frame about a session, and where to say whether it was sent.
+type order struct {
+	frame  wire.Frame
+	answer chan<- error
+}
+
+// errAway is the error of an order for an agent that is not there, or knows no sessions.
+var errAway = errors.New("the agent is not connected, or too old for sessions")
+
+func (i *instance) order(f wire.Frame) error {
+	if i.now == nil || !i.now.hello.Sessions {
+		return errAway
+	}
+	i.send(f)
+	return nil
 }
 
 // tellMetadata wakes the agent, if it listens. One that connects later reads the metadata by itself.

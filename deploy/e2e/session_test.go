@@ -1,0 +1,68 @@
+//go:build vm
+
+package e2e
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
+	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
+)
+
+// TestSession has a shell in a guest of the small image, as a person would: by ichiro shell, through the API.
+func TestSession(t *testing.T) {
+	h := the(t)
+	id := *h.guest(t, nil).InstanceId
+	shell := func(in string, args ...string) (string, int) {
+		t.Helper()
+		cmd := h.ichiro(append([]string{"shell", "--run", h.run(), "--state", h.state(), id}, args...)...)
+		guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+		defer guard.Stop()
+		cmd.Stdin = strings.NewReader(in)
+		var errs bytes.Buffer
+		cmd.Stderr = &errs
+		out, err := cmd.Output()
+		var exit *exec.ExitError
+		if err != nil && !errors.As(err, &exit) {
+			t.Fatal(err)
+		}
+		if errs.Len() > 0 {
+			t.Logf("ichiro shell said %s", &errs)
+		}
+		return string(out), cmd.ProcessState.ExitCode()
+	}
+	out, code := shell("echo I am $USER at $HOME; test -t 0 && echo on a terminal; exit 23\n")
+	if code != 23 || !strings.Contains(out, "I am root at /root") || !strings.Contains(out, "on a terminal") {
+		t.Errorf("got code %d and %q", code, out)
+	}
+	out, code = shell("", "cat", "/tmp/nonce")
+	if code != 0 || strings.TrimSpace(out) != h.memory(t, id) {
+		t.Errorf("a command has code %d and says %q", code, out)
+	}
+	await(t, "two sessions in the history", func() error {
+		out, err := h.ssm.DescribeSessions(t.Context(), &ssm.DescribeSessionsInput{
+			State: ssmtypes.SessionStateHistory, Filters: []ssmtypes.SessionFilter{{Key: ssmtypes.SessionFilterKeyTargetId, Value: aws.String(id)}},
+		})
+		if err == nil && len(out.Sessions) != 2 {
+			err = fmt.Errorf("%d sessions", len(out.Sessions))
+		}
+		return err
+	})
+	casts, err := filepath.Glob(h.state("sessions", "*.cast"))
+	if err != nil || len(casts) < 2 {
+		t.Errorf("the recordings are %v, %v", casts, err)
+	}
+	audit, err := os.ReadFile(h.state("audit", "audit.jsonl"))
+	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 2 || !strings.Contains(string(audit), `"Code":23`) {
+		t.Errorf("the audit lacks the ends of the sessions: %v", err)
+	}
+}

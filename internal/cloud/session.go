@@ -1,0 +1,77 @@
+package cloud
+
+import (
+	"strings"
+	"time"
+)
+
+// SessionID names a session: who started it, and random characters.
+type SessionID string
+
+// WellFormed reports whether the ID can be one of ours: it is then a safe file name.
+func (id SessionID) WellFormed() bool {
+	if len(id) < 2 || len(id) > 96 || strings.Contains(string(id), "..") || id[0] == '.' || id[0] == '-' {
+		return false
+	}
+	for _, c := range []byte(id) {
+		if !(c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || strings.IndexByte("-_.@=,", c) >= 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// SessionKind is what a session does in its guest.
+type SessionKind string
+
+// The kinds of sessions. A document's session type says which.
+const (
+	SessionShell   SessionKind = "Standard_Stream"
+	SessionCommand SessionKind = "InteractiveCommands"
+	SessionBatch   SessionKind = "NonInteractiveCommands"
+	SessionPort    SessionKind = "Port"
+)
+
+// SessionPlan is what a guest's agent must know of a session.
+type SessionPlan struct {
+	Kind    SessionKind
+	Command string        `json:",omitempty"` // of a shell: what it runs first; of the commands: all
+	User    string        `json:",omitempty"` // "" for root
+	Host    string        `json:",omitempty"` // of a port: "" for the guest itself
+	Port    int           `json:",omitempty"`
+	Idle    time.Duration // without a byte in either direction
+	Longest time.Duration `json:",omitempty"` // of the whole session; 0 for no bound
+}
+
+// Session is one session: its owner's wish, and from when it has ended how it did.
+type Session struct {
+	ID        SessionID
+	Account   AccountID
+	Owner     string // ARN of who started it, to whom it belongs
+	Target    InstanceID
+	HostID    HostID
+	Document  string
+	Reason    string `json:",omitempty"`
+	LocalPort string `json:",omitempty"` // what the client shall listen on
+	Plan      SessionPlan
+	Started   time.Time
+
+	// Token is the SHA-256, in hexadecimal, of the one token that opens the data channel now; the token itself is
+	// nowhere. Resumes counts those before it.
+	Token        string    `json:",omitempty"`
+	TokenExpires time.Time `json:",omitzero"`
+	Resumes      int       `json:",omitempty"`
+
+	Terminate bool        `json:",omitempty"` // its owner has asked for its end
+	End       *SessionEnd `json:",omitempty"` // nil while it goes on
+}
+
+// SessionEnd is how a session ended.
+type SessionEnd struct {
+	At     time.Time
+	Code   int    // exit code, 128 and the signal's number, or -1 where there is none
+	Reason string // exit, terminated, idle, longest, lost, failed
+	Input  int64  // bytes to the guest
+	Output int64  // bytes from it
+	Digest string `json:",omitempty"` // SHA-256 of the recording, in hexadecimal
+}

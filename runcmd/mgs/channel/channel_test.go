@@ -1,0 +1,248 @@
+package channel
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
+)
+
+var noon = time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
+
+func ids() func() frame.ID {
+	n := uint64(0)
+	return func() (id frame.ID) {
+		n++
+		binary.BigEndian.PutUint64(id[8:], n)
+		return id
+	}
+}
+
+func pair() (host, client *End) { return New(Host, ids()), New(Client, ids()) }
+
+// pass gives what one end wants written to the other, but for what lose picks out, and returns what is new.
+func pass(t testing.TB, from, to *End, lose func(n int) bool) (got []*Piece) {
+	t.Helper()
+	for n, b := range from.Take() {
+		if lose != nil && lose(n) {
+			continue
+		}
+		p, err := to.Receive(noon, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p != nil {
+			got = append(got, p)
+			to.Done(noon, p)
+		}
+	}
+	return got
+}
+
+func say(t testing.TB, e *End, text string) {
+	t.Helper()
+	if err := e.Send(noon, frame.Data, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatIsSaidArrivesOnceAndIsSettled(t *testing.T) {
+	host, client := pair()
+	say(t, host, "a")
+	say(t, host, "b")
+	if got := pass(t, host, client, nil); len(got) != 2 || string(got[0].Data)+string(got[1].Data) != "ab" {
+		t.Errorf("got %v", got)
+	}
+	if host.Settled() {
+		t.Error("it is settled before it is acknowledged")
+	}
+	pass(t, client, host, nil)
+	if !host.Settled() || host.Room() != Window {
+		t.Errorf("settled %v, room %d", host.Settled(), host.Room())
+	}
+}
+
+func TestNothingIsLostOrDoubledWhenConnectionsBreak(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	host, client := pair()
+	var want, got bytes.Buffer
+	for n := range 500 {
+		text := fmt.Sprintf("%d ", n)
+		want.WriteString(text)
+		say(t, host, text)
+		if r.IntN(3) > 0 {
+			continue
+		}
+		cut := r.IntN(4) // what is written behind the cut is lost, in both directions
+		for _, p := range pass(t, host, client, func(n int) bool { return n >= cut }) {
+			got.Write(p.Data)
+		}
+		pass(t, client, host, func(int) bool { return r.IntN(2) == 0 })
+		host.Resume(noon)
+		client.Resume(noon)
+	}
+	for range 10 {
+		for _, p := range pass(t, host, client, nil) {
+			got.Write(p.Data)
+		}
+		pass(t, client, host, nil)
+	}
+	if got.String() != want.String() {
+		t.Errorf("got  %.200q\nwant %.200q", got.String(), want.String())
+	}
+	if !host.Settled() {
+		t.Error("something is not acknowledged")
+	}
+}
+
+func TestTheWindowIsKept(t *testing.T) {
+	host, _ := pair()
+	n := 0
+	for host.Room() >= MaxData {
+		say(t, host, string(make([]byte, MaxData)))
+		n++
+	}
+	if n < 16 || n > Window/MaxData {
+		t.Errorf("%d messages of the largest size fit", n)
+	}
+	host, _ = pair()
+	for range most {
+		say(t, host, "x")
+	}
+	if host.Room() != 0 {
+		t.Error("small messages are not bounded")
+	}
+}
+
+func TestALateAcknowledgementIsAskedForAgain(t *testing.T) {
+	host, client := pair()
+	say(t, host, "a")
+	host.Take()
+	if due := host.Due(noon); due != noon.Add(repeatAfter) || len(host.Take()) != 0 {
+		t.Errorf("due at %v", due)
+	}
+	host.Due(noon.Add(repeatAfter))
+	if got := pass(t, host, client, nil); len(got) != 1 {
+		t.Errorf("got %v", got)
+	}
+}
+
+// The stock plugin acknowledges what it has seen before only once. Were that lost, the message would be repeated for
+// ever, and the window would fill.
+func TestAPluginThatDoesNotAcknowledgeTwiceIsUnderstood(t *testing.T) {
+	host, _ := pair()
+	say(t, host, "a")
+	say(t, host, "b")
+	host.Take()
+	ack(t, host, 1)
+	now := noon
+	for range repeats {
+		if host.Settled() {
+			t.Fatal("settled too early: the plugin may not have had it")
+		}
+		now = host.Due(now)
+		host.Due(now)
+	}
+	say(t, host, "c")
+	ack(t, host, 2)
+	if !host.Settled() {
+		t.Error("the first message is still repeated")
+	}
+}
+
+func ack(t testing.TB, e *End, seq int64) {
+	t.Helper()
+	payload, _ := json.Marshal(acknowledgement{"output_stream_data", "x", seq, true})
+	m := frame.Message{Type: frame.Acknowledge, Created: noon, Payload: payload}
+	b, err := frame.Append(nil, &m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Receive(noon, b); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestHostileClients(t *testing.T) {
+	input := func(seq int64, size int) []byte {
+		m := frame.Message{Type: frame.Input, Created: noon, Sequence: seq, PayloadType: frame.Data, Payload: make([]byte, size)}
+		b, _ := frame.Append(nil, &m)
+		return b
+	}
+	other := func(kind string, payload string) []byte {
+		m := frame.Message{Type: kind, Created: noon, Payload: []byte(payload)}
+		b, _ := frame.Append(nil, &m)
+		return b
+	}
+	bent := input(0, 5)
+	bent[len(bent)-1]++
+	for name, c := range map[string]struct {
+		b       []byte
+		refused bool
+	}{
+		"a digest of something else":               {bent, true},
+		"an output from a client":                  {other(frame.Output, "x"), true},
+		"a message of the control channel":         {other(frame.Job, "{}"), true},
+		"an acknowledgement of what was not sent":  {other(frame.Acknowledge, `{"AcknowledgedMessageSequenceNumber":7}`), true},
+		"an acknowledgement of a negative number":  {other(frame.Acknowledge, `{"AcknowledgedMessageSequenceNumber":-1}`), true},
+		"an acknowledgement that is not JSON":      {other(frame.Acknowledge, `{`), true},
+		"an end that is not JSON":                  {other(frame.Closed, `[`), true},
+		"a jump of the sequence":                   {input(1<<62, 5), false},
+		"nothing":                                  {nil, true},
+		"a pause, which stops us and not the host": {other(frame.Pause, ""), false},
+	} {
+		e := New(Host, ids())
+		p, err := e.Receive(noon, c.b)
+		if (err != nil) != c.refused || p != nil || e.Held() != 0 {
+			t.Errorf("%s: got %v, %v, holding %d", name, p, err, e.Held())
+		}
+	}
+	e := New(Host, ids())
+	var err error
+	n := int64(0)
+	for ; err == nil && n < 1000; n++ { // one that floods, and nobody deals with it
+		_, err = e.Receive(noon, input(n, 100_000))
+	}
+	if !errors.Is(err, ErrFull) || e.Held() > maxHeld {
+		t.Errorf("after %d messages got %v, holding %d bytes", n, err, e.Held())
+	}
+}
+
+func TestTheEndIsTold(t *testing.T) {
+	host, client := pair()
+	if err := host.Close(noon, "s", "c", "the reason"); err != nil {
+		t.Fatal(err)
+	}
+	pass(t, host, client, nil)
+	if text, closed := client.Closed(); !closed || text != "the reason" {
+		t.Errorf("got %q, %v", text, closed)
+	}
+}
+
+func FuzzReceive(f *testing.F) {
+	host, client := pair()
+	say(f, client, "x")
+	for _, b := range client.Take() {
+		f.Add(b)
+		host.Receive(noon, b)
+	}
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		e := New(Host, ids())
+		say(t, e, "out")
+		for range 3 {
+			if p, err := e.Receive(noon, b); err == nil && p != nil {
+				e.Done(noon, p)
+			}
+		}
+		if e.Held() < 0 || e.Room() > Window || len(e.Take()) > 8 {
+			t.Fatalf("held %d, room %d", e.Held(), e.Room())
+		}
+	})
+}

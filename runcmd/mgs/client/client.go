@@ -1,0 +1,340 @@
+// Package client is ichiro's own client of a data channel: what the stock plugin is, but as fast as the machine both
+// ways, with the exit code, and with a session that goes on wherever the network went.
+//
+// Run keeps the connection: when it breaks, Resume is asked for a new token, and what was not acknowledged is written
+// again. Read and Write know nothing of that.
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/runcmd/mgs/channel"
+	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+)
+
+// firstPatience is how long a channel that was never open is tried: whoever waits wants to know why it is not.
+const firstPatience = 10 * time.Second
+
+// version is how the gateway knows that it may send an exit code.
+const version = "ichiro/1"
+
+// Config is what a client is made of.
+type Config struct {
+	URL   string // StreamUrl
+	Token string // TokenValue
+	// Resume returns a new token; "" when the session has ended. nil for a client that does not resume.
+	Resume func(ctx context.Context) (string, error)
+	// Patience is how long the connection may be away.
+	Patience time.Duration
+}
+
+// Properties are those of a port session.
+type Properties struct{ PortNumber, LocalPortNumber, Type, Host string }
+
+// Client is one end of a session. One goroutine may read and others write while Run runs.
+type Client struct {
+	cfg Config
+	id  string
+
+	mu         sync.Mutex
+	change     sync.Cond
+	end        *channel.End
+	conn       *wire.ClientConn
+	wake       chan struct{}
+	inbox      []*channel.Piece
+	kind       string
+	properties Properties
+	begun      chan struct{} // closed when the handshake is over
+	code       int
+	closed     bool
+	text       string
+}
+
+// New returns a client that is not connected yet.
+func New(cfg Config) *Client {
+	c := &Client{cfg: cfg, id: newID().String(), end: channel.New(channel.Client, newID), begun: make(chan struct{}), code: -1}
+	c.change.L = &c.mu
+	return c
+}
+
+func newID() (id frame.ID) {
+	rand.Read(id[:])
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return id
+}
+
+// Begun is closed when the session can be used.
+func (c *Client) Begun() <-chan struct{} { return c.begun }
+
+// Session returns what kind of session it is. After Begun.
+func (c *Client) Session() (string, Properties) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.kind, c.properties
+}
+
+// Ended returns the exit code, -1 where there is none, and what the host says of the end. After Run.
+func (c *Client) Ended() (code int, text string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.code, c.text
+}
+
+// Run keeps the session connected until it has ended: nil, or until it cannot be.
+func (c *Client) Run(ctx context.Context) (err error) {
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.closed = true
+		c.change.Broadcast()
+	}()
+	token, since, patience := c.cfg.Token, time.Now(), min(c.cfg.Patience, firstPatience)
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		talked, err := c.connect(ctx, token)
+		if c.over() {
+			return nil
+		}
+		if talked {
+			since, pause, patience = time.Now(), 50*time.Millisecond, c.cfg.Patience
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case c.cfg.Resume == nil || time.Since(since) > patience:
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+		next, err := c.cfg.Resume(ctx)
+		switch {
+		case err == nil && next == "":
+			return errors.New("the session has ended meanwhile")
+		case err == nil:
+			token = next
+		case time.Since(since) > patience:
+			return err
+		}
+	}
+}
+
+func (c *Client) over() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
+}
+
+// connect serves one connection, and reports whether the host said anything on it.
+func (c *Client) connect(ctx context.Context, token string) (talked bool, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn, err := wire.DialClient(ctx, c.cfg.URL)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	hello, err := json.Marshal(map[string]string{
+		"MessageSchemaVersion": "1.0", "RequestId": newID().String(), "TokenValue": token, "ClientId": c.id, "ClientVersion": version,
+	})
+	if err != nil {
+		return false, err
+	}
+	if err := conn.WriteText(hello); err != nil {
+		return false, err
+	}
+	wake := make(chan struct{}, 1)
+	c.mu.Lock()
+	c.end.Resume(time.Now())
+	c.conn, c.wake = conn, wake
+	c.mu.Unlock()
+	go conn.Ping(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	wg.Go(func() { defer cancel(); c.write(ctx, conn, wake) })
+	for {
+		b, err := conn.Read()
+		if err != nil {
+			return talked, fmt.Errorf("read from the session: %w", err)
+		}
+		talked = true
+		if err := c.receive(b); err != nil {
+			return talked, err
+		}
+		if c.over() {
+			return true, nil
+		}
+	}
+}
+
+func (c *Client) receive(b []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	p, err := c.end.Receive(now, b)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		err = c.take(now, p)
+	}
+	if text, closed := c.end.Closed(); closed {
+		c.closed, c.text = true, text
+	}
+	c.wakeWriter()
+	c.change.Broadcast()
+	return err
+}
+
+// take deals with what is the channel's own, and leaves the rest to Read.
+func (c *Client) take(now time.Time, p *channel.Piece) error {
+	switch p.Type {
+	case frame.HandshakeRequest:
+		c.end.Done(now, p)
+		return c.answer(now, p.Data)
+	case frame.HandshakeComplete:
+		select {
+		case <-c.begun:
+		default:
+			close(c.begun)
+		}
+		c.end.Done(now, p)
+	case frame.ExitCode:
+		if n, err := strconv.Atoi(string(p.Data)); err == nil {
+			c.code = n
+		}
+		c.end.Done(now, p)
+	case frame.Data, frame.Stderr:
+		c.inbox = append(c.inbox, p)
+	default:
+		c.end.Done(now, p)
+	}
+	return nil
+}
+
+// answer is the client's part of the handshake.
+func (c *Client) answer(now time.Time, request []byte) error {
+	var in struct {
+		RequestedClientActions []struct {
+			ActionType       string
+			ActionParameters struct {
+				SessionType string
+				Properties  Properties
+			}
+		}
+	}
+	if err := json.Unmarshal(request, &in); err != nil {
+		return fmt.Errorf("read the handshake: %v", err)
+	}
+	done := []map[string]any{}
+	for _, a := range in.RequestedClientActions {
+		status, trouble := 1, ""
+		if a.ActionType == "SessionType" {
+			c.kind, c.properties = a.ActionParameters.SessionType, a.ActionParameters.Properties
+		} else {
+			status, trouble = 3, "unsupported action"
+		}
+		done = append(done, map[string]any{"ActionType": a.ActionType, "ActionStatus": status, "ActionResult": nil, "Error": trouble})
+	}
+	out, err := json.Marshal(map[string]any{"ClientVersion": version, "ProcessedClientActions": done, "Errors": nil})
+	if err != nil {
+		return err
+	}
+	return c.end.Send(now, frame.HandshakeResponse, out)
+}
+
+// write writes what is to be written.
+func (c *Client) write(ctx context.Context, conn *wire.ClientConn, wake <-chan struct{}) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		c.mu.Lock()
+		due := c.end.Due(time.Now())
+		out := c.end.Take()
+		c.mu.Unlock()
+		for _, b := range out {
+			if conn.Write(b) != nil {
+				return
+			}
+		}
+		timer.Reset(time.Until(due))
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		case <-timer.C:
+		}
+	}
+}
+
+// wakeWriter is called with mu held.
+func (c *Client) wakeWriter() {
+	if c.conn == nil {
+		return
+	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Read returns the next output, io.EOF when the session has ended. It is acknowledged when Read is called again.
+func (c *Client) Read() (frame.PayloadType, []byte, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(c.inbox) == 0 && !c.closed {
+		c.change.Wait()
+	}
+	if len(c.inbox) == 0 {
+		return 0, nil, io.EOF
+	}
+	p := c.inbox[0]
+	c.inbox[0] = nil
+	c.inbox = c.inbox[1:]
+	c.end.Done(time.Now(), p)
+	c.wakeWriter()
+	return p.Type, p.Data, nil
+}
+
+// Write sends input, when there is room for it.
+func (c *Client) Write(t frame.PayloadType, b []byte) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for len(b) > 0 {
+		for c.end.Room() < channel.MaxData && !c.closed {
+			c.change.Wait()
+		}
+		if c.closed {
+			return io.ErrClosedPipe
+		}
+		n := min(len(b), channel.MaxData)
+		if err := c.end.Send(time.Now(), t, b[:n]); err != nil {
+			return err
+		}
+		b = b[n:]
+		c.wakeWriter()
+	}
+	return nil
+}
+
+// Resize tells the size of the terminal.
+func (c *Client) Resize(columns, rows int) error {
+	return c.Write(frame.Size, fmt.Appendf(nil, `{"cols":%d,"rows":%d}`, columns, rows))
+}
+
+// Terminate asks for the session's end.
+func (c *Client) Terminate() error {
+	return c.Write(frame.Flag, channel.AppendSignal(frame.Terminate))
+}
