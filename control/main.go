@@ -49,7 +49,7 @@ type options struct {
 	region, zone, account  string
 	etcd, cert, key, cacrt string
 	elastic, ipv6          []netip.Prefix
-	objectsUser            uint
+	objectsUser, imdsUser  uint
 }
 
 func parse(args []string) (options, error) {
@@ -68,6 +68,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.key, "etcd-key", "", "its key `file`")
 	flags.StringVar(&o.cacrt, "etcd-ca", "", "`file` of the CA that signed the servers' certificates")
 	flags.UintVar(&o.objectsUser, "objects-user", 0, "`uid` that the object store runs as, and that may ask whom an S3 request is from")
+	flags.UintVar(&o.imdsUser, "imds-user", 0, "`uid` that the metadata service runs as, and that may carry guests' requests here")
 	elastic := flags.String("elastic", "", "public addresses to give out: `CIDRs`, comma separated; every address of them is used")
 	ipv6 := flags.String("ipv6-pool", "", "VPCs' blocks of IPv6 come from here: `CIDRs`, comma separated (default: unique local ones)")
 	if err := service.Parse(flags, args); err != nil {
@@ -233,7 +234,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 				}
 			}
 		}),
-		newServing(o, front, listener, endpoint, mirror.Ready(), engine.Ready()),
+		newServing(o, log, front, listener, endpoint, mirror.Ready(), engine.Ready()),
 	)
 }
 

@@ -3,9 +3,13 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/ichiro-metal/ichiro/control/api"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
@@ -47,10 +51,16 @@ type serving struct {
 	endpoint string
 	on       []<-chan struct{}
 	ready    chan struct{}
+	guests   string // the socket of those whose requests are carried
+	carriers []uint32
+	log      *slog.Logger
 }
 
-func newServing(o options, f *api.Front, l net.Listener, endpoint string, on ...<-chan struct{}) *serving {
-	return &serving{f, l, filepath.Join(string(o.root), "control", "endpoint"), endpoint, on, make(chan struct{})}
+func newServing(o options, log *slog.Logger, f *api.Front, l net.Listener, endpoint string, on ...<-chan struct{}) *serving {
+	return &serving{
+		front: f, listener: l, path: filepath.Join(string(o.root), "control", "endpoint"), endpoint: endpoint, on: on, ready: make(chan struct{}),
+		guests: o.root.GuestAPI(), carriers: []uint32{uint32(o.imdsUser)}, log: log,
+	}
 }
 
 func (s *serving) Ready() <-chan struct{} { return s.ready }
@@ -60,11 +70,18 @@ func (s *serving) Run(ctx context.Context) error {
 	if !all(ctx, s.on) {
 		return s.listener.Close()
 	}
+	guests, err := service.Listen(s.guests, 0o666) // who connects is what protects it
+	if err != nil {
+		return errors.Join(err, s.listener.Close())
+	}
 	if err := bundle.WriteBytes(s.path, []byte(s.endpoint+"\n"), 0o644); err != nil {
 		return err
 	}
 	close(s.ready)
-	return s.front.Serve(ctx, s.listener)
+	both, ctx := errgroup.WithContext(ctx)
+	both.Go(func() error { return s.front.Serve(ctx, s.listener) })
+	both.Go(func() error { return s.front.Serve(ctx, api.Guests(guests.(*net.UnixListener), s.log, s.carriers...)) })
+	return both.Wait()
 }
 
 // keyFile returns n random bytes that are made once and kept in a file of mode 0600.

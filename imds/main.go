@@ -32,7 +32,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	key := flags.String("token-key", "", "`file` of the key that session tokens are sealed with, made if absent")
 	rate := flags.Int("rate", server.DefaultRate, "`requests` a second that an instance may make; 0 for no limit")
 	upstream := flags.String("resolvers", "", "`addresses` of the host's resolvers, with commas between (default: those of /etc/resolv.conf)")
-	api := flags.String("api", "", "`address` of the API on this host, for guests' requests to it (default: guests have none)")
+	api := flags.String("api", "", "`address` of the API on this host; guests' requests to it go by a socket in the run directory (default: guests have none)")
 	trust := flags.Bool("trust-clock", false, "tell guests that the host's clock is right even when the kernel says that nothing keeps it")
 	if err := service.Parse(flags, args); err != nil {
 		return err
@@ -65,7 +65,11 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	names.Expose()
 	clock := ntp.New(*trust, log)
 	clock.Expose()
-	way := relay.New(index, *api, log)
+	toAPI := ""
+	if *api != "" {
+		toAPI = root.GuestAPI()
+	}
+	way := relay.New(index, toAPI, log)
 	way.Expose()
 	sockets := func(of string, add func(context.Context, handover.Socket), remove func(handover.Socket)) service.Task {
 		c := handover.NewClient(root.Handover(), of, log)

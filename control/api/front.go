@@ -403,7 +403,7 @@ func (c *call) record(bad fault) {
 	err = c.front.audit.write(auditLine{
 		Time: c.start.UTC(), Request: c.id, Service: service, Action: action,
 		Account: c.caller.Account, Caller: c.caller.ARN, AccessKey: c.caller.AccessKeyID,
-		Source: source, Agent: c.r.UserAgent(), Resources: c.resources, DryRun: c.dryRun,
+		Source: source, Instance: guestOf(c.r.Context()), Agent: c.r.UserAgent(), Resources: c.resources, DryRun: c.dryRun,
 		Code: bad.code, Milliseconds: now.Sub(c.start).Milliseconds(),
 	})
 	if err != nil {

@@ -126,7 +126,7 @@ func (f *Front) recordObjects(r *http.Request, status int, start time.Time) {
 		source = r.RemoteAddr
 	}
 	err = f.audit.write(auditLine{
-		Time: start.UTC(), Service: "s3", Action: action, AccessKey: key, Source: source, Agent: r.UserAgent(),
+		Time: start.UTC(), Service: "s3", Action: action, AccessKey: key, Source: source, Instance: guestOf(r.Context()), Agent: r.UserAgent(),
 		Resources: []string{"arn:aws:s3:::" + bucket}, Milliseconds: took.Milliseconds(),
 	})
 	if err != nil {

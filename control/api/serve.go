@@ -23,6 +23,7 @@ func (f *Front) Serve(ctx context.Context, l net.Listener) error {
 		WriteTimeout:      patience + 20*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    64 << 10, // a session token is a few KiB
+		ConnContext:       withConn,
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
@@ -51,6 +52,7 @@ type auditLine struct {
 	Caller       string    `json:"caller,omitempty"`
 	AccessKey    string    `json:"accessKey,omitempty"`
 	Source       string    `json:"source"`
+	Instance     string    `json:"instance,omitempty"` // whose guest it is that asks, by the way that guests have to the API
 	Agent        string    `json:"agent,omitempty"`
 	Resources    []string  `json:"resources,omitempty"`
 	DryRun       bool      `json:"dryRun,omitempty"`

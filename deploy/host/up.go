@@ -162,7 +162,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 	control := []string{
 		"--run", opt.Run, "--state", opt.State, "--listen", opt.Listen, "--listen-fd", "4",
 		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config, "--elastic", opt.Elastic, "--ipv6-pool", opt.IPv6Pool,
-		"--objects-user", fmt.Sprint(u.Objects.UID),
+		"--objects-user", fmt.Sprint(u.Objects.UID), "--imds-user", fmt.Sprint(u.IMDS.UID),
 	}
 	agent := []string{
 		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink", opt.Outside, "--uplink-range", opt.Uplink, "--ipv6-pool", opt.IPv6Pool,

@@ -1,8 +1,9 @@
 // Package relay carries guests' requests to the API, which has no address in their networks.
 //
-// A connection to 169.254.169.254:8773 becomes one to the API's endpoint on the host, byte for byte and in both
-// directions; what is asked and whether it may be, the signature in it decides there. Nothing else of the host can be
-// reached: where to is a flag of the program and no affair of the guest's.
+// A connection to 169.254.169.254:8773 becomes one to the API's socket on the host, byte for byte and in both
+// directions; what is asked and whether it may be, the signature in it decides there. Before the first byte of the guest's stands whose
+// connection it is (internal/origin), for the API's records. Nothing else of the host can be reached: where to is an affair
+// of the program and not of the guest's.
 //
 // Bytes move inside the kernel (splice), so an object of any size costs no memory here. An instance has a number of
 // connections, the host one too, and what moves nothing for some minutes is closed: that no guest can exhaust at
@@ -25,6 +26,7 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/handover"
+	"github.com/ichiro-metal/ichiro/internal/origin"
 )
 
 // The limits. The AWS CLI moves objects on 10 connections, other clients on up to 50; the API takes what all have
@@ -38,7 +40,7 @@ const (
 
 // Relay is the way to the API, for all guests of a host.
 type Relay struct {
-	to      string
+	dial    func(context.Context) (stream, error) // nil: guests have no API
 	find    func(cloud.VPCID, netip.Addr) (bundle.Found, error)
 	log     *slog.Logger
 	quiet   time.Duration
@@ -50,16 +52,33 @@ type Relay struct {
 	pairs map[*pair]struct{}
 }
 
-// New returns a Relay to an address of the host for the instances of index. With "" every connection is refused.
+// stream is a connection whose sides end one after the other.
+type stream interface {
+	net.Conn
+	CloseWrite() error
+}
+
+// New returns a Relay to a socket of the host for the instances of index. With "" every connection is refused.
 func New(index *bundle.Index, to string, log *slog.Logger) *Relay {
-	return &Relay{
-		to: to, find: index.Find, log: log.With("component", "relay"), quiet: quiet,
+	r := &Relay{
+		find: index.Find, log: log.With("component", "relay"), quiet: quiet,
 		of: map[cloud.InstanceID]int{}, pairs: map[*pair]struct{}{},
 		counted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "ichiro", Subsystem: "relay", Name: "connections_total",
 			Help: "Guests' connections to the API by result: carried, unknown (no instance has the address), crowded (too many), away (the API does not answer), quiet (closed as nothing moved).",
 		}, []string{"result"}),
 	}
+	if to != "" {
+		r.dial = func(ctx context.Context) (stream, error) {
+			d := net.Dialer{Timeout: dialing}
+			c, err := d.DialContext(ctx, "unix", to)
+			if err != nil {
+				return nil, err
+			}
+			return c.(*net.UnixConn), nil
+		}
+	}
+	return r
 }
 
 // Ready is nil: sockets come and go with VPCs, and there may be none.
@@ -116,7 +135,7 @@ func (r *Relay) Add(ctx context.Context, from handover.Socket) {
 		r.log.Error("the agent gave a socket that does not listen", "vpc", from.VPC)
 		return
 	}
-	r.log.Info("serving", "vpc", from.VPC, "address", from.Listener.Addr().String(), "to", r.to)
+	r.log.Info("serving", "vpc", from.VPC, "address", from.Listener.Addr().String())
 	r.serving.Go(func() {
 		for {
 			c, err := from.Listener.Accept()
@@ -145,7 +164,9 @@ func (r *Relay) Remove(from handover.Socket) { r.log.Info("serving ended", "vpc"
 
 // carry carries one connection to its end and says how it went.
 func (r *Relay) carry(ctx context.Context, vpc cloud.VPCID, guest *net.TCPConn) string {
-	who, err := r.find(vpc, guest.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap())
+	sender := guest.RemoteAddr().(*net.TCPAddr).AddrPort()
+	from := netip.AddrPortFrom(sender.Addr().Unmap(), sender.Port())
+	who, err := r.find(vpc, from.Addr())
 	if err != nil {
 		refuse(guest)
 		return "unknown"
@@ -156,18 +177,22 @@ func (r *Relay) carry(ctx context.Context, vpc cloud.VPCID, guest *net.TCPConn) 
 		return "crowded"
 	}
 	defer r.leave(who.ID, p)
-	if r.to == "" {
+	if r.dial == nil {
 		refuse(guest)
 		return "away"
 	}
-	d := net.Dialer{Timeout: dialing}
-	c, err := d.DialContext(ctx, "tcp", r.to)
+	c, err := r.dial(ctx)
+	if err == nil {
+		if err = origin.Write(c, origin.Guest{Instance: who.ID, VPC: vpc, From: from}); err != nil {
+			c.Close()
+		}
+	}
 	if err != nil {
 		r.log.Debug("the API does not answer", "err", err)
 		refuse(guest)
 		return "away"
 	}
-	p.join(c.(*net.TCPConn))
+	p.join(c)
 	return "carried"
 }
 
@@ -202,7 +227,7 @@ type pair struct {
 	guest *net.TCPConn
 
 	mu     sync.Mutex
-	api    *net.TCPConn
+	api    stream
 	closed bool
 
 	moved uint64 // belongs to Run: bytes, when last looked
@@ -210,7 +235,7 @@ type pair struct {
 }
 
 // join moves bytes both ways until both sides have said all, or one is gone.
-func (p *pair) join(api *net.TCPConn) {
+func (p *pair) join(api stream) {
 	p.mu.Lock()
 	p.api = api
 	closed := p.closed
@@ -226,7 +251,7 @@ func (p *pair) join(api *net.TCPConn) {
 }
 
 // move carries one direction. Its end is told on: a client may have said all and still wait for the answer.
-func (p *pair) move(to, from *net.TCPConn) {
+func (p *pair) move(to, from stream) {
 	if _, err := io.Copy(to, from); err != nil {
 		p.close()
 		return

@@ -17,6 +17,7 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/handover"
+	"github.com/ichiro-metal/ichiro/internal/origin"
 )
 
 // open returns the address of a relay to an API whose every connection f serves.
@@ -30,10 +31,17 @@ func open(t *testing.T, f func(*net.TCPConn), change ...func(*Relay)) (at string
 			if err != nil {
 				return
 			}
-			serving.Go(func() { defer c.Close(); f(c.(*net.TCPConn)) })
+			serving.Go(func() {
+				defer c.Close()
+				if g, err := origin.Read(c); err != nil || g.VPC != "vpc-1" || g.Instance == "" || !g.From.Addr().IsLoopback() {
+					t.Errorf("the API hears of %+v, %v", g, err)
+				}
+				f(c.(*net.TCPConn))
+			})
 		}
 	})
-	r = New(bundle.NewIndex(bundle.Root(t.TempDir())), api.Addr().String(), slog.New(slog.DiscardHandler))
+	r = New(bundle.NewIndex(bundle.Root(t.TempDir())), "", slog.New(slog.DiscardHandler))
+	r.dial = tcpTo(api.Addr().String())
 	r.find = func(cloud.VPCID, netip.Addr) (bundle.Found, error) { return bundle.Found{ID: "i-1"}, nil }
 	for _, c := range change {
 		c(r)
@@ -45,6 +53,16 @@ func open(t *testing.T, f func(*net.TCPConn), change ...func(*Relay)) (at string
 	r.Add(ctx, handover.Socket{VPC: "vpc-1", Listener: l})
 	t.Cleanup(func() { l.Close(); cancel(); running.Wait(); api.Close(); serving.Wait() })
 	return l.Addr().String(), r
+}
+
+func tcpTo(addr string) func(context.Context) (stream, error) {
+	return func(ctx context.Context) (stream, error) {
+		c, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+		if err != nil {
+			return nil, err
+		}
+		return c.(*net.TCPConn), nil
+	}
 }
 
 func listen(t *testing.T) net.Listener {
@@ -156,7 +174,7 @@ func TestWhatMovesNothingIsClosed(t *testing.T) {
 func TestAnAPIThatIsAwayEndsTheConnectionAtOnce(t *testing.T) {
 	gone := listen(t)
 	gone.Close()
-	at, _ := open(t, func(*net.TCPConn) {}, func(r *Relay) { r.to = gone.Addr().String() })
+	at, _ := open(t, func(*net.TCPConn) {}, func(r *Relay) { r.dial = tcpTo(gone.Addr().String()) })
 	if got, ok := refused(t, at); !ok || got != "" {
 		t.Errorf("the guest got %q", got)
 	}

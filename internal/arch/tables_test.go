@@ -22,6 +22,7 @@ var rooms = map[string]int{
 	"internal/service":   contracts,
 	"internal/shim":      contracts,
 	"internal/door":      contracts, // what control and agent say to each other through the host's door
+	"internal/origin":    contracts, // whose connection it is that imds carries to control
 	"internal/handover":  engines,
 	"internal/store":     engines,
 	"internal/block":     engines,

@@ -58,6 +58,9 @@ func (r Root) Objects() string { return filepath.Join(string(r), "objects", "s3.
 // ObjectDoor is the socket at which the object store asks the control plane whom a request is from.
 func (r Root) ObjectDoor() string { return filepath.Join(string(r), "control", "iam.sock") }
 
+// GuestAPI is the socket at which the API takes the connections that the metadata service carries for guests.
+func (r Root) GuestAPI() string { return filepath.Join(string(r), "control", "guests.sock") }
+
 // List returns the instances that have a directory, in order of their IDs.
 func (r Root) List() ([]cloud.InstanceID, error) {
 	entries, err := os.ReadDir(r.Instances())
