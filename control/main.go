@@ -5,6 +5,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -50,6 +51,7 @@ type options struct {
 	etcd, cert, key, cacrt string
 	elastic, ipv6          []netip.Prefix
 	objectsUser, imdsUser  uint
+	issuer                 string
 }
 
 func parse(args []string) (options, error) {
@@ -69,6 +71,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.cacrt, "etcd-ca", "", "`file` of the CA that signed the servers' certificates")
 	flags.UintVar(&o.objectsUser, "objects-user", 0, "`uid` that the object store runs as, and that may ask whom an S3 request is from")
 	flags.UintVar(&o.imdsUser, "imds-user", 0, "`uid` that the metadata service runs as, and that may carry guests' requests here")
+	flags.StringVar(&o.issuer, "issuer", "", "`URL` by which systems that trust instances' tokens reach this API (default: its own, which only this machine reaches)")
 	elastic := flags.String("elastic", "", "public addresses to give out: `CIDRs`, comma separated; every address of them is used")
 	ipv6 := flags.String("ipv6-pool", "", "VPCs' blocks of IPv6 come from here: `CIDRs`, comma separated (default: unique local ones)")
 	if err := service.Parse(flags, args); err != nil {
@@ -80,6 +83,11 @@ func parse(args []string) (options, error) {
 	}
 	if o.elastic, err = cloud.ParsePool(*elastic); err != nil {
 		return o, service.Usagef("--elastic: %v", err)
+	}
+	if o.issuer != "" {
+		if err := checkIssuer(o.issuer); err != nil {
+			return o, err
+		}
 	}
 	o.root = bundle.Root(*dir)
 	return o, loopback(o.listen)
@@ -181,7 +189,9 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 
 	mirror := store.NewMirror(client, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
 	authority := iamapi.NewAuthority(engine)
-	front, guests, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint, site.InstanceTypes, signer, door.Client{Identity: caller})
+	tokens := newIssuer(signer, cmp.Or(o.issuer, endpoint), hosts, wishOf(mirror, engine.ProfileNow))
+	prometheus.MustRegister(tokens.issued)
+	front, guests, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint, site.InstanceTypes, tokens.public(), door.Client{Identity: caller})
 	if err != nil {
 		return err
 	}
@@ -239,7 +249,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 }
 
 // newFront builds the API from its services.
-func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string, types []cloud.InstanceType, certificates http.Handler, reader door.Client) (*api.Front, *ssm.Sessions, *os.File, error) {
+func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string, types []cloud.InstanceType, public map[string]http.Handler, reader door.Client) (*api.Front, *ssm.Sessions, *os.File, error) {
 	sealing, err := keyFile(filepath.Join(o.state, "keys", "pager"), 32)
 	if err != nil {
 		return nil, nil, nil, err
@@ -250,11 +260,11 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 	}
 	boxes, err := keyFile(filepath.Join(o.state, "keys", "parameters"), 32)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	secrets, err := store.NewSealer(boxes)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	audit, err := os.OpenFile(filepath.Join(o.state, "audit", "audit.jsonl"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
@@ -270,7 +280,7 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 		Region: o.region, Authority: authority, Log: log, Audit: audit, Registry: prometheus.DefaultRegisterer,
 		Objects:  o.root.Objects(),
 		Channels: guests,
-		Public:   map[string]http.Handler{certificatesPath: certificates},
+		Public:   public,
 		Services: []api.Service{
 			ec2.New(ec2.Config{
 				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: reader, Pager: pager,

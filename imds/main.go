@@ -60,6 +60,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	defer index.Close()
 	srv := server.New(index, tree.EC2(), tokens, log)
 	srv.Limit(*rate)
+	srv.Issue(*api)
 	srv.Expose()
 	names := dns.New(index, bundle.NewNetworks(root), resolvers, log)
 	names.Expose()

@@ -13,6 +13,7 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
+	"github.com/ichiro-metal/ichiro/internal/ticket"
 )
 
 // readKey reads a key from a directory that belongs to the control plane: only a file, never what a link leads to.
@@ -26,6 +27,18 @@ func readKey(path string) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: it is not a file", path)
 	}
 	return io.ReadAll(io.LimitReader(f, 64))
+}
+
+func (h *Host) key() ([]byte, error) { return readKey(filepath.Join(h.Keys, "hosts")) }
+
+// ticket puts the secret by which the metadata service asks for tokens in the instance's name where it reads it. It
+// follows from the key and the instance, so there is nothing of it in the store.
+func (h *Host) ticket(dir bundle.Dir) error {
+	key, err := h.key()
+	if err != nil {
+		return err
+	}
+	return put(dir.Path(bundle.TicketFile), ticket.Of(key, dir.ID()), h.IMDSGroup)
 }
 
 // credentials puts the role credentials of an instance where its metadata service reads them. They are
@@ -43,7 +56,7 @@ func (h *Host) credentials(dir bundle.Dir) error {
 		return err
 	}
 	if h.sealer == nil {
-		key, err := readKey(filepath.Join(h.Keys, "hosts"))
+		key, err := h.key()
 		if err != nil {
 			return err
 		}

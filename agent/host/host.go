@@ -389,6 +389,9 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 	if err := h.credentials(dir); err != nil {
 		h.Log.Warn("no role credentials for the guest", "instance", id, "err", err) // it runs without, as on EC2
 	}
+	if err := h.ticket(dir); err != nil {
+		h.Log.Warn("no tokens for the guest", "instance", id, "err", err)
+	}
 	st, err := shim.ReadStatus(string(dir))
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):

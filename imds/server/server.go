@@ -61,6 +61,8 @@ type Server struct {
 	callers callers
 	limit   *throttle
 	serving sync.WaitGroup
+
+	authority *authority // of tokens for other systems
 }
 
 // New returns a Server that answers from the bundles of index.
@@ -71,6 +73,8 @@ func New(index *bundle.Index, t *tree.Tree, tokens *Tokens, log *slog.Logger) *S
 		metrics: newMetrics(),
 		callers: callers{open: map[caller]int{}},
 		limit:   newThrottle(DefaultRate),
+
+		authority: newAuthority(""),
 	}
 	s.http = &http.Server{
 		Handler:                      s,
@@ -189,6 +193,9 @@ func (s *Server) answer(c *conn, r *http.Request) (a answer, class string) {
 	if !ok {
 		return refuse(http.StatusUnauthorized), class
 	}
+	if class == "jwt" {
+		return s.jwt(found, r, left), class
+	}
 	a = s.get(found, path)
 	a.ttl = left
 	return a, class
@@ -266,6 +273,8 @@ func classOf(path []string) string {
 	switch {
 	case len(path) == 3 && slices.Equal(path[1:], []string{"api", "token"}):
 		return "token"
+	case slices.Equal(path, []string{"latest", "ichiro", "token"}):
+		return "jwt"
 	case len(path) < 2:
 		return "versions"
 	}

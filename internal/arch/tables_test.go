@@ -23,6 +23,7 @@ var rooms = map[string]int{
 	"internal/shim":      contracts,
 	"internal/door":      contracts, // what control and agent say to each other through the host's door
 	"internal/origin":    contracts, // whose connection it is that imds carries to control
+	"internal/ticket":    contracts, // how imds asks control for a token in an instance's name
 	"internal/handover":  engines,
 	"internal/store":     engines,
 	"internal/block":     engines,
@@ -163,6 +164,7 @@ var libraries = map[string]library{
 	"github.com/aws/smithy-go":                      {why: "the stock client's errors, in tests and in the bench", doors: []string{"deploy/bench"}},
 	"github.com/coreos/go-systemd/v22":              {why: "sd_notify, the watchdog, is stderr the journal; units over D-Bus", doors: []string{"internal/service", "agent/unit"}},
 	"github.com/fsnotify/fsnotify":                  {why: "inotify for the instance directories", doors: []string{"internal/bundle"}},
+	"github.com/golang-jwt/jwt/v5":                  {why: "JSON web tokens, as a relying party's library in tests"},
 	"github.com/google/nftables":                    {why: "nf_tables by netlink: one batch, no parsing of nft's text", doors: []string{"agent/firewall"}},
 	"github.com/gorilla/websocket":                  {why: "the websocket of Run Command", doors: []string{"runcmd/wire"}},
 	"github.com/insomniacslk/dhcp":                  {why: "DHCP's messages, as a second witness in tests"},

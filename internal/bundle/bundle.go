@@ -106,6 +106,7 @@ func Files() []File {
 		{"reboots.json", "agent/host", []string{"agent/host"}},
 		{"metadata.json", "agent/host", []string{"imds", "gateway"}},
 		{"credentials.json", "agent/host", []string{"imds"}},
+		{"ticket.json", "agent/host", []string{"imds"}},
 		{"commands/ID/request.json, commands/ID.cancel", "agent/host", []string{"gateway"}},
 		{"commands/ID.json", "gateway", []string{"agent/host"}},
 		{"commands/ID/{stdout,stderr}", "gateway", []string{"agent/door"}},

@@ -34,8 +34,8 @@ const (
 
 var (
 	parameterName = regexp.MustCompile(`^[a-zA-Z0-9_./-]+$`)
-	// reference is how a command's parameters name one of the store: {{ssm:name}} or {{ssm:name:version}}.
-	reference = regexp.MustCompile(`\{\{\s*ssm:([a-zA-Z0-9_./-]+)(?::([0-9]+))?\s*\}\}`)
+	// parameterReference is how a command's parameters name one of the store: {{ssm:name}} or {{ssm:name:version}}.
+	parameterReference = regexp.MustCompile(`\{\{\s*ssm:([a-zA-Z0-9_./-]+)(?::([0-9]+))?\s*\}\}`)
 )
 
 // parameterARN is the resource of a parameter. A leading slash is not written twice.
@@ -202,8 +202,8 @@ func (s *Service) refer(ctx context.Context, snap *store.Snapshot, given map[str
 		out[key] = slices.Clone(items)
 		for k, item := range items {
 			var bad error
-			out[key][k] = reference.ReplaceAllStringFunc(item, func(ref string) string {
-				m := reference.FindStringSubmatch(ref)
+			out[key][k] = parameterReference.ReplaceAllStringFunc(item, func(ref string) string {
+				m := parameterReference.FindStringSubmatch(ref)
 				o, _, err := s.find(ctx, snap, m[1])
 				var v cloud.ParameterVersion
 				if err == nil {
@@ -231,7 +231,7 @@ func (s *Service) refer(ctx context.Context, snap *store.Snapshot, given map[str
 func referred(given map[string][]string) (names []string) {
 	for _, items := range given {
 		for _, item := range items {
-			for _, m := range reference.FindAllStringSubmatch(item, -1) {
+			for _, m := range parameterReference.FindAllStringSubmatch(item, -1) {
 				if !slices.Contains(names, m[1]) {
 					names = append(names, m[1])
 				}
