@@ -111,6 +111,7 @@ func Files() []File {
 		{"commands/ID.json", "gateway", []string{"agent/host"}},
 		{"commands/ID/{stdout,stderr}", "gateway", []string{"agent/door"}},
 		{"commands/ID/sent", "gateway", []string{"gateway"}},
+		{"commands/ID/trimmed", "gateway", []string{"agent/door"}},
 		{"commands/agent.json", "gateway", []string{"agent/host"}},
 		{"shim.sock, status.json, console.log", "shim", []string{"agent/host", "agent/door", "agent/unit"}},
 		{"shim.log, qemu.log, qmp.sock", "shim", []string{"operator", "shim"}},
