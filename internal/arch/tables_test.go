@@ -80,16 +80,17 @@ var rooms = map[string]int{
 	"imds/ntp":      conductors,
 	"imds/relay":    conductors,
 
-	"runcmd":         mains,
-	"runcmd/wire":    contracts, // frames, and the door of the websocket library
-	"runcmd/journal": engines,
-	"runcmd/spool":   engines,
-	"runcmd/keeper":  engines,
-	"runcmd/act":     engines, // the process of a step
-	"runcmd/runner":  conductors,
-	"runcmd/link":    conductors,
-	"runcmd/netconf": conductors, // the guest's network, kept as its metadata says
-	"runcmd/gateway": mains,
+	"runcmd":           mains,
+	"runcmd/wire":      contracts, // frames, and the door of the websocket library
+	"runcmd/journal":   engines,
+	"runcmd/spool":     engines,
+	"runcmd/keeper":    engines,
+	"runcmd/act":       engines, // the process of a step
+	"runcmd/runner":    conductors,
+	"runcmd/link":      conductors,
+	"runcmd/netconf":   conductors, // the guest's network, kept as its metadata says
+	"runcmd/gateway":   mains,
+	"runcmd/mgs/frame": contracts, // the binary message of the stock agent and plugin
 
 	"initramfs":         mains,
 	"initramfs/init":    mains,
