@@ -81,7 +81,9 @@ var rooms = map[string]int{
 	"imds/relay":    conductors,
 
 	"runcmd":           mains,
-	"runcmd/wire":      contracts, // frames, and the door of the websocket library
+	"runcmd/wire":      contracts,  // frames, and the door of the websocket library
+	"runcmd/mgs/frame": contracts,  // the binary message of the stock agent and plugin
+	"runcmd/mgs":       conductors, // the stock agent's calls and its control channel
 	"runcmd/journal":   engines,
 	"runcmd/spool":     engines,
 	"runcmd/keeper":    engines,

@@ -53,6 +53,8 @@ type Gateway struct {
 	log    *slog.Logger
 	ready  chan struct{}
 
+	authority http.Handler // nil if there is none
+
 	mu        sync.Mutex
 	ctx       context.Context // of Run; nil before it
 	instances map[cloud.InstanceID]*instance
@@ -171,10 +173,19 @@ func (g *Gateway) retire(id cloud.InstanceID) {
 	}
 }
 
+// AuthorityPath is where guests find the certificate of whom their stock agents are to trust.
+const AuthorityPath = "/v1/authority.pem"
+
+// Authority has the certificate for stock agents served. Before Serve.
+func (g *Gateway) Authority(h http.Handler) { g.authority = h }
+
 // Serve accepts the agents of a VPC until l is closed.
 func (g *Gateway) Serve(vpc cloud.VPCID, l net.Listener) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+wire.Path, func(w http.ResponseWriter, r *http.Request) { g.accept(vpc, w, r) })
+	if g.authority != nil {
+		mux.Handle("GET "+AuthorityPath, g.authority)
+	}
 	srv := &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -213,5 +224,16 @@ func (g *Gateway) accept(vpc cloud.VPCID, w http.ResponseWriter, r *http.Request
 		return // answered
 	}
 	// Not in this goroutine: its stack has grown with net/http's frames and would stay so.
-	go i.serve(conn, from.Addr().Unmap())
+	go i.serve(conn, from.Addr().Unmap(), false)
+}
+
+// Join serves a connection of the stock agent in an instance until it breaks. Where our own agent is connected, there is
+// no place for it.
+func (g *Gateway) Join(id cloud.InstanceID, conn Conn, addr netip.Addr) {
+	i := g.instance(id)
+	if i == nil {
+		conn.Close()
+		return
+	}
+	i.serve(conn, addr, true)
 }
