@@ -19,8 +19,12 @@ const (
 	maxRoom = 10
 	// patience is how long the last word waits for a step's result that it has overtaken.
 	patience = 2 * time.Second
+	// again is how long after its first sending a job may be sent again.
+	again = 5 * time.Minute
 	// settling is how long after connecting a reply may be of a command that we are about to hear of.
 	settling = 10 * time.Second
+	// maxOver bounds what is remembered of commands that have ended: a late reply comes within moments.
+	maxOver = 256
 )
 
 // socket carries the agent's messages: a *wire.Raw.
@@ -46,8 +50,9 @@ type Channel struct {
 	mu     sync.Mutex // of what follows, and of writing
 	next   int64      // sequence number
 	runs   map[cloud.CommandID]*run
-	before map[cloud.CommandID]map[int]stepResult // what an earlier channel heard of commands that had not ended
-	reply  map[cloud.CommandID]frame.ID           // last words that are acknowledged when they are on disk
+	before map[cloud.CommandID]*run     // those of an earlier channel that had not ended
+	reply  map[cloud.CommandID]frame.ID // last words that are acknowledged when they are on disk
+	over   map[cloud.CommandID]bool     // ended on this channel
 }
 
 // newChannel returns the channel of an instance's agent over a websocket whose first message has been read. It goes on from
@@ -55,15 +60,15 @@ type Channel struct {
 func newChannel(s socket, id cloud.InstanceID, hello wire.Hello, earlier *Channel) *Channel {
 	c := &Channel{
 		socket: s, id: id, hello: hello, opened: time.Now(), in: make(chan wire.Frame), quit: make(chan struct{}),
-		runs: map[cloud.CommandID]*run{}, reply: map[cloud.CommandID]frame.ID{},
-		before: map[cloud.CommandID]map[int]stepResult{},
+		runs: map[cloud.CommandID]*run{}, reply: map[cloud.CommandID]frame.ID{}, over: map[cloud.CommandID]bool{},
+		before: map[cloud.CommandID]*run{},
 	}
 	if earlier != nil {
 		earlier.Close()
 		earlier.mu.Lock()
 		defer earlier.mu.Unlock()
 		for id, r := range earlier.runs {
-			c.before[id] = maps.Clone(r.steps)
+			c.before[id] = &run{asked: r.asked, size: r.size, steps: maps.Clone(r.steps), sent: r.sent, heard: r.heard}
 		}
 	}
 	return c
@@ -107,21 +112,29 @@ func (c *Channel) Send(f wire.Frame) error {
 	return nil
 }
 
-// request gives the agent a command, unless it may have it: then its replies are waited for. It remembers for half an hour
-// which commands it had, which is not enough to ask again.
+// request gives the agent a command. One that an earlier channel was given it gets again only if it has not said a word of it
+// and would know it: it remembers for half an hour which jobs it had, and answers that one is a duplicate. Otherwise its
+// replies are waited for.
 func (c *Channel) request(r *wire.Request) error {
 	j, err := newJob(c.id, r)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.runs[r.ID] == nil {
-		c.runs[r.ID] = &run{asked: len(r.Steps), steps: c.before[r.ID]}
+		n := c.before[r.ID]
+		if n == nil {
+			n = &run{asked: len(r.Steps)}
+		}
 		delete(c.before, r.ID)
+		c.runs[r.ID] = n
 		switch {
-		case r.Resume:
+		case r.Resume && (n.heard || time.Since(n.sent) > again):
 		case err != nil:
 			go c.refuse(r.ID, err.Error())
 			return nil
 		default:
+			if n.sent.IsZero() {
+				n.sent = time.Now()
+			}
 			if err := c.write(frame.Job, j); err != nil {
 				return err
 			}
@@ -154,6 +167,10 @@ func (c *Channel) done(id cloud.CommandID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.runs, id)
+	if len(c.over) == maxOver {
+		clear(c.over)
+	}
+	c.over[id] = true
 	m, ok := c.reply[id]
 	if !ok {
 		return nil
@@ -237,7 +254,11 @@ func (c *Channel) acked(payload []byte) error {
 		return err
 	}
 	c.mu.Lock()
-	known := c.runs[id] != nil
+	r := c.runs[id]
+	known := r != nil
+	if known {
+		r.heard = true
+	}
 	c.mu.Unlock()
 	switch {
 	case !known: // the answer to a cancellation, or of a command that has ended
@@ -258,13 +279,14 @@ func (c *Channel) replied(payload []byte, m frame.ID) error {
 	c.mu.Lock()
 	r := c.runs[in.command]
 	switch {
-	case r == nil && time.Since(c.opened) < settling:
+	case r == nil && !c.over[in.command] && time.Since(c.opened) < settling:
 		c.mu.Unlock()
 		return nil // it says so again in five minutes
 	case r == nil:
 		defer c.mu.Unlock()
 		return c.acknowledge(in.command, m)
 	}
+	r.heard = true
 	before := r.final != nil
 	r.take(in)
 	complete, final := r.complete(), r.final != nil

@@ -11,6 +11,7 @@
 // not looked at. It differs from ours in what it can do: an output is what it sends, the first 24,000 characters of stdout
 // and 8,000 of stderr of each step, once the command has ended; ten commands at a time; no sessions.
 //
-// At most once: whether a job arrived before its connection broke, only the agent knows, and it remembers for half an hour.
-// So a job is sent once. One that was lost on the way ends when its time is over.
+// At most once: whether a job arrived before its connection broke, the agent knows, for half an hour. So one of which it
+// has not said a word is sent again within five minutes, and the agent tells a duplicate; later, or by a gateway that
+// was started meanwhile, never: one that was lost then ends when its time is over.
 package mgs

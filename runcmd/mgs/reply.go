@@ -127,8 +127,10 @@ type run struct {
 	asked int // steps
 	size  int // of their outputs
 	steps map[int]stepResult
-	final *reply // the last word, when it has come
-	told  bool   // its end, to those who receive: nothing is taken any more
+	final *reply    // the last word, when it has come
+	sent  time.Time // first, by this gateway; zero if by another
+	heard bool      // the agent has said a word of it
+	told  bool      // its end, to those who receive: nothing is taken any more
 }
 
 // maxRun bounds what is held of the outputs of one command while it goes on.
