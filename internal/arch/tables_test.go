@@ -92,7 +92,6 @@ var rooms = map[string]int{
 	"runcmd/link":      conductors,
 	"runcmd/netconf":   conductors, // the guest's network, kept as its metadata says
 	"runcmd/gateway":   mains,
-	"runcmd/mgs/frame": contracts, // the binary message of the stock agent and plugin
 
 	"initramfs":         mains,
 	"initramfs/init":    mains,
