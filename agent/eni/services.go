@@ -11,6 +11,7 @@ import (
 var (
 	Metadata  = netip.MustParseAddrPort("169.254.169.254:80")
 	Gateway   = netip.MustParseAddrPort("169.254.169.254:8774") // Run Command's; EC2 has no such port
+	Stock     = netip.MustParseAddrPort("169.254.169.254:443")  // Run Command's for the stock agent, by TLS
 	API       = netip.MustParseAddrPort("169.254.169.254:8773") // the endpoint of everything that is signed; EC2's are on the Internet
 	Resolver  = netip.MustParseAddrPort("169.254.169.253:53")   // beside the one in the VPC's own block
 	TimeOfDay = netip.MustParseAddrPort("169.254.169.123:123")
@@ -26,8 +27,8 @@ type Service struct {
 
 // Socket is the socket's name among those of its service; a service with one socket needs none.
 func (s Service) Socket() string {
-	switch s.Name {
-	case "imds", "runcmd", "api":
+	switch s.At {
+	case Metadata, Gateway, API:
 		return ""
 	}
 	return s.Network + " " + s.At.String()
@@ -39,6 +40,7 @@ func Services(v cloud.VPC) []Service {
 	out := []Service{
 		{Name: "imds", Network: "tcp", At: Metadata},
 		{Name: "runcmd", Network: "tcp", At: Gateway},
+		{Name: "runcmd", Network: "tcp", At: Stock},
 		{Name: "api", Network: "tcp", At: API, Bulk: true},
 		{Name: "ntp", Network: "udp", At: TimeOfDay},
 	}

@@ -92,6 +92,7 @@ var rooms = map[string]int{
 	"runcmd/link":        conductors,
 	"runcmd/netconf":     conductors, // the guest's network, kept as its metadata says
 	"runcmd/gateway":     mains,
+	"runcmd/mgs":         conductors, // the stock agent's calls and its control channel
 	"runcmd/mgs/frame":   contracts,  // the binary message of the stock agent and plugin
 	"runcmd/stream":      engines,    // the bytes of one session, over as many websockets as it takes
 	"runcmd/session":     conductors, // shells and ports in the guest

@@ -1,9 +1,10 @@
 // Ichiro-gateway brings commands to the agents in this host's guests, and people into them.
 //
-// It runs without privileges. Its listening sockets come from the host's agent, one for each VPC
-// (package handover); its orders and its results are files in the instances' directories (package
-// bundle); the clients of sessions come through the host's door, and their records are all that it keeps
-// below the state directory. It may be killed at any time.
+// It runs without privileges. Its listening sockets come from the host's agent (package handover), two for
+// each VPC: one for our own agents and one for stock ones (package mgs). Its orders and its results are files
+// in the instances' directories (package bundle); the clients of sessions come through the host's door. It keeps
+// the records of sessions below the state directory and the key by which stock agents know it, and may be killed
+// at any time.
 package main
 
 import (
@@ -12,15 +13,22 @@ import (
 	"flag"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/handover"
 	"github.com/ichiro-metal/ichiro/internal/service"
 	"github.com/ichiro-metal/ichiro/runcmd/gateway/delivery"
 	"github.com/ichiro-metal/ichiro/runcmd/gateway/sessions"
+	"github.com/ichiro-metal/ichiro/runcmd/mgs"
 )
+
+// stockConnections bounds those of a guest's stock agent: two processes have a few each.
+const stockConnections = 24
 
 func main() { os.Exit(service.Main("gateway", run)) }
 
@@ -41,6 +49,12 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	gateway := delivery.New(root, index, delivery.Limits{Output: *limit, Quota: *quota, Quiet: time.Second, Patience: 3 * time.Second}, log)
 	hub := sessions.New(sessions.Config{Dir: *records, Limit: *recording, Quota: *recordings, Guests: gateway, Log: log})
 	gateway.Sessions(hub.Guest)
+	authority, err := mgs.LoadAuthority(filepath.Dir(root.Admin("gateway")))
+	if err != nil {
+		return err
+	}
+	gateway.Authority(authority)
+	stock := mgs.New(index, authority.TLS(), func(id cloud.InstanceID, c *mgs.Channel, addr netip.Addr) { gateway.Join(id, c, addr) }, log)
 	sockets := handover.NewClient(root.Handover(), "runcmd", log)
 
 	add := func(s handover.Socket) {
@@ -49,6 +63,10 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 			return
 		}
 		log.Info("serving", "vpc", s.VPC, "addr", s.Addr())
+		if s.Name != "" { // the second one, for stock agents
+			go stock.Serve(s.VPC, delivery.Bound(s.Listener, stockConnections))
+			return
+		}
 		go gateway.Serve(s.VPC, s.Listener) // until the client closes it
 	}
 	remove := func(s handover.Socket) { log.Info("not serving any more", "vpc", s.VPC) }

@@ -54,6 +54,8 @@ type Gateway struct {
 	ready  chan struct{}
 
 	guest     func(cloud.InstanceID, http.ResponseWriter, *http.Request)
+	authority http.Handler // nil if there is none
+
 	mu        sync.Mutex
 	ctx       context.Context // of Run; nil before it
 	instances map[cloud.InstanceID]*instance
@@ -172,6 +174,12 @@ func (g *Gateway) retire(id cloud.InstanceID) {
 	}
 }
 
+// AuthorityPath is where guests find the certificate of whom their stock agents are to trust.
+const AuthorityPath = "/v1/authority.pem"
+
+// Authority has the certificate for stock agents served. Before Serve.
+func (g *Gateway) Authority(h http.Handler) { g.authority = h }
+
 // Serve accepts the agents of a VPC until l is closed.
 func (g *Gateway) Serve(vpc cloud.VPCID, l net.Listener) error {
 	mux := http.NewServeMux()
@@ -182,6 +190,9 @@ func (g *Gateway) Serve(vpc cloud.VPCID, l net.Listener) error {
 				g.guest(id, w, r)
 			}
 		})
+	}
+	if g.authority != nil {
+		mux.Handle("GET "+AuthorityPath, g.authority)
 	}
 	srv := &http.Server{
 		Handler:           mux,
@@ -214,7 +225,7 @@ func (g *Gateway) accept(vpc cloud.VPCID, w http.ResponseWriter, r *http.Request
 		return // answered
 	}
 	// Not in this goroutine: its stack has grown with net/http's frames and would stay so.
-	go i.serve(conn, addr)
+	go i.serve(conn, addr, false)
 }
 
 // Sessions has the websockets of guests' sessions served. Before Serve.
@@ -253,4 +264,15 @@ func (g *Gateway) who(vpc cloud.VPCID, w http.ResponseWriter, r *http.Request) (
 		return "", netip.Addr{}, false
 	}
 	return found.ID, from.Addr().Unmap(), true
+}
+
+// Join serves a connection of the stock agent in an instance until it breaks. Where our own agent is connected, there is
+// no place for it.
+func (g *Gateway) Join(id cloud.InstanceID, conn Conn, addr netip.Addr) {
+	i := g.instance(id)
+	if i == nil {
+		conn.Close()
+		return
+	}
+	i.serve(conn, addr, true)
 }

@@ -20,6 +20,7 @@ const (
 // door is a listener that closes connections of an address that has too many or comes too often.
 type door struct {
 	net.Listener
+	most int // connections of an address
 
 	mu     sync.Mutex
 	guests map[netip.Addr]*guest
@@ -31,7 +32,16 @@ type guest struct {
 	at     time.Time
 }
 
-func newDoor(l net.Listener) *door { return &door{Listener: l, guests: map[netip.Addr]*guest{}} }
+// Bound returns a listener that closes connections of an address which has as many as most, or comes too often.
+func Bound(l net.Listener, most int) net.Listener {
+	d := newDoor(l)
+	d.most = most
+	return d
+}
+
+func newDoor(l net.Listener) *door {
+	return &door{Listener: l, most: perAddress, guests: map[netip.Addr]*guest{}}
+}
 
 // Accept returns the next connection that may come in.
 func (d *door) Accept() (net.Conn, error) {
@@ -59,7 +69,7 @@ func (d *door) admit(a netip.Addr, now time.Time) bool {
 	}
 	g.tokens = min(burst, g.tokens+float64(now.Sub(g.at))/float64(refill))
 	g.at = now
-	if g.open >= perAddress || g.tokens < 1 {
+	if g.open >= d.most || g.tokens < 1 {
 		return false
 	}
 	g.tokens--

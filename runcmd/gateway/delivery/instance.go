@@ -57,9 +57,20 @@ type instance struct {
 	pinged   time.Time // when agent.json is due
 }
 
+// Conn is a connection of an agent: a *wire.Conn, or what speaks for another kind of agent. One that has room for so many
+// commands only has a method Room, too.
+type Conn interface {
+	Send(wire.Frame) error
+	Receive() (wire.Frame, error)
+	Probe() error
+	Ponged() <-chan struct{}
+	Close() error
+}
+
 // link is one connection of the agent.
 type link struct {
-	conn   *wire.Conn
+	conn   Conn
+	stock  bool // it is the stock agent's
 	hello  wire.Hello
 	addr   netip.Addr
 	frames chan wire.Frame // closed by the receiver
@@ -95,9 +106,9 @@ func (i *instance) takeDirty() map[cloud.CommandID]bool {
 }
 
 // serve receives from a connection until it breaks.
-func (i *instance) serve(conn *wire.Conn, addr netip.Addr) {
+func (i *instance) serve(conn Conn, addr netip.Addr, stock bool) {
 	defer conn.Close()
-	l := &link{conn: conn, addr: addr, frames: make(chan wire.Frame), fenced: make(chan struct{})}
+	l := &link{conn: conn, stock: stock, addr: addr, frames: make(chan wire.Frame), fenced: make(chan struct{})}
 	defer close(l.frames)
 	hurry := time.AfterFunc(helloWait, func() { conn.Close() })
 	f, err := conn.Receive()
@@ -249,6 +260,11 @@ func (i *instance) tellMetadata() {
 
 // join makes a connection the current one. Frames of an older one are never looked at again.
 func (i *instance) join(l *link) {
+	if l.stock && i.now != nil && !i.now.stock {
+		close(l.fenced) // our own agent is there
+		l.conn.Close()
+		return
+	}
 	i.hangUp(nil)
 	i.epoch = max(i.epoch+1, uint64(time.Now().UnixMicro())) // grows over restarts, too
 	i.now, i.heard = l, time.Now()
@@ -405,6 +421,9 @@ func (i *instance) deliver(c *command) {
 
 // hand gives a command to the agent that is there.
 func (i *instance) hand(c *command, now time.Time) {
+	if r, ok := i.now.conn.(interface{ Room() bool }); ok && c.sent == "" && !r.Room() {
+		return // offer hands it over
+	}
 	if err := c.markSent(i.now.hello.Boot, now); err != nil {
 		i.log.Error("record a delivery", "command", c.id, "err", err)
 		return
@@ -514,6 +533,7 @@ func (i *instance) handle(f wire.Frame) error {
 			return err
 		}
 		i.end(c, s, details, f)
+		i.offer()
 	default:
 		return errNotAsked
 	}
@@ -526,6 +546,18 @@ func (i *instance) told(id cloud.CommandID) *command {
 		return c
 	}
 	return nil
+}
+
+// offer delivers what an agent had no room for.
+func (i *instance) offer() {
+	if i.now == nil || !i.now.stock {
+		return
+	}
+	for _, c := range i.commands {
+		if !c.told {
+			i.deliver(c)
+		}
+	}
 }
 
 // next returns when there is something to do that nobody will wake us for.
@@ -565,6 +597,7 @@ func (i *instance) tick(now time.Time) {
 			i.save(c)
 		}
 	}
+	i.offer()
 	if i.pinged.IsZero() || now.Before(i.pinged) {
 		return
 	}
