@@ -391,7 +391,7 @@ func TestDoorBoundsConnections(t *testing.T) {
 	a, b := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	now := time.Unix(1000, 0)
 	for range perAddress {
-		if !d.admit(a, now) {
+		if now = now.Add(refill); !d.admit(a, now) {
 			t.Fatal("refused within the bound")
 		}
 	}
