@@ -49,7 +49,11 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	gateway := delivery.New(root, index, delivery.Limits{Output: *limit, Quota: *quota, Quiet: time.Second, Patience: 3 * time.Second}, log)
 	hub := sessions.New(sessions.Config{Dir: *records, Limit: *recording, Quota: *recordings, Guests: gateway, Log: log})
 	gateway.Sessions(hub.Guest)
-	authority, err := mgs.LoadAuthority(filepath.Dir(root.Admin("gateway")))
+	own := filepath.Dir(root.Admin("gateway")) // on a host it is there
+	if err := os.MkdirAll(own, 0o750); err != nil {
+		return err
+	}
+	authority, err := mgs.LoadAuthority(own)
 	if err != nil {
 		return err
 	}
