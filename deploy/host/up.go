@@ -35,6 +35,7 @@ type Options struct {
 	Uplink      string
 	Elastic     string // public addresses to give out: CIDRs with commas between them
 	IPv6Pool    string // VPCs' blocks of IPv6 come from here, as Elastic
+	Issuer      string // URL by which systems that trust instances' tokens reach the API; "" for its own
 	Underlay    string // address of this machine for the cloud's other hosts; "" for a host that stands alone
 	MTU         int
 	SourceCheck string
@@ -161,7 +162,7 @@ func (l Layout) endLeft(log *slog.Logger) error {
 func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process.Daemon {
 	control := []string{
 		"--run", opt.Run, "--state", opt.State, "--listen", opt.Listen, "--listen-fd", "4",
-		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config, "--elastic", opt.Elastic, "--ipv6-pool", opt.IPv6Pool,
+		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config, "--elastic", opt.Elastic, "--ipv6-pool", opt.IPv6Pool, "--issuer", opt.Issuer,
 		"--objects-user", fmt.Sprint(u.Objects.UID), "--imds-user", fmt.Sprint(u.IMDS.UID),
 	}
 	agent := []string{
