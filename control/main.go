@@ -271,7 +271,7 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 		return nil, nil, nil, err
 	}
 	var front *api.Front
-	run := ssm.Config{Store: client, Mirror: mirror, Door: reader, Sessions: reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}
+	run := ssm.Config{Sealer: secrets, Store: client, Mirror: mirror, Door: reader, Sessions: reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}
 	run.Ended = func(x cloud.Session) {
 		front.Note("ssm", "SessionEnded", api.Identity{Account: string(x.Account), ARN: x.Owner}, "session/"+string(x.ID), sessionNote{x.Target, x.Started, *x.End})
 	}
@@ -287,7 +287,6 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: types, Elastic: o.elastic, IPv6Pool: o.ipv6,
 				Now: time.Now, Rand: rand.Reader, Log: log,
 			}),
-			ssm.New(ssm.Config{Sealer: secrets, Store: client, Mirror: mirror, Door: reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),
 			ssm.New(run),
 			iamapi.Service(engine, authority),
 			sts.Service(engine, authority),
