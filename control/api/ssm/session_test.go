@@ -144,6 +144,13 @@ func TestSessionFromItsStartToItsEnd(t *testing.T) {
 	if err := sessions.Reconcile(r.ctx); err != nil {
 		t.Fatal(err)
 	}
+	rev, err := r.Store.Head(r.ctx)
+	if err == nil {
+		err = r.Mirror.WaitRev(r.ctx, rev)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	if got := list("History"); len(got) != 0 {
 		t.Errorf("got %+v after a month, want none", got)
 	}
