@@ -13,7 +13,6 @@ import (
 	"github.com/ichiro-metal/ichiro/control/iam"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
-	"github.com/ichiro-metal/ichiro/internal/door"
 	"github.com/ichiro-metal/ichiro/internal/store"
 	"github.com/ichiro-metal/ichiro/internal/storetest"
 )
@@ -31,12 +30,11 @@ func TestTheAPIHasEachServiceOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	was := prometheus.DefaultRegisterer
-	prometheus.DefaultRegisterer = prometheus.NewRegistry()
-	defer func() { prometheus.DefaultRegisterer = was }()
 	o := options{root: bundle.Root(dir), state: dir, region: "ichiro-1", zone: "ichiro-1a", account: "000000000000"}
-	front, sessions, audit, err := newFront(o, slog.New(slog.DiscardHandler), c, store.NewMirror(c, store.All("spec")), engine, iamapi.NewAuthority(engine),
-		"http://127.0.0.1:8773", cloud.Types, map[string]http.Handler{}, door.Client{})
+	front, sessions, audit, err := newFront(o, backing{
+		store: c, mirror: store.NewMirror(c, store.All("spec")), engine: engine, authority: iamapi.NewAuthority(engine), endpoint: "http://127.0.0.1:8773",
+		types: cloud.Types, public: map[string]http.Handler{}, registry: prometheus.NewRegistry(), log: slog.New(slog.DiscardHandler),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
