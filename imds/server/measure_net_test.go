@@ -225,7 +225,13 @@ func ask1(guest int, at, request string) (string, error) {
 		unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1),
 		unix.Bind(fd, &unix.SockaddrInet4{Addr: guestAddr(guest).As4()}))
 	if err == nil {
-		err = unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+		address := &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}
+		for err = unix.Connect(fd, address); err == unix.EINTR; { // Go's own signals; asked again it waits on
+			err = unix.Connect(fd, address)
+		}
+		if err == unix.EISCONN {
+			err = nil
+		}
 	}
 	if err == nil {
 		_, err = unix.Write(fd, []byte(request+"\r\nHost: x\r\nConnection: close\r\n\r\n"))
