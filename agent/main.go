@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/tls"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -19,9 +20,11 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
 
 	"github.com/ichiro-metal/ichiro/agent/door"
 	"github.com/ichiro-metal/ichiro/agent/eni"
@@ -130,15 +133,15 @@ func parse(args []string) (options, error) {
 }
 
 // joined reads the underlay address, and returns with it the MTU that guests may have so that what they send to each other
-// arrives whole.
+// arrives whole. An address that the machine does not have yet is no reason to leave its guests alone: then it is Ethernet's.
 func joined(text string, mtu int) (netip.Addr, int, error) {
 	a, err := netip.ParseAddr(text)
 	if err != nil || !a.Is4() {
-		return a, mtu, fmt.Errorf("%q is not an IPv4 address of this machine", text)
+		return a, mtu, fmt.Errorf("%q is not an IPv4 address", text)
 	}
 	most, err := eni.OverlayMTU(a)
 	if err != nil {
-		return a, mtu, err
+		most = 1500 - 50 // what VXLAN takes
 	}
 	return a, min(mtu, most), nil
 }
@@ -185,7 +188,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	units := unit.New(o.root, o.program, log)
 	mirror := store.NewMirror(client, store.WishPrefix(id))
 	reading := door.New(o.root, o.control.uid, log)
-	far, err := open(o.underlay, mirror, id, reading)
+	far, err := open(ctx, o.underlay, mirror, id, reading)
 	if err != nil {
 		return err
 	}
@@ -233,7 +236,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 
 // open opens the door on the network of the cloud's machines, if this is one of several, and returns what others must know
 // of it. Its key is made anew at each start: nobody has to keep it.
-func open(underlay netip.Addr, mirror *store.Mirror, id cloud.HostID, d *door.Door) (cloud.Host, error) {
+func open(ctx context.Context, underlay netip.Addr, mirror *store.Mirror, id cloud.HostID, d *door.Door) (cloud.Host, error) {
 	if !underlay.IsValid() {
 		return cloud.Host{}, nil
 	}
@@ -245,7 +248,12 @@ func open(underlay netip.Addr, mirror *store.Mirror, id cloud.HostID, d *door.Do
 	if err != nil {
 		return cloud.Host{}, err
 	}
-	l, err := net.Listen("tcp", netip.AddrPortFrom(underlay, 0).String())
+	early := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { // the address may come later
+		var set error
+		err := c.Control(func(fd uintptr) { set = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_FREEBIND, 1) })
+		return errors.Join(err, set)
+	}}
+	l, err := early.Listen(ctx, "tcp", netip.AddrPortFrom(underlay, 0).String())
 	if err != nil {
 		return cloud.Host{}, fmt.Errorf("open the door on the underlay: %w", err)
 	}

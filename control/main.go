@@ -191,7 +191,10 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	authority := iamapi.NewAuthority(engine)
 	tokens := newIssuer(signer, cmp.Or(o.issuer, endpoint), hosts, wishOf(mirror, engine.ProfileNow))
 	prometheus.MustRegister(tokens.issued)
-	front, guests, audit, err := newFront(o, log, client, mirror, engine, authority, endpoint, site.InstanceTypes, tokens.public(), door.Client{Identity: caller})
+	front, guests, audit, err := newFront(o, backing{
+		store: client, mirror: mirror, engine: engine, authority: authority, endpoint: endpoint, types: site.InstanceTypes, public: tokens.public(),
+		reader: door.Client{Identity: caller}, registry: prometheus.DefaultRegisterer, log: log,
+	})
 	if err != nil {
 		return err
 	}
@@ -248,8 +251,22 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	)
 }
 
+// backing is what the API stands on.
+type backing struct {
+	store     *store.Client
+	mirror    *store.Mirror
+	engine    *iam.Engine
+	authority *iamapi.Authority
+	endpoint  string
+	types     []cloud.InstanceType
+	public    map[string]http.Handler // by path: what anybody may read
+	reader    door.Client
+	registry  prometheus.Registerer
+	log       *slog.Logger
+}
+
 // newFront builds the API from its services.
-func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.Mirror, engine *iam.Engine, authority *iamapi.Authority, endpoint string, types []cloud.InstanceType, public map[string]http.Handler, reader door.Client) (*api.Front, *ssm.Sessions, *os.File, error) {
+func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error) {
 	sealing, err := keyFile(filepath.Join(o.state, "keys", "pager"), 32)
 	if err != nil {
 		return nil, nil, nil, err
@@ -271,26 +288,25 @@ func newFront(o options, log *slog.Logger, client *store.Client, mirror *store.M
 		return nil, nil, nil, err
 	}
 	var front *api.Front
-	run := ssm.Config{Store: client, Mirror: mirror, Door: reader, Sessions: reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}
+	run := ssm.Config{Sealer: secrets, Store: b.store, Mirror: b.mirror, Door: b.reader, Sessions: b.reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: b.log}
 	run.Ended = func(x cloud.Session) {
 		front.Note("ssm", "SessionEnded", api.Identity{Account: string(x.Account), ARN: x.Owner}, "session/"+string(x.ID), sessionNote{x.Target, x.Started, *x.End})
 	}
 	guests := ssm.NewSessions(run)
 	front, err = api.New(api.Config{
-		Region: o.region, Authority: authority, Log: log, Audit: audit, Registry: prometheus.DefaultRegisterer,
+		Region: o.region, Authority: b.authority, Log: b.log, Audit: audit, Registry: b.registry,
 		Objects:  o.root.Objects(),
 		Channels: guests,
-		Public:   public,
+		Public:   b.public,
 		Services: []api.Service{
 			ec2.New(ec2.Config{
-				Store: client, Mirror: mirror, Profiles: profiles{engine, authority}, Door: reader, Pager: pager,
-				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(endpoint, "http://"), Types: types, Elastic: o.elastic, IPv6Pool: o.ipv6,
-				Now: time.Now, Rand: rand.Reader, Log: log,
+				Store: b.store, Mirror: b.mirror, Profiles: profiles{b.engine, b.authority}, Door: b.reader, Pager: pager,
+				Region: o.region, Zone: o.zone, Endpoint: strings.TrimPrefix(b.endpoint, "http://"), Types: b.types, Elastic: o.elastic, IPv6Pool: o.ipv6,
+				Now: time.Now, Rand: rand.Reader, Log: b.log,
 			}),
-			ssm.New(ssm.Config{Sealer: secrets, Store: client, Mirror: mirror, Door: reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: log}),
 			ssm.New(run),
-			iamapi.Service(engine, authority),
-			sts.Service(engine, authority),
+			iamapi.Service(b.engine, b.authority),
+			sts.Service(b.engine, b.authority),
 		},
 	})
 	return front, guests, audit, err

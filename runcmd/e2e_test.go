@@ -63,6 +63,7 @@ type host struct {
 	state string // of the agent
 	early bool   // a shell of the small guest is started in advance
 	url   string
+	etc   string // passwd and group of its sessions; "": the machine's
 	boot  string // the file that names the boot of the guest
 	boots int
 	wires wires
@@ -177,6 +178,9 @@ func (h *host) startAgent() { // verbose: the log is only shown when a test fail
 	check(h.t, os.WriteFile(witness, []byte("#!/bin/sh\nset -e\ncp /proc/sys/kernel/random/uuid "+h.boot+"\ntouch "+witness+".asked\n"), 0o755))
 	args := []string{"--boot-id", h.boot, "--reboot", witness, "--gateway", h.url, "--state", h.state, "--grace", "300ms", "--verbose",
 		"--network=false"} // this is no guest: its network is not to be touched
+	if h.etc != "" {
+		args = append(args, "--etc", h.etc)
+	}
 	if h.early {
 		args = append(args, "--await-shell", filepath.Join(h.bin, "sh"))
 	}

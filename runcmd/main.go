@@ -65,6 +65,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("ichiro-runcmd", flag.ExitOnError)
 	gateway := flags.String("gateway", "ws://169.254.169.254:8774"+wire.Path, "`URL` of the host's gateway")
 	state := flags.String("state", "/var/lib/ichiro-runcmd", "`directory` of the journal")
+	etc := flags.String("etc", "/etc", "`directory` of passwd and group, for sessions")
 	grace := flags.Duration("grace", 5*time.Second, "`time` between SIGTERM and SIGKILL of a command that must end")
 	verbose := flags.Bool("verbose", false, "log every attempt to connect")
 	network := flags.Bool("network", true, "keep the guest's network as its metadata says")
@@ -94,7 +95,7 @@ func run(ctx context.Context, args []string) error {
 	if kept == nil {
 		return keeper.New(log).Run(ctx)
 	}
-	return work(ctx, kept, config{*gateway, *state, *shell, *bootID, *reboot, *grace, net}, log)
+	return work(ctx, kept, config{*gateway, *state, *shell, *bootID, *reboot, *etc, *grace, net}, log)
 }
 
 // keepNetwork is all that is done without the agent. Nobody tells of new metadata then: SIGHUP does.
@@ -111,7 +112,7 @@ func keepNetwork(ctx context.Context, net *netconf.Manager) error {
 
 type config struct {
 	gateway, state, shell string
-	bootID, reboot        string
+	bootID, reboot, etc   string
 	grace                 time.Duration
 	network               *netconf.Manager // nil: others keep it
 }
@@ -135,7 +136,7 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 		Reboot: func() error { return reboot(cfg.reboot) }, Log: log,
 	})
 	l.Attach(r)
-	guests := session.New(session.Config{Gateway: cfg.gateway, Etc: "/etc", Group: r.Group, Log: log})
+	guests := session.New(session.Config{Gateway: cfg.gateway, Etc: cfg.etc, Group: r.Group, Log: log})
 	defer guests.Close()
 	l.Host(guests)
 	if cfg.network != nil {

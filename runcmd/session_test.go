@@ -42,6 +42,10 @@ type sessionHost struct {
 func newSessionHost(t testing.TB) *sessionHost {
 	t.Helper()
 	h := &sessionHost{host: newHost(t), records: t.TempDir(), spec: map[string]cloud.Session{}}
+	// A root of its own: what the machine's has in its profile may take any time.
+	h.etc = t.TempDir()
+	check(t, os.WriteFile(filepath.Join(h.etc, "passwd"), []byte("root:x:0:0:root:"+t.TempDir()+":/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"), 0o644))
+	check(t, os.WriteFile(filepath.Join(h.etc, "group"), []byte("root:x:0:\nnogroup:x:65534:\n"), 0o644))
 	h.startGateway("--sessions", h.records)
 	h.startAgent()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -9,11 +9,13 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/origin"
 )
 
 // inhabited writes down that an instance has the address of guest n.
@@ -49,14 +51,25 @@ func TestGuestsReachTheAPI(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv := &http.Server{Handler: mux}
-	go srv.Serve(api)
-	t.Cleanup(func() { srv.Close() })
+	t.Cleanup(func() { srv.Close(); api.Close() })
 
 	m := start(t, "api")
 	c := config("api", guestInterface(1, "sg-default"), guestInterface(2, "sg-default"))
 	apply(t, m, c)
 	s := newServices(t, m, c.VPCs...)
 	s.inhabited("i-0000000000000000a", 1)
+	socket := s.root.GuestAPI()
+	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	carried, err := net.Listen("unix", socket)
+	if err == nil {
+		err = os.Chmod(socket, 0o666)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Serve(named{carried, t})
 	s.start("--api", api.Addr().String())
 	g := configured(t, m, 1)
 	const at = "http://169.254.169.254:8773"
@@ -97,6 +110,23 @@ func TestGuestsReachTheAPI(t *testing.T) {
 	if out, err := stranger.Run("curl", "-sS", "-m", "1", "--interface", guestAddr(1).String(), at+"/who"); err == nil {
 		t.Errorf("who takes another's address got %q", out)
 	}
+}
+
+// named takes off the heads of connections which say whose they are.
+type named struct {
+	net.Listener
+	t *testing.T
+}
+
+func (n named) Accept() (net.Conn, error) {
+	c, err := n.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if who, err := origin.Read(c); err != nil || who.Instance != "i-0000000000000000a" {
+		n.t.Errorf("a connection of %+v, %v", who, err)
+	}
+	return c, nil
 }
 
 // zeros never ends.

@@ -267,6 +267,34 @@ func TestAVPCOnTwoHosts(t *testing.T) {
 	})
 }
 
+// A machine that has lost its address on the underlay, or has none yet, serves its own guests, and the others as soon as it can.
+func TestWithoutTheUnderlayGuestsOfOneHostMeet(t *testing.T) {
+	n := machines(t)
+	m := start(t, "ova")
+	a, b := apart([]Interface{guestInterface(1, "sg-default"), guestInterface(2, "sg-default")}, []Interface{guestInterface(3, "sg-default")})
+	nstest.IP(t, "addr del 192.0.2.1/24 dev wire")
+	if err := m.Apply(context.Background(), a); err == nil || !strings.Contains(err.Error(), "192.0.2.1") {
+		t.Errorf("got %v, want the address that is missing", err)
+	}
+	n.apply(b)
+	g1 := configured(t, m, 1)
+	configured(t, m, 2)
+	g3 := n.configured(3)
+	if !pinged(g1, "172.31.0.12") {
+		t.Errorf("guests of this host do not meet: %v", m.Counters())
+	}
+	nstest.IP(t, "addr add 192.0.2.1/24 dev wire")
+	apply(t, m, a)
+	if !pinged(g1, "172.31.0.13") || !pinged(g3, "172.31.0.11") {
+		t.Error("with the address back, guests of the other host are not reached")
+	}
+	changes := nstest.Changes(t, "ova-vpc-1")
+	apply(t, m, a)
+	if got := changes(); got != "" {
+		t.Errorf("a second Apply changed %s", got)
+	}
+}
+
 func TestAVPCOnTwoHostsByIPv6(t *testing.T) {
 	n := machines(t)
 	m := start(t, "ova")

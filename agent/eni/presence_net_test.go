@@ -140,7 +140,7 @@ func TestGuestsWithOneAddressAreAskedNothing(t *testing.T) {
 		}
 	}
 	if got := nstest.Run(t, "ip", "netns", "exec", "esq-vpc-1", "cat", "/proc/net/packet"); len(got) > 0 {
-		for _, line := range []string{"0806"} {
+		for _, line := range []string{" 0806 "} { // as a word: an inode may have these digits
 			if contains(line)([]byte(got)) {
 				t.Errorf("a socket hears ARP:\n%s", got)
 			}

@@ -214,7 +214,8 @@ func (l *Links) Prune(want Config) (Released, error) {
 	return released, errors.Join(errs...)
 }
 
-// Ensure makes the wanted namespaces with everything but taps, and returns their uplinks.
+// Ensure makes the wanted namespaces with everything but taps, and returns their uplinks. That a network cannot be joined to
+// other hosts is an error that keeps nothing from its guests here.
 func (l *Links) Ensure(want Config) ([]Range, error) {
 	var ranges []Range
 	var errs []error
@@ -226,6 +227,8 @@ func (l *Links) Ensure(want Config) ([]Range, error) {
 		r, err := l.ensure(want, n)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("make network %s: %w", n.Name, err))
+		}
+		if r.Network == "" {
 			continue
 		}
 		ranges = append(ranges, r)
@@ -259,15 +262,17 @@ func (l *Links) ensure(want Config, n Network) (Range, error) {
 		return Range{}, err
 	}
 	r, err := l.uplink(want, n, s)
-	if err == nil {
-		err = l.overlay(want, n, s)
+	if err != nil {
+		return Range{}, err
 	}
-	if err == nil {
-		l.mu.Lock()
-		l.made[n.Name] = made{outside: want.Outside, pool: want.Pool, underlay: want.Underlay, up: r, public: n.Public, routed: n.Routed6}
-		l.published = false
-		l.mu.Unlock()
+	m := made{outside: want.Outside, pool: want.Pool, underlay: want.Underlay, up: r, public: n.Public, routed: n.Routed6}
+	if err = l.overlay(want, n, s); err != nil {
+		m.underlay = netip.Addr{} // so that the next call tries again
 	}
+	l.mu.Lock()
+	l.made[n.Name] = m
+	l.published = false
+	l.mu.Unlock()
 	return r, err
 }
 

@@ -2,56 +2,35 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/ichiro-metal/ichiro/internal/origin"
+	"github.com/ichiro-metal/ichiro/internal/service"
 )
 
 // Guests accepts connections that the metadata service carries for guests (internal/origin), so that a request's source is
 // the guest and not the host. Only the users named may connect: anybody else could say to be any guest.
 func Guests(l *net.UnixListener, log *slog.Logger, uids ...uint32) net.Listener {
-	return &guests{l, uids, log}
+	return &guests{log: log, Guarded: service.Guarded{UnixListener: l, Users: uids, Stranger: func(uid uint32, err error) {
+		log.Warn("a stranger where guests' requests come from", "uid", uid, "err", err)
+	}}}
 }
 
 type guests struct {
-	*net.UnixListener
-	uids []uint32
-	log  *slog.Logger
+	service.Guarded
+	log *slog.Logger
 }
 
 func (g *guests) Accept() (net.Conn, error) {
-	for {
-		c, err := g.AcceptUnix()
-		if err != nil {
-			return nil, err
-		}
-		uid, err := peerOf(c)
-		if err == nil && slices.Contains(g.uids, uid) {
-			return &carried{UnixConn: c, log: g.log}, nil
-		}
-		g.log.Warn("a stranger where guests' requests come from", "uid", uid, "err", err)
-		c.Close()
-	}
-}
-
-func peerOf(c *net.UnixConn) (uid uint32, err error) {
-	raw, err := c.SyscallConn()
+	c, err := g.Guarded.Accept()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	var cred *unix.Ucred
-	if e := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); e != nil || err != nil {
-		return 0, errors.Join(e, err)
-	}
-	return cred.Uid, nil
+	return &carried{UnixConn: c.(*net.UnixConn), log: g.log}, nil
 }
 
 // carried is a guest's connection. Whose it is, is read when it is first asked for, which the server does in the

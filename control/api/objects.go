@@ -178,6 +178,9 @@ type moving struct {
 func (m *moving) Unwrap() http.ResponseWriter { return m.ResponseWriter }
 
 func (m *moving) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		return // the server says it when the body is first read, which is when the store has said it: not twice
+	}
 	if status >= 200 { // those before are not the answer
 		m.status = status
 	}

@@ -41,6 +41,7 @@ var noise = []string{
 	"the server has been stopped",                  // likewise
 	"http and grpc server on single port",          // the port is a socket for one agent
 	"use of closed network connection",             // likewise
+	"mux: listener closed",                         // likewise, when it closes as it starts
 	"simple token is not cryptographically signed", // of an access control that is off
 	"request cancelled",                            // its own, on Close
 	"missing term information",                     // of a new store, until its first commit

@@ -42,18 +42,18 @@ func (h *host) second(t *testing.T) *host {
 		}
 	})
 	ip(t, "link add icunder type veth peer name under netns "+o.space)
-	ip(t, "addr add 192.0.2.1/24 dev icunder")
+	ip(t, "addr add 198.18.53.1/24 dev icunder")
 	ip(t, "link set icunder up")
-	for _, words := range []string{"link set lo up", "addr add 192.0.2.2/24 dev under", "link set under up"} {
+	for _, words := range []string{"link set lo up", "addr add 198.18.53.2/24 dev under", "link set under up"} {
 		ip(t, "-n "+o.space+" "+words)
 	}
-	if err := h.up("--underlay", "192.0.2.1"); err != nil {
+	if err := h.up("--underlay", "198.18.53.1"); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.CopyFS(o.state("keys"), os.DirFS(h.state("keys"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.up("--underlay", "192.0.2.2", "--etcd", "unix://"+h.run("control", "etcd.sock")); err != nil {
+	if err := o.up("--underlay", "198.18.53.2", "--etcd", "unix://"+h.run("control", "etcd.sock")); err != nil {
 		t.Fatal(err)
 	}
 	return o

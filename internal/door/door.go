@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -97,12 +96,7 @@ func commandPath(i cloud.InstanceID, id cloud.CommandID) string {
 }
 
 func (c Client) get(ctx context.Context, h cloud.Host, path, query string) ([]byte, http.Header, error) {
-	client := http.Client{Timeout: patience, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return c.Dial(ctx, h)
-		},
-	}}
+	client := http.Client{Timeout: patience, Transport: c.transport(h)}
 	u := url.URL{Scheme: "http", Host: "host", Opaque: "//host" + path, RawQuery: query}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/service"
 )
 
 // Server is the agent's side: it holds the sockets of each service in each VPC.
@@ -198,7 +199,7 @@ func (s *Server) Run(ctx context.Context) error {
 // serve speaks with one daemon until the connection ends.
 func (s *Server) serve(p *peer) error {
 	defer p.close()
-	uid, err := peerUser(p.conn)
+	uid, err := service.Peer(p.conn)
 	if err != nil {
 		return err
 	}
@@ -340,21 +341,4 @@ func listen(path string) (*net.UnixListener, error) {
 		return nil, fmt.Errorf("open %s to daemons: %w", path, err)
 	}
 	return l, nil
-}
-
-// peerUser returns the user of the process at the other end when it connected (SO_PEERCRED, unix(7)).
-func peerUser(c *net.UnixConn) (uint32, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var inner error
-	err = raw.Control(func(fd uintptr) {
-		cred, inner = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err = errors.Join(err, inner); err != nil {
-		return 0, fmt.Errorf("ask who connects: %w", err)
-	}
-	return cred.Uid, nil
 }

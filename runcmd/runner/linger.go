@@ -21,7 +21,8 @@ import (
 
 // An agent that is asked to end while commands run, because it is being updated or restarted, leaves a process behind that
 // does nothing but wait for their ends. It traces them, since it is not their parent, notes how each ends in the command's
-// directory, and holds the pipes open meanwhile. It goes when the next agent has recorded the results.
+// directory, and holds the pipes open meanwhile. It goes when the next agent has recorded the results, or a day after the last
+// command has ended.
 //
 //	agent -> SIGTERM -> starts it, waits until it traces -> ends with its keeper
 //	                    it: end of a process -> lingered   next agent: lingered -> result
@@ -36,6 +37,8 @@ const (
 	lookEvery = 10 * time.Millisecond
 	// attachWithin is how long an agent that ends waits for the process that it leaves behind.
 	attachWithin = 2 * time.Second
+	// holdWithin is how long what a command has printed last waits for the next agent.
+	holdWithin = 24 * time.Hour
 	// noteWithin is how long that may take to write a note when a process has ended.
 	noteWithin = 2 * time.Second
 )
@@ -169,7 +172,7 @@ func (l left) wait(attached func()) {
 		attached() // the agent that ends traces it, or one like this process that an earlier agent has left
 	}
 	attached()
-	for ; ; time.Sleep(time.Second) { // the pipes
+	for until := time.Now().Add(holdWithin); time.Now().Before(until); time.Sleep(time.Second) { // the pipes
 		if _, err := os.Stat(filepath.Join(l.Dir, "request")); err != nil {
 			return
 		}

@@ -238,8 +238,7 @@ func (s *Stream) attached(offset int64) (int64, error) {
 	if offset < 0 {
 		return s.base, nil
 	}
-	s.acknowledged(offset)
-	return offset, nil
+	return offset, nil // the peer has it, and need not have dealt with it: its Ack will say
 }
 
 // acknowledged forgets what the peer has, but for the last of it.

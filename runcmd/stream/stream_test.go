@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -147,6 +148,33 @@ func TestAWriterWaitsForAReaderWhoDoesNot(t *testing.T) {
 	if n := guest.Pending(); n != wire.SessionWindow {
 		t.Errorf("%d bytes are pending", n)
 	}
+}
+
+// What a reader has not dealt with still fills the window after the connection was made anew.
+func TestAWindowIsNotOpenedByANewConnection(t *testing.T) {
+	attached := make(chan struct{}, 1)
+	guest, host := New(func(int, int) { attached <- struct{}{} }), New(nil)
+	cut := serve(t, guest, host)
+	guest.Write(wire.SessionStdout, make([]byte, wire.SessionWindow))
+	for host.has() < wire.SessionWindow {
+		runtime.Gosched()
+	}
+	cut()
+	serve(t, guest, host)
+	host.Resize(80, 24)
+	<-attached
+	if n := guest.Pending(); n != wire.SessionWindow {
+		t.Errorf("%d bytes are pending of a window that nobody has read", n)
+	}
+	go guest.Write(wire.SessionStdout, make([]byte, wire.SessionWindow))
+	collect(t, host, 2*wire.SessionWindow)
+}
+
+// has is how much was received.
+func (s *Stream) has() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.received
 }
 
 // A guest may send whatever it likes; here is what each of it comes to.

@@ -132,10 +132,21 @@ func TestSessionFromItsStartToItsEnd(t *testing.T) {
 	}
 	g.known[id] = &cloud.SessionEnd{At: start.Add(time.Minute), Code: 129, Reason: "terminated"}
 	sessions := &Sessions{r.Service}
+	mirrored := func() {
+		t.Helper()
+		rev, err := r.Store.Head(r.ctx)
+		if err == nil {
+			err = r.Mirror.WaitRev(r.ctx, rev)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	for range 2 { // and only once
 		if err := sessions.Reconcile(r.ctx); err != nil {
 			t.Fatal(err)
 		}
+		mirrored()
 	}
 	if got := list("History"); len(got) != 1 || got[0].Status != "Terminated" || !got[0].EndDate.Equal(start.Add(time.Minute)) || len(told) != 1 {
 		t.Errorf("got %+v, told %d times", got, len(told))
@@ -144,6 +155,7 @@ func TestSessionFromItsStartToItsEnd(t *testing.T) {
 	if err := sessions.Reconcile(r.ctx); err != nil {
 		t.Fatal(err)
 	}
+	mirrored()
 	if got := list("History"); len(got) != 0 {
 		t.Errorf("got %+v after a month, want none", got)
 	}

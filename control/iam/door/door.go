@@ -22,11 +22,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"slices"
 	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ichiro-metal/ichiro/control/iam"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -67,7 +64,10 @@ func (d *Door) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { srv.Close() })
 	defer stop()
 	close(d.ready)
-	if err := srv.Serve(guarded{l.(*net.UnixListener), d}); !errors.Is(err, http.ErrServerClosed) {
+	known := service.Guarded{UnixListener: l.(*net.UnixListener), Users: d.peers, Stranger: func(uid uint32, err error) {
+		d.log.Warn("a stranger at the object store's door", "uid", uid, "err", err)
+	}}
+	if err := srv.Serve(known); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", d.path, err)
 	}
 	return ctx.Err()
@@ -78,39 +78,6 @@ func (d *Door) Ready() <-chan struct{} { return d.ready }
 
 // String names the door as a task.
 func (d *Door) String() string { return "object store's door" }
-
-// guarded lets only those in who may ask.
-type guarded struct {
-	*net.UnixListener
-	door *Door
-}
-
-func (g guarded) Accept() (net.Conn, error) {
-	for {
-		c, err := g.AcceptUnix()
-		if err != nil {
-			return nil, err
-		}
-		uid, err := peer(c)
-		if err == nil && slices.Contains(g.door.peers, uid) {
-			return c, nil
-		}
-		g.door.log.Warn("a stranger at the object store's door", "uid", uid, "err", err)
-		c.Close()
-	}
-}
-
-func peer(c *net.UnixConn) (uid uint32, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	if e := raw.Control(func(fd uintptr) { cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); e != nil || err != nil {
-		return 0, errors.Join(e, err)
-	}
-	return cred.Uid, nil
-}
 
 // Handler answers the questions of whoever reaches it.
 func (d *Door) Handler() http.Handler {
