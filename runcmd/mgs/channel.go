@@ -23,6 +23,8 @@ const (
 	again = 5 * time.Minute
 	// settling is how long after connecting a reply may be of a command that we are about to hear of.
 	settling = 10 * time.Second
+	// maxLast bounds how many last words of one command are acknowledged: the agent repeats itself every five minutes.
+	maxLast = 4
 	// maxOver bounds what is remembered of commands that have ended: a late reply comes within moments.
 	maxOver = 256
 )
@@ -50,9 +52,9 @@ type Channel struct {
 	mu     sync.Mutex // of what follows, and of writing
 	next   int64      // sequence number
 	runs   map[cloud.CommandID]*run
-	before map[cloud.CommandID]*run     // those of an earlier channel that had not ended
-	reply  map[cloud.CommandID]frame.ID // last words that are acknowledged when they are on disk
-	over   map[cloud.CommandID]bool     // ended on this channel
+	before map[cloud.CommandID]*run       // those of an earlier channel that had not ended
+	reply  map[cloud.CommandID][]frame.ID // last words that are acknowledged when they are on disk
+	over   map[cloud.CommandID]bool       // ended on this channel
 }
 
 // newChannel returns the channel of an instance's agent over a websocket whose first message has been read. It goes on from
@@ -60,7 +62,7 @@ type Channel struct {
 func newChannel(s socket, id cloud.InstanceID, hello wire.Hello, earlier *Channel) *Channel {
 	c := &Channel{
 		socket: s, id: id, hello: hello, opened: time.Now(), in: make(chan wire.Frame), quit: make(chan struct{}),
-		runs: map[cloud.CommandID]*run{}, reply: map[cloud.CommandID]frame.ID{}, over: map[cloud.CommandID]bool{},
+		runs: map[cloud.CommandID]*run{}, reply: map[cloud.CommandID][]frame.ID{}, over: map[cloud.CommandID]bool{},
 		before: map[cloud.CommandID]*run{},
 	}
 	if earlier != nil {
@@ -171,12 +173,13 @@ func (c *Channel) done(id cloud.CommandID) error {
 		clear(c.over)
 	}
 	c.over[id] = true
-	m, ok := c.reply[id]
-	if !ok {
-		return nil
+	for _, m := range c.reply[id] {
+		if err := c.acknowledge(id, m); err != nil {
+			return err
+		}
 	}
 	delete(c.reply, id)
-	return c.acknowledge(id, m)
+	return nil
 }
 
 // acknowledge tells the agent that a reply need not be sent again. The caller holds mu.
@@ -290,8 +293,8 @@ func (c *Channel) replied(payload []byte, m frame.ID) error {
 	before := r.final != nil
 	r.take(in)
 	complete, final := r.complete(), r.final != nil
-	if final && !before {
-		c.reply[in.command] = m
+	if ended(in.status) { // also when it is told again
+		c.reply[in.command] = append(c.reply[in.command], m)[max(0, len(c.reply[in.command])+1-maxLast):]
 	} else if err := c.acknowledge(in.command, m); err != nil {
 		c.mu.Unlock()
 		return err

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -57,6 +59,7 @@ type inputs struct {
 	WorkingDirectory string   `json:"workingDirectory"`
 	OnFailure        string   `json:"onFailure,omitempty"`
 	OnSuccess        string   `json:"onSuccess,omitempty"`
+	Finally          bool     `json:"finallyStep,omitempty"`
 }
 
 // The stock agent takes timeouts within these bounds, and one hour for any other.
@@ -76,18 +79,16 @@ func newJob(id cloud.InstanceID, r *wire.Request) (job, error) {
 		DocumentContent: document{SchemaVersion: "2.2", Description: "a command of ichiro"},
 	}
 	for n, s := range r.Steps {
-		if secret.MatchString(s.Script) || secret.MatchString(s.Directory) {
-			return job{}, fmt.Errorf("step %s has {{ssm:...}} in its text, which the stock agent would replace", s.Name)
-		}
-		if s.Directory != "" && !strings.HasPrefix(s.Directory, "/") {
-			return job{}, fmt.Errorf("step %s has a relative directory, which means another one to the stock agent", s.Name)
+		script, err := translate(s)
+		if err != nil {
+			return job{}, fmt.Errorf("step %s %w: give the instance ichiro's own agent for it", s.Name, err)
 		}
 		seconds := int(min(max(s.Timeout, minTimeout), maxTimeout) / time.Second)
 		o.DocumentContent.MainSteps = append(o.DocumentContent.MainSteps, documentStep{
 			Action: "aws:runShellScript", Name: stepName(n),
 			Inputs: inputs{
-				RunCommand: []string{s.Script}, TimeoutSeconds: strconv.Itoa(seconds), WorkingDirectory: s.Directory,
-				OnFailure: s.OnFailure, OnSuccess: s.OnSuccess,
+				RunCommand: []string{script}, TimeoutSeconds: strconv.Itoa(seconds), WorkingDirectory: s.Directory,
+				OnFailure: s.OnFailure, OnSuccess: s.OnSuccess, Finally: s.Finally,
 			},
 		})
 	}
@@ -107,6 +108,37 @@ func newCancel(id cloud.InstanceID, command, own cloud.CommandID) (job, error) {
 		return job{}, err
 	}
 	return job{Content: string(content), JobID: jobID(own, id), Topic: topicCancel, SchemaVersion: 1}, nil
+}
+
+// variable is a name that the shell takes for one of a variable.
+var variable = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// translate returns the script of a step with what the stock agent knows nothing of, as far as a shell can do it: the step's
+// environment, in quotes that let nothing of a value be taken for text of the script, and its umask.
+func translate(s wire.Step) (string, error) {
+	switch {
+	case s.Download != nil || s.Document != nil:
+		return "", errors.New("is more than a script, which the stock agent is not asked for")
+	case s.User != "" || s.Limits != (cloud.StepLimits{}):
+		return "", errors.New("has a user or limits, which the stock agent does not know")
+	case s.Directory != "" && !strings.HasPrefix(s.Directory, "/"):
+		return "", errors.New("has a relative directory, which means another one to the stock agent")
+	}
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(s.Environment)) {
+		if !variable.MatchString(name) {
+			return "", fmt.Errorf("has a variable %q, which a shell cannot set", name)
+		}
+		fmt.Fprintf(&b, "export %s='%s'\n", name, strings.ReplaceAll(s.Environment[name], "'", `'\''`))
+	}
+	if s.Umask != "" {
+		fmt.Fprintf(&b, "umask %s\n", s.Umask)
+	}
+	b.WriteString(s.Script)
+	if secret.MatchString(b.String()) || secret.MatchString(s.Directory) {
+		return "", errors.New("has {{ssm:...}} in its text, which the stock agent would replace")
+	}
+	return b.String(), nil
 }
 
 func jobID(command cloud.CommandID, id cloud.InstanceID) string {

@@ -3,6 +3,8 @@ package mgs_test
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -158,6 +160,71 @@ func TestWhatTheStockAgentDoesNotTakeFailsWithTheReason(t *testing.T) {
 	id = s.put(cloud.Step{Name: "a", Script: "echo {{ ssm:secret }}", TimeoutSeconds: 60})
 	s.seen(id, cloud.InvocationFailed)
 	if got := s.output(id, "stderr"); !strings.Contains(got, "would replace") {
+		t.Errorf("got %q", got)
+	}
+}
+
+// What a step needs besides its script, a shell does: it is run here to see that the values arrive and do nothing.
+func TestTheShellGivesAStepWhatTheStockAgentCannot(t *testing.T) {
+	s := newSite(t)
+	a := s.agent()
+	value := "it's $(touch hacked) `touch hacked` \"'; touch hacked #\n"
+	s.put(cloud.Step{
+		Name: "x", Script: `printf %s "$SSM_who"; umask`, TimeoutSeconds: 60, Umask: "027", Finally: true,
+		Environment: map[string]string{"SSM_who": value, "B": "2"},
+	})
+	var content struct {
+		DocumentContent struct {
+			MainSteps []struct {
+				Inputs struct {
+					RunCommand  []string `json:"runCommand"`
+					FinallyStep bool     `json:"finallyStep"`
+				} `json:"inputs"`
+			} `json:"mainSteps"`
+		}
+	}
+	check(t, json.Unmarshal([]byte(a.job().Content), &content))
+	in := content.DocumentContent.MainSteps[0].Inputs
+	cmd := exec.Command("sh", "-c", in.RunCommand[0])
+	cmd.Dir = t.TempDir()
+	out, err := cmd.Output()
+	if err != nil || string(out) != value+"0027\n" || !in.FinallyStep {
+		t.Errorf("got %q, %v, finally %v", out, err, in.FinallyStep)
+	}
+	if left, err := os.ReadDir(cmd.Dir); err != nil || len(left) > 0 {
+		t.Errorf("a value ran: %v", left)
+	}
+	for name, step := range map[string]cloud.Step{
+		"more than a script":   {Download: &cloud.StepDownload{URL: "https://x/"}},
+		"a user or limits":     {Script: "id", User: "nobody"},
+		"a relative directory": {Script: "id", WorkingDirectory: "here"},
+		"cannot set":           {Script: "id", Environment: map[string]string{"a;b": "c"}},
+	} {
+		step.Name, step.TimeoutSeconds = "x", 60
+		id := s.put(step)
+		s.seen(id, cloud.InvocationFailed)
+		if got := s.output(id, "stderr"); !strings.Contains(got, name) || !strings.Contains(got, "own agent") {
+			t.Errorf("%s: got %q", name, got)
+		}
+	}
+}
+
+// The last word may come before a step's result, and again: neither is acknowledged before the end is on disk.
+func TestALastWordThatIsRepeatedIsAcknowledgedWhenItIsKept(t *testing.T) {
+	s := newSite(t)
+	a := s.agent()
+	id := s.put(cloud.Step{Name: "a", Script: "1", TimeoutSeconds: 60}, cloud.Step{Name: "b", Script: "2", TimeoutSeconds: 60})
+	j := a.job()
+	first := a.reply(j.JobID, "Success", map[string]int{"Success": 2}, nil)
+	second := a.reply(j.JobID, "Success", map[string]int{"Success": 2}, nil)
+	both := map[string]any{"step1": step("Success", 0, "one", ""), "step2": step("Success", 0, "two", "")}
+	a.reply(j.JobID, "InProgress", nil, both)
+	a.acknowledged(first)
+	if inv, err := s.root.Instance(mine).Invocation(id); err != nil || inv.Status != cloud.InvocationSuccess {
+		t.Errorf("acknowledged with %+v, %v on disk", inv, err)
+	}
+	a.acknowledged(second)
+	if got := s.output(id, "stdout"); got != "onetwo" {
 		t.Errorf("got %q", got)
 	}
 }

@@ -276,7 +276,8 @@ func (s *Service) admit(ws socket, from bundle.Found, f first) *Channel {
 	g.tokens = slices.Delete(g.tokens, n, n+1)
 	hello := wire.Hello{
 		Version: wire.Version, Agent: f.AgentVersion, PlatformType: f.PlatformType,
-		Boot: rand.Text(), // each channel is one of its own: what an earlier one was given is not given again
+		Level: wire.Level,  // newJob says of each step whether it can be had
+		Boot:  rand.Text(), // each channel is one of its own: what an earlier one was given is not given again
 	}
 	if g.info != nil {
 		hello.Agent, hello.ComputerName = g.info.AgentVersion, g.info.ComputerName
