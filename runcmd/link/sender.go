@@ -66,6 +66,11 @@ func (s *sender) handle(ctx context.Context, f wire.Frame) {
 	switch f := f.(type) {
 	case *wire.Request:
 		t := &told{job: r.Request(ctx, *f), sent: f.Offsets, since: time.Now()}
+		for n := range wire.Streams { // an Ack may have been lost with the connection before, or with the agent
+			if out := t.job.Stream(n); out != nil {
+				out.Ack(f.Offsets[n])
+			}
+		}
 		s.mu.Lock()
 		s.told[f.ID] = t
 		s.mu.Unlock()
