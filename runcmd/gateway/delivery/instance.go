@@ -35,6 +35,7 @@ const metadata cloud.CommandID = "metadata.json"
 type instance struct {
 	dir    bundle.Dir
 	limits Limits
+	clock  clock
 	log    *slog.Logger
 	retire context.CancelFunc
 	gone   chan struct{} // closed when run has returned
@@ -66,9 +67,9 @@ type link struct {
 	fenced chan struct{}   // closed when the connection is not the current one any more
 }
 
-func newInstance(dir bundle.Dir, limits Limits, log *slog.Logger) *instance {
+func newInstance(dir bundle.Dir, limits Limits, clock clock, log *slog.Logger) *instance {
 	return &instance{
-		dir: dir, limits: limits, log: log,
+		dir: dir, limits: limits, clock: clock, log: log,
 		gone: make(chan struct{}), joins: make(chan *link), orders: make(chan order),
 		dirty: map[cloud.CommandID]bool{"": true}, wake: make(chan struct{}, 1),
 		commands: map[cloud.CommandID]*command{}, kept: map[cloud.CommandID]int64{},
@@ -340,7 +341,7 @@ func (i *instance) read(id cloud.CommandID) {
 			return
 		}
 		var err error
-		if c, err = open(i.dir, id); err != nil {
+		if c, err = open(i.dir, id, i.clock); err != nil {
 			i.log.Error("read a command", "command", id, "err", err)
 			return
 		}
@@ -388,10 +389,13 @@ func (i *instance) deliver(c *command) {
 	case c.sent == "" && c.cancel:
 		i.end(c, cloud.InvocationCancelled, string(cloud.InvocationCancelled), nil)
 		return
-	case c.sent == "" && !now.Before(c.req.DeliverBy):
+	case c.sent == "" && !now.Before(c.due.deliver):
 		i.end(c, cloud.InvocationTimedOut, "DeliveryTimedOut", nil)
 		return
 	case i.now == nil:
+		if c.sent == "" {
+			i.waits(c)
+		}
 		return
 	case c.sent == "" && c.level() > i.now.hello.Level:
 		i.end(c, cloud.InvocationFailed, "InvalidPlatform", nil) // an old agent would take something else for it
@@ -407,6 +411,7 @@ func (i *instance) deliver(c *command) {
 func (i *instance) hand(c *command, now time.Time) {
 	if err := c.markSent(i.now.hello.Boot, now); err != nil {
 		i.log.Error("record a delivery", "command", c.id, "err", err)
+		c.again = now.Add(time.Second) // the host's disk is full, and may not be then
 		return
 	}
 	c.told = true
@@ -557,10 +562,15 @@ func (i *instance) tick(now time.Time) {
 	}
 	for _, c := range i.commands {
 		switch {
-		case !now.Before(c.expires):
+		case !now.Before(c.due.expire):
 			i.end(c, cloud.InvocationTimedOut, "DeliveryTimedOut", nil)
-		case c.sent == "" && !now.Before(c.req.DeliverBy):
+		case c.sent == "" && !now.Before(c.due.deliver):
 			i.end(c, cloud.InvocationTimedOut, "DeliveryTimedOut", nil)
+		case !c.again.IsZero() && !now.Before(c.again):
+			c.again = time.Time{}
+			if !c.told {
+				i.deliver(c)
+			}
 		case !c.saveAt.IsZero() && !now.Before(c.saveAt):
 			i.save(c)
 		}
