@@ -12,6 +12,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/fault"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
@@ -409,13 +410,16 @@ func (i *instance) deliver(c *command) {
 
 // hand gives a command to the agent that is there.
 func (i *instance) hand(c *command, now time.Time) {
+	fault.At("gateway seen")
 	if err := c.markSent(i.now.hello.Boot, now); err != nil {
 		i.log.Error("record a delivery", "command", c.id, "err", err)
 		c.again = now.Add(time.Second) // the host's disk is full, and may not be then
 		return
 	}
+	fault.At("gateway noted")
 	c.told = true
 	i.send(c.request(i.dir.ID(), i.now.hello.Boot, min(i.limits.Output, i.limits.Quota)))
+	fault.At("gateway sent")
 	i.log.Debug("command sent", "command", c.id)
 	if c.cancel {
 		i.advance(c, cloud.InvocationCancelling)
@@ -466,8 +470,10 @@ func (i *instance) save(c *command) {
 
 // end ends a command: from now on nothing that the guest says about it counts.
 func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *wire.Result) {
+	fault.At("gateway result received")
 	c.end(s, details, r, time.Now())
 	c.sync()
+	fault.At("gateway output synced")
 	if err := c.save(i.dir); err != nil {
 		// It stays open: the agent keeps the result and offers it again on its next connection.
 		i.log.Error("write the result of a command", "command", c.id, "err", err)
@@ -475,7 +481,9 @@ func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *
 		c.reopen(time.Now())
 		return
 	}
+	fault.At("gateway result kept")
 	i.close(c)
+	fault.At("gateway acknowledged")
 	i.log.Debug("command ended", "command", c.id, "status", s)
 }
 
@@ -502,6 +510,7 @@ func (i *instance) handle(f wire.Frame) error {
 		}
 		n, err := c.append(f, i.limits.Output, i.limits.Quota-i.used)
 		i.keep(f.ID, n)
+		fault.At("gateway output kept")
 		if err != nil {
 			return err
 		}
