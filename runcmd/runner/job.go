@@ -214,7 +214,7 @@ func (j *Job) resume(ctx context.Context, e journal.Entry) {
 		}
 		exit := told(e, j.r.cfg.Journal.Dir(j.req.ID), j.r.cfg.Exit)
 		group, _ := openCgroup(last.Cgroup)
-		if p, err := adopt(last.Process, group, exit); err == nil {
+		if p, err := adopt(last.Process, group, exit, func(code int) int { return meaning(e, code) }); err == nil {
 			j.r.cfg.Log.Info("command adopted", "command", j.req.ID, "pid", p.PID)
 			j.steps(ctx, last, p)
 			return
