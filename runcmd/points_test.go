@@ -93,6 +93,7 @@ func newArmedHost(t *testing.T, early bool) (h *host, dir string) {
 type struck struct {
 	interrupted bool
 	took        time.Duration // from the end of the strike to the command's
+	point       string
 	side, runs  string
 }
 
@@ -102,9 +103,8 @@ func strikeAt(t *testing.T, h *host, dir, point string, strike func(*host)) stru
 	t.Helper()
 	arm, hit := filepath.Join(dir, "arm."+point), filepath.Join(dir, "hit."+point)
 	check(t, os.WriteFile(arm, nil, 0o600))
-	side := filepath.Join(dir, "side "+point)
-	check(t, os.WriteFile(side, nil, 0o600))
-	script := fmt.Sprintf("echo run >> '%s'; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 4", side)
+	side := filepath.Join(t.TempDir(), "side")
+	script := fmt.Sprintf("echo run >> %s; i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; exit 4", side)
 	id := h.send(script, func(r *bundle.CommandRequest) {
 		r.Environment = map[string]string{"HOST_OF_TEST": string(h.root)}
 	})
@@ -138,7 +138,7 @@ func strikeAt(t *testing.T, h *host, dir, point string, strike func(*host)) stru
 		t.Errorf("at %s: got %+v", point, inv)
 	}
 	check(t, h.dir.RemoveCommand(id))
-	s.side, s.runs = side, string(runs)
+	s.point, s.side, s.runs = point, side, string(runs)
 	return s
 }
 
@@ -167,14 +167,13 @@ func TestKilledAtEachPoint(t *testing.T) {
 			t.Parallel()
 			h, dir := newArmedHost(t, early)
 			var all []struck
-			for n, point := range chosen(name, early) {
-				if n > 0 {
-					last := all[n-1]
-					if now, _ := os.ReadFile(last.side); string(now) != last.runs {
-						t.Errorf("%s: it ran when its end had been told: %q, then %q", last.side, last.runs, now)
-					}
-				}
+			for _, point := range chosen(name, early) {
 				all = append(all, strikeAt(t, h, dir, point, strike))
+			}
+			for _, s := range all {
+				if now, _ := os.ReadFile(s.side); string(now) != s.runs {
+					t.Errorf("%s: it ran when its end had been told: %q, then %q", s.point, s.runs, now)
+				}
 			}
 			var interrupted, late int
 			slowest := struck{}
