@@ -2,16 +2,20 @@ package runner
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
+	"github.com/ichiro-metal/ichiro/runcmd/keeper"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
@@ -154,3 +158,50 @@ func TestJournalOfAnotherBoot(t *testing.T) {
 		t.Error("a torn entry counts as a command")
 	}
 }
+
+// A shell that was started in advance, and never told what to run, says so when its agent is killed, also to the next one
+// that is there in time to see its end: the command has not failed, it has not run.
+func TestShellThatWasNotToldIsSeenToEnd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j, err := journal.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spare, err := j.Spare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell := exec.Command("/bin/sh", "-c", "read x; exit 125")
+	tell, err := shell.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := keeper.Stat(shell.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := spare.Early(journal.Progress{Process: journal.Process{PID: shell.Process.Pid, Start: s.Start}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Begin(spare, request("a", "true"), "boot"); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, dir)
+	for status := ""; !traced.MatchString(status); {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", shell.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		status = string(data)
+	}
+	tell.Close()
+	if r, _ := b.end(b.r.Job("a")); r.Steps[0].Outcome != wire.Interrupted {
+		t.Errorf("got %+v, want interrupted", r)
+	}
+}
+
+var traced = regexp.MustCompile(`TracerPid:\t[1-9]`)
