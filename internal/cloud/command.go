@@ -176,6 +176,8 @@ type StepResult struct {
 	ResponseCode int
 	Started      time.Time `json:",omitzero"`
 	Ended        time.Time `json:",omitzero"`
+	StdoutEnd    int64     `json:",omitempty"` // where its part of the command's output ends; it begins where that of the step before does
+	StderrEnd    int64     `json:",omitempty"`
 }
 
 // AgentPing is what a host knows of the Run Command agent in a guest.
