@@ -80,6 +80,8 @@ type Command struct {
 	// instance gone. A host that comes back later does not change what was told.
 	Settled map[InstanceID]Invocation `json:",omitempty"`
 	Over    bool                      `json:",omitempty"` // every invocation has ended, for good
+
+	Output *OutputPlace `json:",omitempty"` // where its output goes besides
 }
 
 // CommandTarget selects instances by a key such as tag:Name and its values.

@@ -42,6 +42,10 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 	if err := check(in); err != nil {
 		return nil, err
 	}
+	place, err := outputPlace(in)
+	if err != nil {
+		return nil, err
+	}
 	version := strconv.Itoa(doc.version.Number)
 	id, err := cloud.NewUUID(s.Rand)
 	if err != nil {
@@ -50,7 +54,7 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 	now := s.Now().UTC()
 	c := cloud.Command{
 		ID: cloud.CommandID(id), Account: caller(ctx), DocumentName: in.DocumentName, DocumentVersion: version, Comment: in.Comment,
-		Parameters: in.Parameters, Requested: now, TimeoutSeconds: defaultDelivery, MaxConcurrency: "50", MaxErrors: "0",
+		Parameters: in.Parameters, Requested: now, TimeoutSeconds: defaultDelivery, MaxConcurrency: "50", MaxErrors: "0", Output: place,
 	}
 	if in.MaxConcurrency != "" {
 		c.MaxConcurrency, c.Ramp = in.MaxConcurrency, true
@@ -85,6 +89,13 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 		c.Instances = append(c.Instances, i.ID)
 		c.Hosts[i.ID] = i.Host
 		seen[k] = cloud.Invocation{Instance: i.ID, Status: cloud.InvocationPending}
+	}
+	if c.Output != nil && len(instances) > 0 {
+		d, err := s.delivery(ctx, c, steps)
+		if err != nil {
+			return nil, err
+		}
+		store.Create(t, store.Deliveries, c.ID, d)
 	}
 	c.Waiting = len(instances)
 	first := c.Pace(seen, now).First(c, cloud.Batch(steps)) // the others are left to the cluster's planner
@@ -155,8 +166,6 @@ func check(in *shape.SendCommandInput) error {
 		return cloud.Errorf("ValidationException", "MaxConcurrency is a number such as 10, or a percentage from 1%% to 100%%, not %.10q", in.MaxConcurrency)
 	case in.MaxErrors != "" && !tolerance.MatchString(in.MaxErrors):
 		return cloud.Errorf("ValidationException", "MaxErrors is a number such as 0 or 10, or a percentage from 0%% to 100%%, not %.10q", in.MaxErrors)
-	case in.OutputS3BucketName != "" || in.OutputS3KeyPrefix != "":
-		return cloud.Errorf("InvalidOutputFolder", "Output to S3 is not there yet: read it with get-command-invocation")
 	case in.NotificationConfig != nil || in.ServiceRoleArn != "" || in.AlarmConfiguration != nil:
 		return cloud.Errorf("ValidationException", "Notifications and alarms are not there yet: leave them out")
 	case in.CloudWatchOutputConfig != nil && in.CloudWatchOutputConfig.CloudWatchOutputEnabled != nil && *in.CloudWatchOutputConfig.CloudWatchOutputEnabled:

@@ -29,8 +29,9 @@ const (
 // porch is a host's door with the same text behind it for every stream.
 type porch struct{ text string }
 
-func (p *porch) Output(_ context.Context, _ cloud.Host, _ cloud.InstanceID, _ cloud.CommandID, _ string, limit int) ([]byte, error) {
-	return []byte(p.text[:min(limit, len(p.text))]), nil
+func (p *porch) Part(_ context.Context, _ cloud.Host, _ cloud.InstanceID, _ cloud.CommandID, _ string, offset int64, limit int) ([]byte, error) {
+	text := p.text[min(int(offset), len(p.text)):]
+	return []byte(text[:min(limit, len(text))]), nil
 }
 
 type rig struct {
