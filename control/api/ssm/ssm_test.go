@@ -3,6 +3,7 @@ package ssm
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -194,6 +195,88 @@ func TestTargets(t *testing.T) {
 		if *got.TargetCount != c.want || c.want == 0 && got.StatusDetails != "NoInstancesInTag" || c.want > 0 && got.Status != "Pending" {
 			t.Errorf("%s: got %d targets, %s (%s), want %d", name, *got.TargetCount, got.Status, got.StatusDetails, c.want)
 		}
+	}
+}
+
+// grants is a granter that lets everybody in but to some buckets.
+type grants map[string]error
+
+func (g grants) Grant(_ context.Context, bucket, key string) (string, error) {
+	return bucket + "/" + key, g[bucket]
+}
+
+func TestOutputToABucket(t *testing.T) {
+	r := newRig(t)
+	in := script(one)
+	in.OutputS3BucketName = "logs"
+	if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != "InvalidOutputFolder" {
+		t.Errorf("without an object store: %v", err)
+	}
+	r.Outputs, r.Endpoint = grants{"gone": cloud.Errorf("NoSuchBucket", "x"), "shut": cloud.Errorf("AccessDenied", "x")}, "http://127.0.0.1:1"
+	for name, c := range map[string]struct{ bucket, prefix, code string }{
+		"a prefix without a bucket":   {"", "p", "InvalidOutputFolder"},
+		"a name that no bucket has":   {"No_Bucket", "", "InvalidOutputFolder"},
+		"a prefix that climbs":        {"logs", "a/../../b", "InvalidOutputFolder"},
+		"a prefix with an empty name": {"logs", "a//b", "InvalidOutputFolder"},
+		"a long prefix":               {"logs", strings.Repeat("x", 501), "ValidationException"},
+		"a bucket that is not there":  {"gone", "", "InvalidOutputFolder"},
+		"a bucket that refuses":       {"shut", "", "AccessDeniedException"},
+	} {
+		in := script(one)
+		in.OutputS3BucketName, in.OutputS3KeyPrefix = c.bucket, c.prefix
+		if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != c.code {
+			t.Errorf("%s: got %v, want %s", name, err, c.code)
+		}
+	}
+	in.OutputS3KeyPrefix = "p/"
+	c := r.send(in)
+	d, err := store.Get(t.Context(), r.Store, store.Deliveries, c.CommandId)
+	if want := "logs/p/" + c.CommandId + "/" + one + "/awsrunShellScript/0.awsrunShellScript/stdout"; err != nil || d.Value.Grant != want {
+		t.Errorf("asked for %q, want %q (%v)", d.Value.Grant, want, err)
+	}
+	if c.OutputS3BucketName != "logs" || c.OutputS3KeyPrefix != "p/" || r.get(c, one).StandardOutputUrl != "" {
+		t.Errorf("got %q, %q", c.OutputS3BucketName, c.OutputS3KeyPrefix)
+	}
+	r.says(c, one, cloud.Invocation{Status: cloud.InvocationSuccess, Steps: []cloud.StepResult{{Name: "runShellScript", Action: "aws:runShellScript", Status: "Success"}}})
+	if got, want := r.get(c, one), "http://127.0.0.1:1/"+d.Value.Grant; got.StandardOutputUrl != want || got.PluginName != "aws:runShellScript" {
+		t.Errorf("got %q of %s, want %q", got.StandardOutputUrl, got.PluginName, want)
+	}
+}
+
+func TestOneStepOfSeveral(t *testing.T) {
+	r := newRig(t)
+	content := `{"schemaVersion":"2.2","mainSteps":[{"action":"aws:runShellScript","name":"first","inputs":{"runCommand":["a"]}},{"action":"aws:runShellScript","name":"second","inputs":{"runCommand":["b"]}}]}`
+	if _, err := r.CreateDocument(r.ctx, &shape.CreateDocumentInput{Name: "two", Content: content, DocumentType: "Command"}); err != nil {
+		t.Fatal(err)
+	}
+	c := r.send(&shape.SendCommandInput{DocumentName: "two", InstanceIds: []string{one}})
+	r.door.text = "onetwo"
+	r.says(c, one, cloud.Invocation{Status: cloud.InvocationFailed, Details: "Failed", ResponseCode: 3, StdoutBytes: 6, Steps: []cloud.StepResult{
+		{Name: "first", Action: "aws:runShellScript", Status: "Success", Details: "Success", StdoutEnd: 3},
+		{Name: "second", Action: "aws:runShellScript", Status: "Failed", Details: "Failed", ResponseCode: 3, StdoutEnd: 6},
+	}})
+	for _, tt := range []struct{ plugin, want string }{
+		{"first", "first Success 0 one"}, {"second", "second Failed 3 two"}, {"", " Failed 3 onetwo"}, {"aws:runShellScript", "InvalidPluginName"}, {"third", "InvalidPluginName"},
+	} {
+		v, err := r.GetCommandInvocation(r.ctx, &shape.GetCommandInvocationInput{CommandId: c.CommandId, InstanceId: one, PluginName: tt.plugin})
+		got := cloud.Code(err)
+		if err == nil {
+			got = fmt.Sprintf("%s %s %d %s", v.PluginName, v.StatusDetails, *v.ResponseCode, v.StandardOutputContent)
+		}
+		if got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.plugin, got, tt.want)
+		}
+	}
+	list, err := r.ListCommandInvocations(r.ctx, &shape.ListCommandInvocationsInput{CommandId: c.CommandId, Details: ptr(true)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, p := range list.CommandInvocations[0].CommandPlugins {
+		got += p.Name + " " + p.Output + ", "
+	}
+	if want := "first one, second two, "; got != want {
+		t.Errorf("plugins: got %q, want %q", got, want)
 	}
 }
 
