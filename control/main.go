@@ -294,7 +294,7 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 	}
 	var front *api.Front
 	run := ssm.Config{Sealer: secrets, Store: b.store, Mirror: b.mirror, Door: b.reader, Sessions: b.reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: b.log,
-		Outputs: b.outputs, Endpoint: b.endpoint}
+		Outputs: b.outputs, Endpoint: b.endpoint, Authorize: mayIn(o.region, b.authority)}
 	run.Ended = func(x cloud.Session) {
 		front.Note("ssm", "SessionEnded", api.Identity{Account: string(x.Account), ARN: x.Owner}, "session/"+string(x.ID), sessionNote{x.Target, x.Started, *x.End})
 	}

@@ -136,7 +136,7 @@ func (s *Service) fill(ctx context.Context, snap *store.Snapshot, in *shape.Send
 	if err != nil {
 		return t, nil, err
 	}
-	steps, err := doc.Fill(values)
+	steps, err := doc.FillWith(values, s.sources(ctx, snap))
 	return t, steps, err
 }
 

@@ -38,13 +38,15 @@ type Config struct {
 	Log    *slog.Logger
 	Sealer *store.Sealer // of SecureStrings; its key is nobody's but the control plane's
 
+	// Authorize asks whether the caller may do what a document turns out to need, with a resource such as parameter/x; nil for
+	// always.
+	Authorize func(ctx context.Context, action, resource string) error
+
 	Outputs  granter // nil where there is no object store
 	Endpoint string  // of the API, where objects are too: http://HOST:PORT
 
-	Sessions sessionDoor // what hosts do for sessions
-	// SessionDocument finds an account's own document of type Session; nil for none but those that every account has.
-	SessionDocument func(account cloud.AccountID, name string) (content string, ok bool)
-	Ended           func(cloud.Session) // is told of each session that has ended; nil for nobody
+	Sessions sessionDoor         // what hosts do for sessions
+	Ended    func(cloud.Session) // is told of each session that has ended; nil for nobody
 }
 
 // Service answers the actions.
