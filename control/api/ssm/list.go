@@ -44,21 +44,26 @@ func (s *Service) shape(snap *store.Snapshot, c cloud.Command) *shape.Command {
 
 // commands returns the caller's commands that match, the newest first.
 func (s *Service) commands(ctx context.Context, snap *store.Snapshot, id, instance string, filters []shape.CommandFilter) ([]cloud.Command, error) {
+	if len(filters) > maxFilters {
+		return nil, cloud.Errorf("ValidationException", "Filters may have %d elements", maxFilters)
+	}
 	for _, f := range filters { // whatever commands there are
 		if _, err := passes(cloud.Command{}, f); err != nil {
 			return nil, err
 		}
 	}
+	var all []store.Object[cloud.Command]
 	if id != "" {
 		o, err := s.command(ctx, snap, id)
 		if err != nil {
 			return nil, err
 		}
-		return []cloud.Command{o.Value}, nil
-	}
-	all, err := store.Mirrored(snap, store.Commands)
-	if err != nil {
-		return nil, err
+		all = append(all, o)
+	} else {
+		var err error
+		if all, err = store.Mirrored(snap, store.Commands); err != nil {
+			return nil, err
+		}
 	}
 	var out []cloud.Command
 	for _, o := range all {
@@ -81,6 +86,18 @@ func (s *Service) commands(ctx context.Context, snap *store.Snapshot, id, instan
 	return out, nil
 }
 
+// maxFilters is how many filters one request may have, and the others are the values of ExecutionStage.
+const (
+	maxFilters = 5
+	executing  = "Executing"
+	complete   = "Complete"
+)
+
+// ofStatus applies the filter of that name: it takes what is more exactly known, such as DeliveryTimedOut, too.
+func ofStatus(f shape.CommandFilter, status, details string) bool {
+	return f.Key != "Status" || f.Value == status || f.Value == details
+}
+
 // passes applies the filters that go by the command; Status and ExecutionStage go by the summary, later.
 func passes(c cloud.Command, f shape.CommandFilter) (bool, error) {
 	switch f.Key {
@@ -92,7 +109,12 @@ func passes(c cloud.Command, f shape.CommandFilter) (bool, error) {
 		return c.Requested.After(at) == (f.Key == "InvokedAfter"), nil
 	case "DocumentName":
 		return c.DocumentName == f.Value, nil
-	case "Status", "ExecutionStage":
+	case "Status":
+		return true, nil
+	case "ExecutionStage":
+		if f.Value != executing && f.Value != complete {
+			return false, cloud.Errorf("InvalidFilterKey", "ExecutionStage is %s or %s, not %.20q", executing, complete, f.Value)
+		}
 		return true, nil
 	}
 	return false, cloud.Errorf("InvalidFilterKey", "Filter key %.40q is not known", f.Key)
@@ -116,13 +138,13 @@ func (s *Service) ListCommands(ctx context.Context, in *shape.ListCommandsInput)
 	var out []shape.Command
 	for _, c := range all {
 		v := s.shape(snap, c)
-		stage := "Executing"
+		stage := executing
 		if *v.CompletedCount == *v.TargetCount {
-			stage = "Complete"
+			stage = complete
 		}
 		keep := true
 		for _, f := range in.Filters {
-			keep = keep && (f.Key != "Status" || f.Value == v.Status) && (f.Key != "ExecutionStage" || f.Value == stage)
+			keep = keep && ofStatus(f, v.Status, v.StatusDetails) && (f.Key != "ExecutionStage" || f.Value == stage)
 		}
 		if keep {
 			out = append(out, *v)
@@ -153,6 +175,11 @@ func (s *Service) ListCommandInvocations(ctx context.Context, in *shape.ListComm
 	if err != nil {
 		return nil, err
 	}
+	for _, f := range in.Filters {
+		if f.Key == "ExecutionStage" {
+			return nil, cloud.Errorf("InvalidFilterKey", "ExecutionStage is of commands and not of invocations: give Status")
+		}
+	}
 	all, err := s.commands(ctx, snap, in.CommandId, in.InstanceId, in.Filters)
 	if err != nil {
 		return nil, err
@@ -166,7 +193,7 @@ func (s *Service) ListCommandInvocations(ctx context.Context, in *shape.ListComm
 			}
 			keep := true
 			for _, f := range in.Filters {
-				keep = keep && (f.Key != "Status" || f.Value == string(v.Status))
+				keep = keep && ofStatus(f, string(v.Status), v.Details)
 			}
 			if keep {
 				out = append(out, shape.CommandInvocation{

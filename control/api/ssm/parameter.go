@@ -119,11 +119,14 @@ func (s *Service) PutParameter(ctx context.Context, in *shape.PutParameterInput)
 			}
 			v.Box = box.Box
 		}
+		if p, err = p.With(v); err != nil {
+			return nil, err
+		}
 		t := store.NewTxn()
 		if id := cloud.DocumentID(p.Account, p.Name); isNew {
-			store.Create(t, store.Parameters, id, p.With(v))
+			store.Create(t, store.Parameters, id, p)
 		} else {
-			store.Update(t, store.Parameters, o, p.With(v))
+			store.Update(t, store.Parameters, o, p)
 		}
 		return t, nil
 	})

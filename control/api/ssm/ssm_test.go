@@ -243,6 +243,53 @@ func TestOutputToABucket(t *testing.T) {
 	}
 }
 
+func TestFiltersOfCommands(t *testing.T) {
+	r := newRig(t)
+	c := r.send(script(one, two))
+	r.says(c, one, cloud.Invocation{Status: cloud.InvocationSuccess, Details: "Success"})
+	r.says(c, two, cloud.Invocation{Status: cloud.InvocationTimedOut, Details: "DeliveryTimedOut"})
+	r.now = start.Add(time.Minute)
+	r.send(script(one))
+	for _, tt := range []struct {
+		key, value            string
+		commands, invocations string
+	}{
+		{"Status", "Success", "1", "1"}, {"Status", "Incomplete", "1", "0"}, {"Status", "DeliveryTimedOut", "0", "1"}, {"Status", "Pending", "1", "1"},
+		{"ExecutionStage", "Complete", "1", "InvalidFilterKey"}, {"ExecutionStage", "Executing", "1", "InvalidFilterKey"},
+		{"ExecutionStage", "Done", "InvalidFilterKey", "InvalidFilterKey"},
+		{"InvokedAfter", "2026-11-23T18:00:30Z", "1", "1"}, {"InvokedBefore", "2026-11-23T18:00:30Z", "1", "2"}, {"InvokedAfter", "yesterday", "InvalidFilterKey", "InvalidFilterKey"},
+		{"DocumentName", "AWS-RunShellScript", "2", "3"}, {"DocumentName", "other", "0", "0"}, {"Colour", "red", "InvalidFilterKey", "InvalidFilterKey"},
+	} {
+		filters := []shape.CommandFilter{{Key: tt.key, Value: tt.value}}
+		count := func(n int, err error) string {
+			if err != nil {
+				return cloud.Code(err)
+			}
+			return fmt.Sprint(n)
+		}
+		a, err := r.ListCommands(r.ctx, &shape.ListCommandsInput{Filters: filters})
+		if a == nil {
+			a = &shape.ListCommandsOutput{}
+		}
+		if got := count(len(a.Commands), err); got != tt.commands {
+			t.Errorf("commands by %s %s: got %s, want %s", tt.key, tt.value, got, tt.commands)
+		}
+		b, err := r.ListCommandInvocations(r.ctx, &shape.ListCommandInvocationsInput{Filters: filters})
+		if b == nil {
+			b = &shape.ListCommandInvocationsOutput{}
+		}
+		if got := count(len(b.CommandInvocations), err); got != tt.invocations {
+			t.Errorf("invocations by %s %s: got %s, want %s", tt.key, tt.value, got, tt.invocations)
+		}
+	}
+	if _, err := r.ListCommands(r.ctx, &shape.ListCommandsInput{Filters: make([]shape.CommandFilter, 6)}); cloud.Code(err) != "ValidationException" {
+		t.Errorf("six filters: got %v", err)
+	}
+	if out, err := r.ListCommands(r.ctx, &shape.ListCommandsInput{CommandId: c.CommandId, InstanceId: mute}); err != nil || len(out.Commands) != 0 {
+		t.Errorf("by command and an instance that it was not sent to: got %v, %v", out, err)
+	}
+}
+
 func TestOneStepOfSeveral(t *testing.T) {
 	r := newRig(t)
 	content := `{"schemaVersion":"2.2","mainSteps":[{"action":"aws:runShellScript","name":"first","inputs":{"runCommand":["a"]}},{"action":"aws:runShellScript","name":"second","inputs":{"runCommand":["b"]}}]}`
