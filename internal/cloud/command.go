@@ -81,7 +81,8 @@ type Command struct {
 	Settled map[InstanceID]Invocation `json:",omitempty"`
 	Over    bool                      `json:",omitempty"` // every invocation has ended, for good
 
-	Output *OutputPlace `json:",omitempty"` // where its output goes besides
+	Output *OutputPlace  `json:",omitempty"` // where its output goes besides
+	Notify *Notification `json:",omitempty"` // who is told how it goes
 }
 
 // CommandTarget selects instances by a key such as tag:Name and its values.

@@ -27,6 +27,9 @@ func (s *Service) shape(snap *store.Snapshot, c cloud.Command) *shape.Command {
 		TargetCount: number(sum.Targets), CompletedCount: number(sum.Completed), ErrorCount: number(sum.Errors), DeliveryTimedOutCount: number(sum.TimedOut),
 		InstanceIds: []string{}, Targets: []shape.Target{},
 	}
+	if c.Notify != nil {
+		out.NotificationConfig = notified(c.Notify)
+	}
 	if c.Output != nil {
 		out.OutputS3BucketName, out.OutputS3KeyPrefix = c.Output.Bucket, c.Output.Prefix
 	}

@@ -42,8 +42,9 @@ type Config struct {
 	// always.
 	Authorize func(ctx context.Context, action, resource string) error
 
-	Outputs  granter // nil where there is no object store
-	Endpoint string  // of the API, where objects are too: http://HOST:PORT
+	Notify   func(address string) error // says why nobody is told at an address; nil if nobody is at any
+	Outputs  granter                    // nil where there is no object store
+	Endpoint string                     // of the API, where objects are too: http://HOST:PORT
 
 	Sessions sessionDoor         // what hosts do for sessions
 	Ended    func(cloud.Session) // is told of each session that has ended; nil for nobody

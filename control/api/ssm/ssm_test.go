@@ -3,6 +3,7 @@ package ssm
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -240,6 +241,45 @@ func TestOutputToABucket(t *testing.T) {
 	r.says(c, one, cloud.Invocation{Status: cloud.InvocationSuccess, Steps: []cloud.StepResult{{Name: "runShellScript", Action: "aws:runShellScript", Status: "Success"}}})
 	if got, want := r.get(c, one), "http://127.0.0.1:1/"+d.Value.Grant; got.StandardOutputUrl != want || got.PluginName != "aws:runShellScript" {
 		t.Errorf("got %q of %s, want %q", got.StandardOutputUrl, got.PluginName, want)
+	}
+}
+
+func TestWhoIsTold(t *testing.T) {
+	r := newRig(t)
+	in := script(one)
+	in.NotificationConfig = &shape.NotificationConfig{NotificationArn: "https://hook", NotificationEvents: []string{"Success", "Failed", "Success"}, NotificationType: "Invocation"}
+	if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != "InvalidNotificationConfig" {
+		t.Errorf("where nobody is told: got %v", err)
+	}
+	r.Notify = func(address string) error {
+		if address != "https://hook" {
+			return errors.New("no")
+		}
+		return nil
+	}
+	c := r.send(in)
+	if got := fmt.Sprint(*c.NotificationConfig); got != "{https://hook [Success Failed] Invocation}" {
+		t.Errorf("got %s", got)
+	}
+	if _, err := store.Get(t.Context(), r.Store, store.Notices, c.CommandId); err != nil {
+		t.Error(err)
+	}
+	for name, n := range map[string]shape.NotificationConfig{
+		"a topic":          {NotificationArn: "arn:aws:sns:eu-1:000000000000:topic"},
+		"an unknown event": {NotificationArn: "https://hook", NotificationEvents: []string{"Pending"}},
+		"an unknown type":  {NotificationArn: "https://hook", NotificationType: "Instance"},
+		"no address":       {NotificationType: "Command"},
+	} {
+		in := script(one)
+		in.NotificationConfig = &n
+		if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != "InvalidNotificationConfig" {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	in = script(one)
+	in.ServiceRoleArn = "arn:aws:iam::000000000000:role/sns"
+	if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != "InvalidRole" {
+		t.Errorf("a role for it: got %v", err)
 	}
 }
 
