@@ -278,6 +278,9 @@ func (j *Job) steps(ctx context.Context, g journal.Progress, p *process) {
 		if on := act.GoOn(step, &r); !on {
 			g.Skip = true
 		}
+		for k := range wire.Streams {
+			r.Outputs[k] = j.Stream(k).Mark()
+		}
 		g.Steps, g.Reboots = append(g.Steps, r), 0
 		if r.Outcome == wire.Cancelled || r.Outcome == wire.Interrupted {
 			break

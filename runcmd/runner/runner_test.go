@@ -97,6 +97,32 @@ func TestOutputLargerThanTheWindow(t *testing.T) {
 	}
 }
 
+// What a step has printed is told apart from what the others have, with pumps running (the first prints more than a pipe
+// holds) and without.
+func TestWhereTheOutputOfAStepEnds(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, t.TempDir())
+	req := request("a", "seq 1 400000")
+	for _, script := range []string{"echo second; echo two >&2", "true", "printf last"} {
+		req.Steps = append(req.Steps, wire.Step{Name: "b", Script: script, Timeout: time.Minute})
+	}
+	r, out := b.end(b.r.Request(t.Context(), req))
+	var parts []string
+	for k, at := 0, int64(0); k < len(r.Steps); k++ {
+		end := r.Steps[k].Outputs[wire.Stdout]
+		parts, at = append(parts, out[at:end]), end
+	}
+	if !strings.HasPrefix(parts[0], "1\n") || !strings.HasSuffix(parts[0], "\n400000\n") {
+		t.Errorf("the first step: got %d bytes", len(parts[0]))
+	}
+	if got, want := fmt.Sprintf("%q", parts[1:]), `["second\n" "" "last"]`; got != want {
+		t.Errorf("the others: got %s, want %s", got, want)
+	}
+	if got := [...]int64{r.Steps[0].Outputs[wire.Stderr], r.Steps[1].Outputs[wire.Stderr], r.Outputs[wire.Stderr]}; got != [...]int64{0, 4, 4} {
+		t.Errorf("stderr: got %d, want 0, 4 and 4", got)
+	}
+}
+
 func TestKnownCommandDoesNotRunAgain(t *testing.T) {
 	t.Parallel()
 	dir, side := t.TempDir(), filepath.Join(t.TempDir(), "side")
