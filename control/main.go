@@ -12,7 +12,6 @@ import (
 	"flag"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -192,7 +191,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	tokens := newIssuer(signer, cmp.Or(o.issuer, endpoint), hosts, wishOf(mirror, engine.ProfileNow))
 	prometheus.MustRegister(tokens.issued)
 	front, guests, audit, err := newFront(o, backing{
-		store: client, mirror: mirror, engine: engine, authority: authority, endpoint: endpoint, types: site.InstanceTypes, public: tokens.public(),
+		store: client, mirror: mirror, engine: engine, authority: authority, endpoint: endpoint, types: site.InstanceTypes, tokens: tokens,
 		reader: door.Client{Identity: caller}, registry: prometheus.DefaultRegisterer, log: log,
 	})
 	if err != nil {
@@ -259,7 +258,7 @@ type backing struct {
 	authority *iamapi.Authority
 	endpoint  string
 	types     []cloud.InstanceType
-	public    map[string]http.Handler // by path: what anybody may read
+	tokens    *issuer
 	reader    door.Client
 	registry  prometheus.Registerer
 	log       *slog.Logger
@@ -297,7 +296,7 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 		Region: o.region, Authority: b.authority, Log: b.log, Audit: audit, Registry: b.registry,
 		Objects:  o.root.Objects(),
 		Channels: guests,
-		Public:   b.public,
+		Public:   b.tokens.public(),
 		Services: []api.Service{
 			ec2.New(ec2.Config{
 				Store: b.store, Mirror: b.mirror, Profiles: profiles{b.engine, b.authority}, Door: b.reader, Pager: pager,
@@ -305,8 +304,8 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 				Now: time.Now, Rand: rand.Reader, Log: b.log,
 			}),
 			ssm.New(run),
-			iamapi.Service(b.engine, b.authority),
-			sts.Service(b.engine, b.authority),
+			iamapi.Service(b.engine, b.authority, b.tokens.url),
+			sts.Service(b.engine, b.authority, b.tokens),
 		},
 	})
 	return front, guests, audit, err
