@@ -20,6 +20,8 @@ import (
 const (
 	maxInstanceIDs  = 50
 	maxTargets      = 5
+	maxTargetKey    = 163
+	maxTargetValues = 50
 	defaultDelivery = 3600
 	leastDelivery   = 30
 	mostDelivery    = 2592000
@@ -164,6 +166,12 @@ func check(in *shape.SendCommandInput) error {
 		return cloud.Errorf("ValidationException", "Name the instances either by InstanceIds or by Targets")
 	}
 	for _, t := range in.Targets { // whatever instances there are
+		switch {
+		case len(t.Key) > maxTargetKey || len(t.Values) > maxTargetValues:
+			return cloud.Errorf("ValidationException", "A target has a key of at most %d characters and %d values", maxTargetKey, maxTargetValues)
+		case strings.HasPrefix(t.Key, "resource-groups:"):
+			return cloud.Errorf("ValidationException", "Target key %.60q: there are no resource groups here, give the tags by which a group would be made as tag:KEY", t.Key)
+		}
 		if _, err := matches(cloud.Instance{}, cloud.CommandTarget{Key: t.Key, Values: t.Values}); err != nil {
 			return err
 		}

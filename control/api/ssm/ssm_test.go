@@ -139,7 +139,13 @@ func TestRefusedCommands(t *testing.T) {
 		"empty name":       {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{""} }},
 		"without agent":    {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{mute} }},
 		"somebody else's":  {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{other} }},
-		"twice":            {"DuplicateInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{one, one} }},
+		"a group": {"ValidationException", func(in *shape.SendCommandInput) {
+			in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "resource-groups:Name", Values: []string{"g"}}}
+		}},
+		"many values": {"ValidationException", func(in *shape.SendCommandInput) {
+			in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "tag:a", Values: make([]string, 51)}}
+		}},
+		"twice": {"DuplicateInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{one, one} }},
 		"unknown target": {"ValidationException", func(in *shape.SendCommandInput) {
 			in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "x", Values: []string{"y"}}}
 		}},
