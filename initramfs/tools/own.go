@@ -11,7 +11,7 @@ func own() map[string]tool {
 	return map[string]tool{
 		"basename": basename, "chown": chown, "curl": curl, "cut": cut, "date": date, "df": df, "dirname": dirname,
 		"dmesg": dmesg, "env": env, "free": free, "grep": grep, "halt": halt, "head": head, "hostname": hostname,
-		"id": id, "ip": ip, "kill": kill, "ln": ln, "lsmod": lsmod, "md5sum": digest, "mount": mount, "nohup": nohup,
+		"id": id, "ip": ip, "kill": kill, "ln": ln, "ls": ls, "lsmod": lsmod, "md5sum": digest, "mount": mount, "nohup": nohup,
 		"nproc": nproc, "ping": ping, "poweroff": halt, "printenv": printenv, "ps": ps, "readlink": readlink, "realpath": readlink,
 		"reboot": halt, "rmdir": rmdir, "sed": sed, "seq": seq, "sha1sum": digest, "sha256sum": digest,
 		"sha512sum": digest, "sleep": sleep, "sort": sortLines, "stat": stat, "sync": syncAll, "tail": tail, "tee": tee,
