@@ -105,6 +105,9 @@ func (c Client) encode(w *bytes.Buffer, r Request) {
 	host := c.Host
 	if host == "" {
 		host = c.Server.Addr().String()
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
 	}
 	fmt.Fprintf(w, "%s %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: ichiro-init\r\n", r.Method, r.Path, host)
 	for k, v := range r.Header {
@@ -246,9 +249,12 @@ func dial(ctx context.Context, to netip.AddrPort) (*os.File, error) {
 	if !ok {
 		deadline = time.Now().Add(10 * time.Second)
 	}
-	family, sa := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()})
-	if to.Addr().Is6() && !to.Addr().Is4In6() {
-		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	var family int
+	var sa unix.Sockaddr
+	if a := to.Addr().Unmap(); a.Is6() {
+		family, sa = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: a.As16()}
+	} else {
+		family, sa = unix.AF_INET, &unix.SockaddrInet4{Port: int(to.Port()), Addr: a.As4()}
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {

@@ -85,6 +85,28 @@ func TestDoPipelines(t *testing.T) {
 	}
 }
 
+func TestServersOfBothFamiliesAreAsked(t *testing.T) {
+	for _, at := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			t.Logf("%s is not to be had here: %v", at, err) // a machine without IPv6
+			continue
+		}
+		srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Host) })}
+		go srv.Serve(l) // ends with Close
+		to := netip.MustParseAddrPort(l.Addr().String())
+		got, err := (Client{Server: to}).Do(t.Context(), Request{Method: "GET", Path: "/"})
+		srv.Close()
+		host := to.Addr().String()
+		if to.Addr().Is6() {
+			host = "[" + host + "]" // RFC 9110, 4.2.3
+		}
+		if err != nil || got[0].Status != 200 || string(got[0].Body) != host {
+			t.Errorf("%s: got %v, %v, want it asked as %s", to, got, err, host)
+		}
+	}
+}
+
 func TestDoSaysWhyNot(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
