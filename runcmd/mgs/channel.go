@@ -34,7 +34,7 @@ type socket interface {
 	ReadRaw() (b []byte, text bool, err error)
 	WriteRaw(b []byte) error
 	Probe() error
-	Ponged() <-chan struct{}
+	OnPong(func())
 	Close() error
 }
 

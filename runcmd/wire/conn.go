@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -23,7 +24,7 @@ const (
 // Conn carries frames. One goroutine may send while another receives.
 type Conn struct {
 	ws     *websocket.Conn
-	ponged chan struct{}
+	ponged atomic.Pointer[func()]
 	out    []byte
 	max    int64
 
@@ -69,15 +70,14 @@ func Upgrade(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 }
 
 func newConn(ws *websocket.Conn, max int64) *Conn {
-	c := &Conn{ws: ws, max: max, ponged: make(chan struct{}, 1)}
+	c := &Conn{ws: ws, max: max}
 	ws.SetReadLimit(max)
 	ws.SetReadDeadline(time.Now().Add(silence))
 	alive := func() { ws.SetReadDeadline(time.Now().Add(silence)) }
 	ws.SetPongHandler(func(string) error {
 		alive()
-		select {
-		case c.ponged <- struct{}{}:
-		default:
+		if f := c.ponged.Load(); f != nil {
+			(*f)()
 		}
 		return nil
 	})
@@ -110,14 +110,14 @@ func (c *Conn) Ping(ctx context.Context) {
 	}
 }
 
-// Probe asks the other side for a sign of life, which Ponged then tells. It does not wait.
+// Probe asks the other side for a sign of life, of which OnPong's function is then told. It does not wait.
 func (c *Conn) Probe() error {
 	return c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeWait))
 }
 
-// Ponged receives when the other side has answered a probe or a ping since the last receive. Somebody must be
-// in Receive meanwhile.
-func (c *Conn) Ponged() <-chan struct{} { return c.ponged }
+// OnPong has f called when the other side has answered a probe or a ping. Somebody must be in Receive, which calls it: f must
+// not block.
+func (c *Conn) OnPong(f func()) { c.ponged.Store(&f) }
 
 // Send writes one frame. After an error the connection is of no more use.
 func (c *Conn) Send(f Frame) error {
