@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -23,7 +24,7 @@ const (
 // Conn carries frames. One goroutine may send while another receives.
 type Conn struct {
 	ws     *websocket.Conn
-	ponged func()
+	ponged atomic.Pointer[func()]
 	out    []byte
 	max    int64
 
@@ -69,13 +70,15 @@ func Upgrade(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 }
 
 func newConn(ws *websocket.Conn, max int64) *Conn {
-	c := &Conn{ws: ws, max: max, ponged: func() {}}
+	c := &Conn{ws: ws, max: max}
 	ws.SetReadLimit(max)
 	ws.SetReadDeadline(time.Now().Add(silence))
 	alive := func() { ws.SetReadDeadline(time.Now().Add(silence)) }
 	ws.SetPongHandler(func(string) error {
 		alive()
-		c.ponged()
+		if f := c.ponged.Load(); f != nil {
+			(*f)()
+		}
 		return nil
 	})
 	ws.SetPingHandler(func(data string) error {
@@ -113,8 +116,8 @@ func (c *Conn) Probe() error {
 }
 
 // OnPong has f called when the other side has answered a probe or a ping. Somebody must be in Receive, which calls it: f must
-// not block. Before the first Receive.
-func (c *Conn) OnPong(f func()) { c.ponged = f }
+// not block.
+func (c *Conn) OnPong(f func()) { c.ponged.Store(&f) }
 
 // Send writes one frame. After an error the connection is of no more use.
 func (c *Conn) Send(f Frame) error {
