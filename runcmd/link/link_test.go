@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -41,7 +42,17 @@ func serve(t *testing.T) *gateway {
 	}))
 	t.Cleanup(srv.Close)
 	g.url = "ws" + strings.TrimPrefix(srv.URL, "http")
-	j, err := journal.Open(filepath.Join(t.TempDir(), "commands"))
+	// Not t.TempDir, which fails when a job writes its last record meanwhile: the runner leaves them to go on.
+	dir, err := os.MkdirTemp("", "link-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for tries := 0; os.RemoveAll(dir) != nil && tries < 100; tries++ {
+			<-time.After(10 * time.Millisecond)
+		}
+	})
+	j, err := journal.Open(filepath.Join(dir, "commands"))
 	if err != nil {
 		t.Fatal(err)
 	}
