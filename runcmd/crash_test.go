@@ -153,6 +153,7 @@ func inject(t *testing.T, h *host, rounds int, strike func(h *host)) (interrupte
 		fmt.Fprintf(&want, "line %d\n", i)
 	}
 	dir := t.TempDir()
+	var slowest time.Duration
 	for n := range rounds {
 		side := filepath.Join(dir, strconv.Itoa(n))
 		id := h.send(fmt.Sprintf(script, side), func(r *bundle.CommandRequest) {
@@ -160,7 +161,9 @@ func inject(t *testing.T, h *host, rounds int, strike func(h *host)) (interrupte
 		})
 		<-time.After(rand.N(12 * time.Millisecond)) // the moment is the test's subject
 		strike(h)
+		back := time.Now()
 		inv := h.end(id)
+		slowest = max(slowest, time.Since(back))
 		runs, _ := os.ReadFile(side)
 		got := h.output(id, wire.Stdout)
 		switch {
@@ -178,7 +181,7 @@ func inject(t *testing.T, h *host, rounds int, strike func(h *host)) (interrupte
 		}
 		check(t, h.dir.RemoveCommand(id))
 	}
-	t.Logf("%d of %d interrupted", interrupted, rounds)
+	t.Logf("%d of %d interrupted, the slowest ended %v after the strike", interrupted, rounds, slowest.Round(time.Millisecond))
 	return interrupted
 }
 

@@ -31,25 +31,30 @@ const (
 	instance = cloud.InstanceID("i-0123456789abcdef0")
 )
 
-var programs = sync.OnceValues(func() (string, error) {
+var programs = sync.OnceValues(func() (string, error) { return build("") })
+
+// build builds the programs with a build tag into a new directory.
+func build(tag string) (string, error) {
 	dir, err := os.MkdirTemp("", "rc-bin-")
 	if err != nil {
 		return "", err
 	}
 	for name, pkg := range map[string]string{"agent": ".", "gateway": "./gateway", "sh": "../initramfs/init"} {
-		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name), pkg)
+		cmd := exec.Command("go", "build", "-tags", tag, "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name), pkg)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return "", fmt.Errorf("build %s: %v\n%s", pkg, err, out)
 		}
 	}
 	return dir, nil
-})
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, err := programs(); err == nil {
-		os.RemoveAll(dir)
+	for _, built := range []func() (string, error){programs, armed} {
+		if dir, err := built(); err == nil {
+			os.RemoveAll(dir)
+		}
 	}
 	os.Exit(code)
 }
@@ -62,6 +67,7 @@ type host struct {
 	dir   bundle.Dir
 	state string // of the agent
 	early bool   // a shell of the small guest is started in advance
+	env   []string
 	url   string
 	etc   string // passwd and group of its sessions; "": the machine's
 	boot  string // the file that names the boot of the guest
@@ -162,7 +168,7 @@ func (h *host) start(name string, args ...string) *exec.Cmd {
 	h.t.Helper()
 	cmd := exec.Command(filepath.Join(h.bin, name), args...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
-	cmd.Env = append(os.Environ(), "ICHIRO_LOG=debug")
+	cmd.Env = append(append(os.Environ(), "ICHIRO_LOG=debug"), h.env...)
 	check(h.t, cmd.Start())
 	h.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	return cmd

@@ -126,3 +126,27 @@ func eventually(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
+
+// A command that can not even be noted as sent, because the run directory is full, is sent when there is room again: nobody
+// tells the gateway of that.
+func TestDiskOfTheHostIsFullAtTheDelivery(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	d := newDisk(t, h.dir.Commands())
+	h.startGateway()
+	side := filepath.Join(t.TempDir(), "side")
+	id := h.send(fmt.Sprintf("echo run >>%s; exit 6", side))
+	d.fill()
+	h.startAgent()
+	eventually(t, "the gateway has tried to send it", func() bool { return strings.Contains(h.log.String(), "record a delivery") })
+	d.free()
+	var inv cloud.Invocation
+	eventually(t, "the result is there", func() (ok bool) {
+		got, err := h.dir.Invocation(id)
+		inv = got
+		return err == nil && got.Status.Terminal()
+	})
+	if got, _ := os.ReadFile(side); inv.Details != "Failed" || inv.ResponseCode != 6 || string(got) != "run\n" {
+		t.Errorf("got %s, ran %q", outcome(inv), got)
+	}
+}

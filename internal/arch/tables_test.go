@@ -84,6 +84,7 @@ var rooms = map[string]int{
 
 	"runcmd":             mains,
 	"runcmd/wire":        contracts, // frames, and the door of the websocket library
+	"runcmd/fault":       contracts, // points at which the tests of crashes strike; empty in what is built as usual
 	"runcmd/journal":     engines,
 	"runcmd/spool":       engines,
 	"runcmd/keeper":      engines,

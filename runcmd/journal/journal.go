@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/fault"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 	"golang.org/x/sys/unix"
 )
@@ -131,6 +132,7 @@ func (j *Journal) Begin(s *Spare, req wire.Request, boot string) error {
 	if err := s.request.Sync(); err != nil {
 		return err
 	}
+	fault.At("agent journal synced")
 	// Not os.Rename, which first looks at both names: the kernel refuses a directory that is not empty.
 	if err := unix.Rename(s.Dir, j.Dir(req.ID)); err != nil {
 		return &os.LinkError{Op: "rename", Old: s.Dir, New: j.Dir(req.ID), Err: err}

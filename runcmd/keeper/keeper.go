@@ -36,7 +36,7 @@ const (
 	most = 8
 	// A worker that dies young is not started again in a tight loop.
 	firstPause = 20 * time.Millisecond
-	maxPause   = time.Second // what a guest may be without its agent at most
+	maxPause   = 500 * time.Millisecond // with the start of a worker, a guest is without its agent for a second at most
 	healthy    = 10 * time.Second
 )
 

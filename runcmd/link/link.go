@@ -4,7 +4,7 @@
 // command with much output does not hold up another. All it knows of a command it has from the
 // gateway's Request on this connection: a new connection begins with nothing. It reconnects at once,
 // then after growing pauses with jitter, never more than maxPause: a gateway that comes back finds its
-// agents within seconds, however long it was away.
+// agents within a second, however long it was away.
 package link
 
 import (
@@ -22,7 +22,7 @@ import (
 const (
 	// firstPause doubles up to maxPause. While a guest boots its network comes up within milliseconds.
 	firstPause = 10 * time.Millisecond
-	maxPause   = 5 * time.Second
+	maxPause   = 500 * time.Millisecond
 	// shortPause follows a connection that worked: two agents that fence each other must not spin.
 	shortPause = 50 * time.Millisecond
 	// quiet is how long a command runs before the gateway is told that it was accepted: a result that

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/fault"
 	"github.com/ichiro-metal/ichiro/runcmd/runner"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -65,7 +66,13 @@ func (s *sender) handle(ctx context.Context, f wire.Frame) {
 	r := s.link.runner
 	switch f := f.(type) {
 	case *wire.Request:
+		fault.At("agent asked")
 		t := &told{job: r.Request(ctx, *f), sent: f.Offsets, since: time.Now()}
+		for n := range wire.Streams { // an Ack may have been lost with the connection before, or with the agent
+			if out := t.job.Stream(n); out != nil {
+				out.Ack(f.Offsets[n])
+			}
+		}
 		s.mu.Lock()
 		s.told[f.ID] = t
 		s.mu.Unlock()
@@ -91,6 +98,7 @@ func (s *sender) handle(ctx context.Context, f wire.Frame) {
 			s.link.guests.Terminate(f.ID)
 		}
 	case *wire.Done:
+		fault.At("agent acknowledged")
 		s.mu.Lock()
 		delete(s.told, f.ID)
 		s.mu.Unlock()
@@ -127,6 +135,7 @@ func (s *sender) tell(id cloud.CommandID) (more bool, err error) {
 		if err := s.conn.Send(f); err != nil {
 			return false, err
 		}
+		fault.At("agent output sent")
 		t.sent[n] += int64(read)
 		t.accepted, more = true, true
 	}
@@ -136,7 +145,10 @@ func (s *sender) tell(id cloud.CommandID) (more bool, err error) {
 		r := *result
 		r.Now = runner.Uptime()
 		t.result = true
-		return false, s.conn.Send(&r)
+		fault.At("agent result sending")
+		err := s.conn.Send(&r)
+		fault.At("agent result sent")
+		return false, err
 	case !t.accepted && time.Since(t.since) >= quiet:
 		t.accepted = true
 		return false, s.conn.Send(&wire.Accepted{ID: id})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/runcmd/act"
+	"github.com/ichiro-metal/ichiro/runcmd/fault"
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
 	"github.com/ichiro-metal/ichiro/runcmd/spool"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
@@ -145,6 +146,7 @@ func (j *Job) run(ctx context.Context) {
 		j.refuse("make a directory", err)
 		return
 	}
+	fault.At("agent journal before")
 	if err := j.r.cfg.Journal.Begin(room.Spare, j.req, j.r.cfg.Boot); err != nil {
 		j.r.rooms.leave(room)
 		if errors.Is(err, fs.ErrExist) {
@@ -153,6 +155,7 @@ func (j *Job) run(ctx context.Context) {
 		j.refuse("write the journal", err)
 		return
 	}
+	fault.At("agent journalled")
 	j.enter(room)
 	j.steps(ctx, journal.Progress{}, nil)
 }
@@ -380,6 +383,7 @@ func (j *Job) start(n int, out [wire.Streams]*os.File, g journal.Progress) (*pro
 	if err != nil {
 		return nil, err
 	}
+	fault.At("agent start before")
 	p := j.begin(step, place.File, cmd)
 	if p == nil {
 		group := j.r.groups.take()
@@ -390,11 +394,13 @@ func (j *Job) start(n int, out [wire.Streams]*os.File, g journal.Progress) (*pro
 			return nil, err
 		}
 	}
+	fault.At("agent started")
 	now := p.progress()
 	g.Process, g.Cgroup = now.Process, now.Cgroup
 	if err := j.r.cfg.Journal.Start(j.req.ID, g); err != nil {
 		j.r.cfg.Log.Error("record a process", "command", j.req.ID, "err", err)
 	}
+	fault.At("agent start recorded")
 	return p, nil
 }
 
@@ -444,6 +450,7 @@ func (j *Job) wait(ctx context.Context, p *process, step wire.Step, begun time.D
 
 // finish takes the rest of the outputs and ends the job.
 func (j *Job) finish(results []wire.StepResult, p *process) {
+	fault.At("agent step ended")
 	last := results[len(results)-1]
 	j.end(results[:len(results)-1], last)
 	if p != nil {
@@ -480,9 +487,11 @@ func (j *Job) end(before []wire.StepResult, last wire.StepResult) {
 		// The sender goes first where there is one processor: the process is a zombie until its result is
 		// on record, so a successor that does not find the record still learns how it ended.
 		runtime.Gosched()
+		fault.At("agent result known")
 		if err := j.r.cfg.Journal.End(r); err != nil {
 			j.r.cfg.Log.Error("record a result", "command", j.req.ID, "err", err)
 		}
+		fault.At("agent result recorded")
 		j.r.cfg.Release(j.kept)
 	}
 	close(j.ended) // from here on it may be forgotten

@@ -21,6 +21,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/act"
+	"github.com/ichiro-metal/ichiro/runcmd/fault"
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -163,9 +164,11 @@ func (r *Runner) Forget(id cloud.CommandID) {
 		r.mu.Lock()
 		delete(r.jobs, id)
 		r.mu.Unlock()
+		fault.At("agent forgetting")
 		if err := r.cfg.Journal.Forget(id); err != nil {
 			r.cfg.Log.Error("forget a command", "command", id, "err", err)
 		}
+		fault.At("agent forgotten")
 		r.prepare()
 	})
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -36,7 +35,7 @@ var pool sync.Pool // of write buffers: an idle connection holds none
 // Dial connects an agent to the gateway at url.
 func Dial(ctx context.Context, url string) (*Conn, error) {
 	d := websocket.Dialer{
-		NetDialContext:   (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		NetDialContext:   dial,
 		HandshakeTimeout: 5 * time.Second,
 		ReadBufferSize:   4096,
 		WriteBufferSize:  MaxData + 1024, // an Output frame leaves in one write

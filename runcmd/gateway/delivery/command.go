@@ -21,16 +21,19 @@ const slack = 30 * time.Second
 
 // command is an open command: one that was asked for and has not ended.
 type command struct {
-	id      cloud.CommandID
-	req     bundle.CommandRequest
-	root    *os.Root // its directory: the only place that its output can go to
-	inv     cloud.Invocation
-	sent    string // the boot that it was first sent to; "" before
-	sentAt  time.Time
-	told    bool // on the current connection
-	cancel  bool
-	expires time.Time
-	saveAt  time.Time // when a state that waits in memory is written
+	id     cloud.CommandID
+	req    bundle.CommandRequest
+	root   *os.Root // its directory: the only place that its output can go to
+	inv    cloud.Invocation
+	sent   string // the boot that it was first sent to; "" before
+	sentAt time.Time
+	told   bool // on the current connection
+	cancel bool
+	clock  clock
+	due    due
+	noted  bool      // due is in a file
+	again  time.Time // when the next delivery is tried, as the last one could not be recorded
+	saveAt time.Time // when a state that waits in memory is written
 
 	out    [wire.Streams]*os.File
 	have   [wire.Streams]int64 // bytes received, or given up
@@ -40,7 +43,7 @@ type command struct {
 }
 
 // open reads the files of a command; nil if it has ended or is gone.
-func open(dir bundle.Dir, id cloud.CommandID) (*command, error) {
+func open(dir bundle.Dir, id cloud.CommandID, k clock) (*command, error) {
 	inv, err := dir.Invocation(id)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && inv.Status.Terminal() {
 		return nil, nil
@@ -55,7 +58,7 @@ func open(dir bundle.Dir, id cloud.CommandID) (*command, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &command{id: id, root: root, inv: inv}
+	c := &command{id: id, root: root, inv: inv, clock: k}
 	if err := c.load(); err != nil {
 		c.close()
 		return nil, err
@@ -74,16 +77,18 @@ func (c *command) load() error {
 	if c.req.Command != c.id || len(c.req.Steps) == 0 || len(c.req.Steps) > wire.MaxSteps {
 		return fmt.Errorf("request is of %q with %d steps", c.req.Command, len(c.req.Steps))
 	}
-	c.expires = c.req.DeliverBy.Add(slack)
-	for _, s := range c.req.Steps {
-		c.expires = c.expires.Add(time.Duration(s.TimeoutSeconds) * time.Second)
-	}
+	note, err := c.root.ReadFile("due")
+	c.noted = err == nil
 	if data, err := c.root.ReadFile("sent"); err == nil {
-		c.sent = strings.TrimSpace(string(data))
+		boot, rest, _ := strings.Cut(string(data), "\n")
+		if c.sent = strings.TrimSpace(boot); c.sent != "" {
+			note = []byte(rest)
+		}
 		if info, err := c.root.Stat("sent"); err == nil {
 			c.sentAt = info.ModTime()
 		}
 	}
+	c.due = c.clock.due(c.req, string(note))
 	for n := range wire.Streams {
 		if info, err := c.root.Stat(n.String()); err == nil {
 			c.have[n] = info.Size()
@@ -135,11 +140,20 @@ func (c *command) markSent(boot string, now time.Time) error {
 	if strings.TrimSpace(boot) == "" {
 		boot = "unknown"
 	}
-	if err := c.root.WriteFile("sent", []byte(boot), 0o640); err != nil {
+	if err := c.root.WriteFile("sent", []byte(boot+"\n"+c.clock.note(c.due)), 0o640); err != nil {
 		return err
 	}
 	c.sent, c.sentAt = boot, now
 	return nil
+}
+
+// waits records until when the command may be delivered, for a gateway that comes after this one.
+func (c *command) waits() error {
+	if c.noted {
+		return nil
+	}
+	c.noted = true
+	return c.root.WriteFile("due", []byte(c.clock.note(c.due)), 0o640)
 }
 
 // request is the command as it goes to an agent.
@@ -303,11 +317,11 @@ func (c *command) reopen(now time.Time) {
 	if c.sent == "" {
 		c.inv.Status, c.inv.Details = cloud.InvocationPending, string(cloud.InvocationPending)
 	}
-	if c.expires.Before(now.Add(again)) {
-		c.expires = now.Add(again)
+	if c.due.expire.Before(now.Add(again)) {
+		c.due.expire = now.Add(again)
 	}
-	if c.sent == "" && c.req.DeliverBy.Before(now.Add(again)) {
-		c.req.DeliverBy = now.Add(again)
+	if c.sent == "" && c.due.deliver.Before(now.Add(again)) {
+		c.due.deliver = now.Add(again)
 	}
 }
 
@@ -317,9 +331,12 @@ func (c *command) save(dir bundle.Dir) error {
 
 // next returns when the command needs attention by itself.
 func (c *command) next() time.Time {
-	at := c.expires
-	if c.sent == "" && c.req.DeliverBy.Before(at) {
-		at = c.req.DeliverBy
+	at := c.due.expire
+	if c.sent == "" {
+		at = earlier(at, c.due.deliver)
+	}
+	if !c.again.IsZero() {
+		at = earlier(at, c.again)
 	}
 	if !c.saveAt.IsZero() && c.saveAt.Before(at) {
 		at = c.saveAt

@@ -50,6 +50,7 @@ type Gateway struct {
 	root   bundle.Root
 	find   finder
 	limits Limits
+	clock  clock
 	log    *slog.Logger
 	ready  chan struct{}
 
@@ -65,7 +66,7 @@ type Gateway struct {
 // New returns a gateway for the instances below a run directory.
 func New(root bundle.Root, find finder, limits Limits, log *slog.Logger) *Gateway {
 	return &Gateway{
-		root: root, find: find, limits: limits, log: log, ready: make(chan struct{}),
+		root: root, find: find, limits: limits, clock: newClock(), log: log, ready: make(chan struct{}),
 		instances: map[cloud.InstanceID]*instance{},
 	}
 }
@@ -155,7 +156,7 @@ func (g *Gateway) instance(id cloud.InstanceID) *instance {
 	}
 	i := g.instances[id]
 	if i == nil {
-		i = newInstance(g.root.Instance(id), g.limits, g.log.With("instance", id))
+		i = newInstance(g.root.Instance(id), g.limits, g.clock, g.log.With("instance", id))
 		g.instances[id] = i
 		ctx, cancel := context.WithCancel(g.ctx)
 		i.retire = cancel

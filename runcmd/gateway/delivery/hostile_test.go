@@ -37,6 +37,7 @@ type site struct {
 	url  string
 	logs *strings.Builder
 	n    int
+	stop func() // the gateway
 
 	patience time.Duration
 }
@@ -54,9 +55,17 @@ func newSiteWith(t *testing.T, patience time.Duration) *site {
 			Interfaces: []bundle.MetadataInterface{{VPC: vpc, Addresses: []netip.Addr{netip.MustParseAddr(addr)}}},
 		}, 0o644))
 	}
+	s.start(0)
+	return s
+}
+
+// start starts a gateway, on a host whose clock was set by so much.
+func (s *site) start(shift time.Duration) {
+	t := s.t
 	index := bundle.NewIndex(s.root)
 	log := slog.New(slog.NewTextHandler(s.logs, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	g := New(s.root, index, Limits{Output: 1000, Quota: 1500, Patience: s.patience}, log)
+	g.clock.wall = func() time.Time { return time.Now().Add(shift) }
 	ctx, cancel := context.WithCancel(context.Background())
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
@@ -65,13 +74,13 @@ func newSiteWith(t *testing.T, patience time.Duration) *site {
 	wg.Go(func() { g.Run(ctx) })
 	<-g.Ready()
 	wg.Go(func() { g.Serve(vpc, l) })
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		cancel()
 		l.Close()
 		wg.Wait()
 		index.Close()
 	})
-	return s
+	t.Cleanup(s.stop)
 }
 
 func (s *site) put(id cloud.InstanceID) cloud.CommandID {

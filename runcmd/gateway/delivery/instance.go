@@ -12,6 +12,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/fault"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
@@ -35,6 +36,7 @@ const metadata cloud.CommandID = "metadata.json"
 type instance struct {
 	dir    bundle.Dir
 	limits Limits
+	clock  clock
 	log    *slog.Logger
 	retire context.CancelFunc
 	gone   chan struct{} // closed when run has returned
@@ -77,9 +79,9 @@ type link struct {
 	fenced chan struct{}   // closed when the connection is not the current one any more
 }
 
-func newInstance(dir bundle.Dir, limits Limits, log *slog.Logger) *instance {
+func newInstance(dir bundle.Dir, limits Limits, clock clock, log *slog.Logger) *instance {
 	return &instance{
-		dir: dir, limits: limits, log: log,
+		dir: dir, limits: limits, clock: clock, log: log,
 		gone: make(chan struct{}), joins: make(chan *link), orders: make(chan order),
 		dirty: map[cloud.CommandID]bool{"": true}, wake: make(chan struct{}, 1),
 		commands: map[cloud.CommandID]*command{}, kept: map[cloud.CommandID]int64{},
@@ -356,7 +358,7 @@ func (i *instance) read(id cloud.CommandID) {
 			return
 		}
 		var err error
-		if c, err = open(i.dir, id); err != nil {
+		if c, err = open(i.dir, id, i.clock); err != nil {
 			i.log.Error("read a command", "command", id, "err", err)
 			return
 		}
@@ -404,10 +406,13 @@ func (i *instance) deliver(c *command) {
 	case c.sent == "" && c.cancel:
 		i.end(c, cloud.InvocationCancelled, string(cloud.InvocationCancelled), nil)
 		return
-	case c.sent == "" && !now.Before(c.req.DeliverBy):
+	case c.sent == "" && !now.Before(c.due.deliver):
 		i.end(c, cloud.InvocationTimedOut, "DeliveryTimedOut", nil)
 		return
 	case i.now == nil:
+		if c.sent == "" {
+			i.waits(c)
+		}
 		return
 	case c.sent == "" && c.level() > i.now.hello.Level:
 		i.end(c, cloud.InvocationFailed, "InvalidPlatform", nil) // an old agent would take something else for it
@@ -424,12 +429,16 @@ func (i *instance) hand(c *command, now time.Time) {
 	if r, ok := i.now.conn.(interface{ Room() bool }); ok && c.sent == "" && !r.Room() {
 		return // offer hands it over
 	}
+	fault.At("gateway seen")
 	if err := c.markSent(i.now.hello.Boot, now); err != nil {
 		i.log.Error("record a delivery", "command", c.id, "err", err)
+		c.again = now.Add(time.Second) // the host's disk is full, and may not be then
 		return
 	}
+	fault.At("gateway noted")
 	c.told = true
 	i.send(c.request(i.dir.ID(), i.now.hello.Boot, min(i.limits.Output, i.limits.Quota)))
+	fault.At("gateway sent")
 	i.log.Debug("command sent", "command", c.id)
 	if c.cancel {
 		i.advance(c, cloud.InvocationCancelling)
@@ -480,8 +489,10 @@ func (i *instance) save(c *command) {
 
 // end ends a command: from now on nothing that the guest says about it counts.
 func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *wire.Result) {
+	fault.At("gateway result received")
 	c.end(s, details, r, time.Now())
 	c.sync()
+	fault.At("gateway output synced")
 	if err := c.save(i.dir); err != nil {
 		// It stays open: the agent keeps the result and offers it again on its next connection.
 		i.log.Error("write the result of a command", "command", c.id, "err", err)
@@ -489,7 +500,9 @@ func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *
 		c.reopen(time.Now())
 		return
 	}
+	fault.At("gateway result kept")
 	i.close(c)
+	fault.At("gateway acknowledged")
 	i.log.Debug("command ended", "command", c.id, "status", s)
 }
 
@@ -516,6 +529,7 @@ func (i *instance) handle(f wire.Frame) error {
 		}
 		n, err := c.append(f, i.limits.Output, i.limits.Quota-i.used)
 		i.keep(f.ID, n)
+		fault.At("gateway output kept")
 		if err != nil {
 			return err
 		}
@@ -589,10 +603,15 @@ func (i *instance) tick(now time.Time) {
 	}
 	for _, c := range i.commands {
 		switch {
-		case !now.Before(c.expires):
+		case !now.Before(c.due.expire):
 			i.end(c, cloud.InvocationTimedOut, "DeliveryTimedOut", nil)
-		case c.sent == "" && !now.Before(c.req.DeliverBy):
+		case c.sent == "" && !now.Before(c.due.deliver):
 			i.end(c, cloud.InvocationTimedOut, "DeliveryTimedOut", nil)
+		case !c.again.IsZero() && !now.Before(c.again):
+			c.again = time.Time{}
+			if !c.told {
+				i.deliver(c)
+			}
 		case !c.saveAt.IsZero() && !now.Before(c.saveAt):
 			i.save(c)
 		}
