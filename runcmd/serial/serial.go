@@ -25,11 +25,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/xtaci/smux"
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/runcmd/mgs/mux"
 )
 
 // Name is the port's name, by which a guest finds it.
-const Name = "org.ichiro.runcmd.0"
+const Name = bundle.PortName
 
 const (
 	// greeting is how often an agent says that it is there.
@@ -78,18 +79,9 @@ func await(r *bufio.Reader, flooded func(), want func(kind byte, n nonce) bool) 
 
 // Line is a port whose ends have greeted each other.
 type Line struct {
-	session *smux.Session
+	session *mux.Session
 	mu      sync.Mutex
 	open    int
-}
-
-// config is both ends': a guest can hold so many bytes of the host's memory, and is found dead within half a minute.
-func config() *smux.Config {
-	c := smux.DefaultConfig()
-	c.Version = 2
-	c.KeepAliveInterval, c.KeepAliveTimeout = 10*time.Second, 30*time.Second
-	c.MaxReceiveBuffer, c.MaxStreamBuffer = 1<<20, 256<<10
-	return c
 }
 
 // port is the port with what was read of it ahead.
@@ -97,6 +89,10 @@ type port struct {
 	io.ReadWriteCloser
 	r *bufio.Reader
 }
+
+// The addresses of a port's connections are all the same; those of a server are asked for them.
+func (p port) LocalAddr() net.Addr  { return addr{} }
+func (p port) RemoteAddr() net.Addr { return addr{} }
 
 func (p port) Read(b []byte) (int, error) { return p.r.Read(b) }
 
@@ -134,7 +130,7 @@ func Agent(ctx context.Context, rw io.ReadWriteCloser) (*Line, error) {
 		rw.Close()
 		return nil, fmt.Errorf("greet the gateway: %w", errors.Join(ctx.Err(), err))
 	}
-	session, err := smux.Client(port{rw, r}, config())
+	session, err := mux.GuardedClient(port{rw, r})
 	if err != nil {
 		rw.Close()
 		return nil, err
@@ -172,7 +168,7 @@ func Gateway(ctx context.Context, rw io.ReadWriteCloser) (*Line, error) {
 		rw.Close()
 		return nil, errors.Join(ctx.Err(), err)
 	}
-	session, err := smux.Server(port{rw, r}, config())
+	session, err := mux.GuardedServer(port{rw, r})
 	if err != nil {
 		rw.Close()
 		return nil, err
@@ -205,7 +201,7 @@ func (l *Line) Accept() (net.Conn, error) {
 
 // counted is a connection that is counted until it is closed.
 type counted struct {
-	*smux.Stream
+	*mux.Stream
 	line *Line
 	once sync.Once
 }

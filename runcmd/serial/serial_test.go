@@ -149,7 +149,7 @@ func TestAGuestHasSoManyConnections(t *testing.T) {
 func TestAPortIsUsedWhileTheNetworkDoesNotWork(t *testing.T) {
 	guest, host := ends(t)
 	var works atomic.Bool
-	w := NewWay(slog.New(slog.DiscardHandler))
+	w := NewWay(nil, slog.New(slog.DiscardHandler))
 	w.patience, w.lookAgain = time.Hour, time.Millisecond
 	w.network = func(context.Context, string, string) (net.Conn, error) {
 		if works.Load() {

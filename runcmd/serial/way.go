@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
 const (
@@ -19,14 +21,15 @@ const (
 	patience = 3 * time.Second
 	// lookAgain is how often the network is tried while the port is used.
 	lookAgain = 10 * time.Second
-	// dialWait bounds one try of either.
-	dialWait = 5 * time.Second
+	// networkWait and portWait bound one try of each: together no more than a websocket's dialler waits.
+	networkWait = 2 * time.Second
+	portWait    = 2 * time.Second
 )
 
 // Way dials the gateway over the network, and over the port while that does not work.
 type Way struct {
 	log     *slog.Logger
-	network func(ctx context.Context, network, address string) (net.Conn, error)
+	network wire.Dialer
 	port    func() (io.ReadWriteCloser, error)
 
 	patience, lookAgain time.Duration
@@ -36,9 +39,9 @@ type Way struct {
 	line   *Line
 }
 
-// NewWay returns the ways of the guest that this runs in.
-func NewWay(log *slog.Logger) *Way {
-	return &Way{log: log, network: (&net.Dialer{Timeout: dialWait}).DialContext, port: open,
+// NewWay returns the ways of the guest that this runs in, whose network has the given dialer.
+func NewWay(network wire.Dialer, log *slog.Logger) *Way {
+	return &Way{log: log, network: network, port: open,
 		patience: patience, lookAgain: lookAgain}
 }
 
@@ -61,7 +64,7 @@ func (w *Way) DialContext(ctx context.Context, network, address string) (net.Con
 	if line := w.current(); line != nil {
 		return line.Dial()
 	}
-	conn, err := w.network(ctx, network, address)
+	conn, err := w.try(ctx, network, address)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err == nil {
@@ -86,6 +89,13 @@ func (w *Way) DialContext(ctx context.Context, network, address string) (net.Con
 	return w.line.Dial()
 }
 
+// try tries the network. A host is at most one hop away.
+func (w *Way) try(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, networkWait)
+	defer cancel()
+	return w.network(ctx, network, address)
+}
+
 func (w *Way) current() *Line {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -97,7 +107,7 @@ func (w *Way) connect(ctx context.Context) (*Line, error) {
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, dialWait)
+	ctx, cancel := context.WithTimeout(ctx, portWait)
 	defer cancel()
 	return Agent(ctx, port)
 }
@@ -118,10 +128,7 @@ func (w *Way) keep(line *Line, network, address string) {
 			return
 		case <-t.C:
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), dialWait)
-		conn, err := w.network(ctx, network, address)
-		cancel()
-		if err == nil {
+		if conn, err := w.try(context.Background(), network, address); err == nil {
 			conn.Close()
 			w.log.Info("the network works again")
 			return

@@ -114,6 +114,7 @@ func (g *Gateway) changed(path string) {
 		for _, id := range ids {
 			if i := g.instance(id); i != nil {
 				i.look("")
+				g.plug(i)
 			}
 		}
 		return
@@ -135,6 +136,10 @@ func (g *Gateway) changed(path string) {
 	case len(elem) == 2 && elem[1] == "metadata.json":
 		if i := g.instance(id); i != nil {
 			i.look(metadata)
+		}
+	case len(elem) == 2 && elem[1] == bundle.PortSocket:
+		if i := g.instance(id); i != nil {
+			g.plug(i)
 		}
 	case len(elem) == 3 && elem[1] == "commands":
 		cmd, kind := bundle.ParseCommandFile(elem[2])
@@ -159,7 +164,7 @@ func (g *Gateway) instance(id cloud.InstanceID) *instance {
 		i = newInstance(g.root.Instance(id), g.limits, g.clock, g.log.With("instance", id))
 		g.instances[id] = i
 		ctx, cancel := context.WithCancel(g.ctx)
-		i.retire = cancel
+		i.ctx, i.retire = ctx, cancel
 		g.wg.Go(func() { i.run(ctx) })
 	}
 	return i
@@ -181,13 +186,27 @@ const AuthorityPath = "/v1/authority.pem"
 // Authority has the certificate for stock agents served. Before Serve.
 func (g *Gateway) Authority(h http.Handler) { g.authority = h }
 
-// Serve accepts the agents of a VPC until l is closed.
+// Serve accepts the agents of a VPC until l is closed. Who they are only their addresses tell.
 func (g *Gateway) Serve(vpc cloud.VPCID, l net.Listener) error {
+	return g.server(func(w http.ResponseWriter, r *http.Request) (cloud.InstanceID, netip.Addr, bool) {
+		return g.who(vpc, w, r)
+	}).Serve(newDoor(l))
+}
+
+// teller tells whose a request is; it has answered already if nobody's.
+type teller func(http.ResponseWriter, *http.Request) (cloud.InstanceID, netip.Addr, bool)
+
+// server returns what answers agents.
+func (g *Gateway) server(who teller) *http.Server {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+wire.Path, func(w http.ResponseWriter, r *http.Request) { g.accept(vpc, w, r) })
+	mux.HandleFunc("GET "+wire.Path, func(w http.ResponseWriter, r *http.Request) {
+		if id, addr, ok := who(w, r); ok {
+			g.accept(id, addr, w, r)
+		}
+	})
 	if g.guest != nil {
 		mux.HandleFunc("GET "+wire.SessionPath+"{session}", func(w http.ResponseWriter, r *http.Request) {
-			if id, _, ok := g.who(vpc, w, r); ok {
+			if id, _, ok := who(w, r); ok {
 				g.guest(id, w, r)
 			}
 		})
@@ -195,14 +214,13 @@ func (g *Gateway) Serve(vpc cloud.VPCID, l net.Listener) error {
 	if g.authority != nil {
 		mux.Handle("GET "+AuthorityPath, g.authority)
 	}
-	srv := &http.Server{
+	return &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       5 * time.Second,
 		MaxHeaderBytes:    4096,
 		ErrorLog:          slog.NewLogLogger(discard{}, slog.LevelDebug), // it would quote what guests send
 	}
-	return srv.Serve(newDoor(l))
 }
 
 // discard is a log handler for what must not be logged.
@@ -210,12 +228,8 @@ type discard struct{ slog.Handler }
 
 func (discard) Enabled(context.Context, slog.Level) bool { return false }
 
-// accept makes a connection of an agent's request. Who it is only its address tells.
-func (g *Gateway) accept(vpc cloud.VPCID, w http.ResponseWriter, r *http.Request) {
-	id, addr, ok := g.who(vpc, w, r)
-	if !ok {
-		return
-	}
+// accept makes a connection of an agent's request.
+func (g *Gateway) accept(id cloud.InstanceID, addr netip.Addr, w http.ResponseWriter, r *http.Request) {
 	i := g.instance(id)
 	if i == nil {
 		http.Error(w, "the gateway is ending", http.StatusServiceUnavailable)

@@ -38,7 +38,9 @@ type instance struct {
 	limits Limits
 	clock  clock
 	log    *slog.Logger
+	ctx    context.Context // ends with the instance
 	retire context.CancelFunc
+	port   sync.Once
 	gone   chan struct{} // closed when run has returned
 	joins  chan *link
 	orders chan order
@@ -57,6 +59,14 @@ type instance struct {
 	used     int64                        // the sum of kept
 	ping     cloud.AgentPing
 	pinged   time.Time // when agent.json is due
+}
+
+// address is that of a network; an agent at a port has none.
+func address(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 // Conn is a connection of an agent: a *wire.Conn, or what speaks for another kind of agent. One that has room for so many
@@ -274,7 +284,7 @@ func (i *instance) join(l *link) {
 		Instance: i.dir.ID(), Connected: true,
 		Version: printable(l.hello.Agent), PlatformType: printable(l.hello.PlatformType),
 		PlatformName: printable(l.hello.PlatformName), PlatformVer: printable(l.hello.PlatformVer),
-		ComputerName: printable(l.hello.ComputerName), Address: l.addr.String(),
+		ComputerName: printable(l.hello.ComputerName), Address: address(l.addr),
 	}
 	i.log.Info("agent connected", "epoch", i.epoch)
 	i.send(&wire.Welcome{Version: wire.Version, Epoch: i.epoch, Instance: i.dir.ID()})
