@@ -95,7 +95,7 @@ var rooms = map[string]int{
 	"runcmd/gateway":     mains,
 	"runcmd/mgs":         conductors, // the stock agent's calls and its control channel
 	"runcmd/mgs/frame":   contracts,  // the binary message of the stock agent and plugin
-	"runcmd/serial":      engines,    // the agent's second way to its gateway: a port of a virtio console
+	"runcmd/serial":      conductors, // the agent's second way to its gateway: a port of a virtio console
 	"runcmd/stream":      engines,    // the bytes of one session, over as many websockets as it takes
 	"runcmd/session":     conductors, // shells and ports in the guest
 	"runcmd/client":      mains,
