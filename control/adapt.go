@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 
+	"github.com/ichiro-metal/ichiro/control/api"
 	iamapi "github.com/ichiro-metal/ichiro/control/api/iam"
 	"github.com/ichiro-metal/ichiro/control/iam"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -37,4 +39,17 @@ func (m minter) Current(ctx context.Context, p cloud.ProfileRef, had cloud.Crede
 		return false, err
 	}
 	return false, nil // the minter says why, if it cannot make others
+}
+
+// mayIn asks whether a request's caller may also do something that only the carrying out shows to be needed.
+func mayIn(region string, authority *iamapi.Authority) func(ctx context.Context, action, resource string) error {
+	return func(ctx context.Context, action, resource string) error {
+		who := api.CallerFrom(ctx)
+		arn := "arn:aws:ssm:" + region + ":" + who.Account + ":" + resource
+		err := authority.Authorize(ctx, who, action, arn)
+		if errors.Is(err, api.ErrDenied) {
+			return cloud.Errorf("AccessDeniedException", "User: %s is not authorized to perform: %s on resource: %s", who.ARN, action, arn)
+		}
+		return err
+	}
 }

@@ -12,7 +12,6 @@ import (
 	"flag"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -31,6 +30,8 @@ import (
 	"github.com/ichiro-metal/ichiro/control/etcd"
 	"github.com/ichiro-metal/ichiro/control/iam"
 	objectdoor "github.com/ichiro-metal/ichiro/control/iam/door"
+	"github.com/ichiro-metal/ichiro/control/notify"
+	"github.com/ichiro-metal/ichiro/control/objects"
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/door"
@@ -191,9 +192,11 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	authority := iamapi.NewAuthority(engine)
 	tokens := newIssuer(signer, cmp.Or(o.issuer, endpoint), hosts, wishOf(mirror, engine.ProfileNow))
 	prometheus.MustRegister(tokens.issued)
+	sender := notify.New(site.NotifyAllow)
+	outputs := buckets{engine, authority, objects.New(o.root.Objects(), o.region)}
 	front, guests, audit, err := newFront(o, backing{
-		store: client, mirror: mirror, engine: engine, authority: authority, endpoint: endpoint, types: site.InstanceTypes, public: tokens.public(),
-		reader: door.Client{Identity: caller}, registry: prometheus.DefaultRegisterer, log: log,
+		store: client, mirror: mirror, engine: engine, authority: authority, endpoint: endpoint, types: site.InstanceTypes, tokens: tokens,
+		reader: door.Client{Identity: caller}, registry: prometheus.DefaultRegisterer, log: log, outputs: outputs, sender: sender,
 	})
 	if err != nil {
 		return err
@@ -210,6 +213,8 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	sessions := reconcile.New("sessions", 15*time.Second, guests.Reconcile)
 	commands := reconcile.New("commands", 30*time.Second, keeper.ReconcileCommands)
 	sending := reconcile.New("sending", 30*time.Second, keeper.ReconcileSending)
+	telling := reconcile.New("notices", 5*time.Second, (&cluster.Notices{Config: plan, Poster: sender}).Reconcile)
+	carrying := reconcile.New("outputs", 30*time.Second, (&cluster.Outputs{Config: plan, Door: door.Client{Identity: caller}, Bucket: outputs}).Reconcile)
 	images := reconcile.New("images", 30*time.Second, func(ctx context.Context) error {
 		return cluster.RegisterPool(ctx, client, filepath.Join(o.state, "images"), account, time.Now().UTC())
 	})
@@ -221,7 +226,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	signer.wake = planner.Wake
 	engine.OnChange(minting.Wake) // a role that was made, or whose sessions were revoked
 	mirror.OnChangeOf(func(key string) bool { return !store.AboutCommands(key) }, func() { planner.Wake(); minting.Wake() })
-	mirror.OnChangeOf(store.AboutCommands, sending.Wake)
+	mirror.OnChangeOf(store.AboutCommands, func() { sending.Wake(); carrying.Wake(); telling.Wake() })
 
 	return service.Run(ctx,
 		server,
@@ -233,6 +238,8 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		after(minting, mirror.Ready(), engine.Ready()),
 		after(commands, mirror.Ready()),
 		after(sending, mirror.Ready()),
+		after(telling, mirror.Ready()),
+		after(carrying, mirror.Ready(), engine.Ready()),
 		after(sessions, mirror.Ready()),
 		images,
 		signing,
@@ -259,8 +266,10 @@ type backing struct {
 	authority *iamapi.Authority
 	endpoint  string
 	types     []cloud.InstanceType
-	public    map[string]http.Handler // by path: what anybody may read
+	tokens    *issuer
 	reader    door.Client
+	outputs   buckets
+	sender    *notify.Sender
 	registry  prometheus.Registerer
 	log       *slog.Logger
 }
@@ -288,7 +297,8 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 		return nil, nil, nil, err
 	}
 	var front *api.Front
-	run := ssm.Config{Sealer: secrets, Store: b.store, Mirror: b.mirror, Door: b.reader, Sessions: b.reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: b.log}
+	run := ssm.Config{Sealer: secrets, Store: b.store, Mirror: b.mirror, Door: b.reader, Sessions: b.reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: b.log,
+		Outputs: b.outputs, Endpoint: b.endpoint, Authorize: mayIn(o.region, b.authority), Notify: b.sender.Check}
 	run.Ended = func(x cloud.Session) {
 		front.Note("ssm", "SessionEnded", api.Identity{Account: string(x.Account), ARN: x.Owner}, "session/"+string(x.ID), sessionNote{x.Target, x.Started, *x.End})
 	}
@@ -297,7 +307,7 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 		Region: o.region, Authority: b.authority, Log: b.log, Audit: audit, Registry: b.registry,
 		Objects:  o.root.Objects(),
 		Channels: guests,
-		Public:   b.public,
+		Public:   b.tokens.public(),
 		Services: []api.Service{
 			ec2.New(ec2.Config{
 				Store: b.store, Mirror: b.mirror, Profiles: profiles{b.engine, b.authority}, Door: b.reader, Pager: pager,
@@ -305,8 +315,8 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 				Now: time.Now, Rand: rand.Reader, Log: b.log,
 			}),
 			ssm.New(run),
-			iamapi.Service(b.engine, b.authority),
-			sts.Service(b.engine, b.authority),
+			iamapi.Service(b.engine, b.authority, b.tokens.url),
+			sts.Service(b.engine, b.authority, b.tokens),
 		},
 	})
 	return front, guests, audit, err

@@ -2,7 +2,6 @@ package main
 
 import (
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
@@ -33,7 +32,7 @@ func TestTheAPIHasEachServiceOnce(t *testing.T) {
 	o := options{root: bundle.Root(dir), state: dir, region: "ichiro-1", zone: "ichiro-1a", account: "000000000000"}
 	front, sessions, audit, err := newFront(o, backing{
 		store: c, mirror: store.NewMirror(c, store.All("spec")), engine: engine, authority: iamapi.NewAuthority(engine), endpoint: "http://127.0.0.1:8773",
-		types: cloud.Types, public: map[string]http.Handler{}, registry: prometheus.NewRegistry(), log: slog.New(slog.DiscardHandler),
+		types: cloud.Types, tokens: newIssuer(nil, "http://127.0.0.1:8773", nil, nil), registry: prometheus.NewRegistry(), log: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -150,7 +150,7 @@ func scheduleMaintenance(ctx context.Context, args []string) error {
 		return err
 	}
 	now := time.Now().UTC().Truncate(time.Second)
-	e := cloud.ScheduledEvent{Code: *code, Description: *why, NotBefore: now.Add(*in)}
+	e := cloud.ScheduledEvent{Code: *code, Description: *why, NotBefore: now.Add(*in), Announced: now}
 	if *lasts != 0 {
 		e.NotAfter = e.NotBefore.Add(*lasts)
 	}

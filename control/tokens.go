@@ -140,6 +140,15 @@ func (s *issuer) issue(r *http.Request) (text string, code int, err error) {
 	return text, http.StatusOK, nil
 }
 
+// Verify returns what a token of this issuer states. Tokens from before --issuer was changed are another's.
+func (s *issuer) Verify(text string) (identity.Claims, error) {
+	c, err := s.keys.Load().Verify(text, s.now())
+	if err == nil && c.Issuer != s.url {
+		return identity.Claims{}, fmt.Errorf("it is from %.200q, and instances' tokens are from %s", c.Issuer, s.url)
+	}
+	return c, err
+}
+
 // wishOf finds what an instance's host follows, with the power and the role of this moment, which perhaps the host has not
 // been told yet: a role that was taken from the instance is in no token any more.
 func wishOf(mirror *store.Mirror, profile func(context.Context, cloud.ProfileRef) (cloud.ProfileRef, error)) func(context.Context, cloud.InstanceID) (cloud.Assignment, error) {

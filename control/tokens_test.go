@@ -63,6 +63,12 @@ func TestAHostGetsATokenForWhatRunsAndNobodyElseDoes(t *testing.T) {
 			if claims["iss"] != "https://cloud.example" || claims["instance_id"] != string(runs) || claims["aud"] != "vault" || claims["nonce"] != "n" {
 				t.Errorf("claims are %v", claims)
 			}
+			if said, err := s.Verify(w.Body.String()); err != nil || said.Subject != claims["sub"] {
+				t.Errorf("its issuer says %+v, %v", said, err)
+			}
+			if _, err := newIssuer(r.notary, "https://other.example", hosts, nil).Verify(w.Body.String()); err == nil {
+				t.Error("another issuer takes it")
+			}
 			if set := get(keySetPath, "").Body.String(); !strings.Contains(set, token.Header["kid"].(string)) {
 				t.Errorf("the key %v is not in %s", token.Header["kid"], set)
 			}

@@ -1,4 +1,4 @@
-// Program ichiro-imds answers a host's guests at their link-local addresses: metadata at 169.254.169.254, names
+// Program ichiro-imds answers a host's guests at their link-local addresses: metadata at 169.254.169.254 and fd00:ec2::254, names
 // at 169.254.169.253 and the second address of their VPC, the time at 169.254.169.123; and it carries their requests to
 // the API, which has no address in their networks.
 //

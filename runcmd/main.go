@@ -3,7 +3,8 @@
 // It is one static program that needs nothing but a kernel and a network: it runs in a ramdisk. The
 // gateway knows the guest by its address, so there is nothing to configure and no secret to keep. Its
 // state (package journal) is in --state; kill it at any time: the next one goes on with what runs. Beside the commands
-// it keeps the guest's network as the metadata says (package netconf); --network=false leaves that to others.
+// it keeps the guest's network as the metadata says (package netconf); --network=false leaves that to others. And it
+// keeps the certificates that verify identity documents (package provision).
 //
 //	ichiro-runcmd            the agent
 //	ichiro-runcmd network    only the network, for guests that have another agent or none; SIGHUP reads the metadata
@@ -17,6 +18,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -26,6 +28,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/internal/provision"
 	"github.com/ichiro-metal/ichiro/runcmd/act"
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
 	"github.com/ichiro-metal/ichiro/runcmd/keeper"
@@ -73,6 +76,8 @@ func run(ctx context.Context, args []string) error {
 	lock := flags.String("network-lock", "/run/ichiro-netconf.lock", "`file` that lets one process keep the network")
 	bootID := flags.String("boot-id", "/proc/sys/kernel/random/boot_id", "`file` that names this boot of the guest")
 	reboot := flags.String("reboot", "", "`program` that reboots the guest; found by itself if empty")
+	api := flags.String("api", "169.254.169.254:8773", "`address` of the API, for the certificates")
+	certificates := flags.String("certificates", provision.CertificatesFile, "`file` for the certificates that verify identity documents; none when empty")
 	shell := flags.String("await-shell", "", "`file` of a shell that knows --await: one is always started in advance, for the next command")
 	only := len(args) > 0 && args[0] == "network"
 	if only {
@@ -96,7 +101,11 @@ func run(ctx context.Context, args []string) error {
 	if kept == nil {
 		return keeper.New(log).Run(ctx)
 	}
-	return work(ctx, kept, config{*gateway, *state, *shell, *bootID, *reboot, *etc, *grace, net}, log)
+	address, err := netip.ParseAddrPort(*api)
+	if err != nil {
+		return fmt.Errorf("read -api: %w", err)
+	}
+	return work(ctx, kept, config{*gateway, *state, *shell, *bootID, *reboot, *etc, *grace, net, provision.Certificates{API: address, File: *certificates}}, log)
 }
 
 // keepNetwork is all that is done without the agent. Nobody tells of new metadata then: SIGHUP does.
@@ -116,6 +125,7 @@ type config struct {
 	bootID, reboot, etc   string
 	grace                 time.Duration
 	network               *netconf.Manager // nil: others keep it
+	certificates          provision.Certificates
 }
 
 // work is the agent proper. Its keeper starts it again when it dies.
@@ -149,6 +159,9 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 				log.Error("the network is not kept", "err", err)
 			}
 		}()
+	}
+	if cfg.certificates.File != "" {
+		go cfg.certificates.Keep(ctx, func(err error) { log.Warn("certificates may be old", "err", err) }) // ends with the process
 	}
 	if err := r.Adopt(ctx); err != nil {
 		return err

@@ -29,6 +29,7 @@ func provisionInstance(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("ichiro-runcmd provision", flag.ExitOnError)
 	output := flags.String("output", "/var/log/cloud-init-output.log", "`file` that gets what scripts print, beside the standard output; none when empty")
 	server := flags.String("metadata", "169.254.169.254:80", "`address` of the metadata service")
+	api := flags.String("api", "169.254.169.254:8773", "`address` of the API, for the certificates")
 	patience := flags.Duration("patience", 2*time.Minute, "how `long` to wait for it")
 	lock := flags.String("lock", "/run/ichiro-provision.lock", "`file` that lets one process do this")
 	copying := flags.Bool("copy", false, "only copy the standard input into the output: for processes that outlive the provisioning")
@@ -44,6 +45,10 @@ func provisionInstance(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("read -metadata: %w", err)
 	}
+	certificates := provision.Certificates{File: provision.CertificatesFile}
+	if certificates.API, err = netip.ParseAddrPort(*api); err != nil {
+		return fmt.Errorf("read -api: %w", err)
+	}
 	held, err := os.OpenFile(*lock, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return fmt.Errorf("take the lock: %w", err)
@@ -57,12 +62,17 @@ func provisionInstance(ctx context.Context, args []string) error {
 		return err
 	}
 	defer finish()
+	kept := make(chan error, 1)
+	go func() { kept <- certificates.Refresh(ctx) }() // while the rest is read
 	in, err := provision.Source{Server: address, Root: "/", Patience: *patience}.Read(ctx)
 	if err != nil {
 		fmt.Fprintf(out, "ichiro: trouble: %v\n", err)
 		return err
 	}
 	in.Get = getURL
+	if err := <-kept; err != nil { // scripts find them; who does not need them does not fail for it
+		fmt.Fprintf(out, "ichiro: %v\n", err)
+	}
 	result, err := provision.Run(ctx, provision.System{Root: "/", Commands: provision.Programs{Output: out}, Chown: (*os.Root).Lchown,
 		Sethostname: func(name string) error { return unix.Sethostname([]byte(name)) }, Now: time.Now, Console: out}, in)
 	if err != nil {

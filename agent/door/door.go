@@ -207,10 +207,12 @@ func (d *Door) output(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
 		http.Error(w, "not a file", http.StatusNotFound)
 		return
 	}
+	w.Header().Set(wire.LengthHeader, strconv.FormatInt(info.Size(), 10))
 	if at, err := strconv.ParseInt(r.URL.Query().Get("offset"), 10, 64); err == nil && at > 0 {
 		if _, err := f.Seek(at, io.SeekStart); err != nil {
 			d.refuse(w, err)

@@ -129,8 +129,8 @@ func shaper(i Interface) link.Shaper {
 // assemble makes the plan of what all interfaces give.
 func (n *compiled) assemble() {
 	v, name := n.vpc, string(n.vpc.VPC.ID)
-	local, services := allow(Services(v.VPC))
-	network := link.Network{Name: name, Local: local, Closed: n.used.vpc, Taps: make([]*link.Tap, len(n.parts))}
+	local, local6, services := allow(Services(v.VPC))
+	network := link.Network{Name: name, Local: local, Local6: local6, Closed: n.used.vpc, Taps: make([]*link.Tap, len(n.parts))}
 	rules := firewall.Config{
 		Prefixes: n.used.vpc, Services: services, Interfaces: make([]*firewall.Interface, len(n.parts)),
 	}
@@ -177,9 +177,9 @@ type claims struct {
 
 func newClaims(v cloud.HostNetwork, n int) claims {
 	prefixes := slices.DeleteFunc(v.VPC.Prefixes(), func(p netip.Prefix) bool { return !p.Addr().Is4() })
-	local, _ := allow(Services(v.VPC))
+	local, local6, _ := allow(Services(v.VPC))
 	return claims{
-		prefixes, blocks6(v.VPC), local, make(map[netip.Addr]cloud.InterfaceID, n), map[netip.Prefix]cloud.InterfaceID{}, make(map[string]cloud.InterfaceID, n),
+		prefixes, blocks6(v.VPC), slices.Concat(local, local6), make(map[netip.Addr]cloud.InterfaceID, n), map[netip.Prefix]cloud.InterfaceID{}, make(map[string]cloud.InterfaceID, n),
 	}
 }
 

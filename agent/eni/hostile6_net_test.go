@@ -100,7 +100,7 @@ func TestAHostileGuestLeaksNoFrameOfIPv6(t *testing.T) {
 		{"under a VLAN tag", [][]byte{nstest.VLAN(frame(plain(own, its)), 100)}, silent},
 		{"a packet of IPv4 in a frame of IPv6", [][]byte{nstest.Ethernet(router, evil.MAC, 0x86dd, nstest.IPv4(guestAddr(1), guestAddr(2), 17, nstest.UDP(1000, 9, []byte("attack"))))}, silent},
 		{"to the other's link-local address", [][]byte{frame(plain(own, itsLink))}, silent},
-		{"to the link-local services", [][]byte{frame(plain(own, netip.MustParseAddr("fd00:ec2::254")))}, silent},
+		{"what no service is for, at the link-local services", [][]byte{frame(plain(own, netip.MustParseAddr("fd00:ec2::254")))}, "vpc-1/isolated"},
 		{"to all nodes", [][]byte{toAll(plain(own, allNodes6))}, silent},
 		{"to the VPC's anycast routers", [][]byte{frame(plain(own, netip.MustParseAddr("2001:db8:0:1::")))}, silent},
 		{"a port of the host's", [][]byte{frame(plain(own, gateway6))}, "vpc-1/isolated"},

@@ -141,6 +141,9 @@ func (c claims) six(i Interface) error {
 		return fmt.Errorf("subnet %s is not of its VPC", subnet)
 	}
 	for _, a := range addresses {
+		if slices.Contains(c.local, a) {
+			return fmt.Errorf("address %s is the metadata service's", a)
+		}
 		if err := c.free(a); err != nil {
 			return err
 		}

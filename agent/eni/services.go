@@ -10,6 +10,7 @@ import (
 // Where guests ask: the addresses are EC2's.
 var (
 	Metadata  = netip.MustParseAddrPort("169.254.169.254:80")
+	Metadata6 = netip.MustParseAddrPort("[fd00:ec2::254]:80")
 	Gateway   = netip.MustParseAddrPort("169.254.169.254:8774") // Run Command's; EC2 has no such port
 	Stock     = netip.MustParseAddrPort("169.254.169.254:443")  // Run Command's for the stock agent, by TLS
 	API       = netip.MustParseAddrPort("169.254.169.254:8773") // the endpoint of everything that is signed; EC2's are on the Internet
@@ -25,7 +26,7 @@ type Service struct {
 	Bulk    bool // objects pass there: not held to the packets of the other services
 }
 
-// Socket is the socket's name among those of its service; a service with one socket needs none.
+// Socket is the socket's name among those of its service; one that a service had by itself has none.
 func (s Service) Socket() string {
 	switch s.At {
 	case Metadata, Gateway, API:
@@ -43,6 +44,9 @@ func Services(v cloud.VPC) []Service {
 		{Name: "runcmd", Network: "tcp", At: Stock},
 		{Name: "api", Network: "tcp", At: API, Bulk: true},
 		{Name: "ntp", Network: "udp", At: TimeOfDay},
+	}
+	if len(blocks6(v)) > 0 {
+		out = append(out, Service{Name: "imds", Network: "tcp", At: Metadata6})
 	}
 	for _, at := range []netip.AddrPort{Resolver, netip.AddrPortFrom(VPCResolver(v), Resolver.Port())} {
 		if at.IsValid() {
@@ -62,14 +66,19 @@ func VPCResolver(v cloud.VPC) netip.Addr {
 }
 
 // allow opens the host to what guests may ask.
-func allow(services []Service) (local []netip.Addr, rules []firewall.Service) {
+func allow(services []Service) (local, local6 []netip.Addr, rules []firewall.Service) {
 	seen := map[netip.Addr]bool{}
 	for _, s := range services {
-		if !seen[s.At.Addr()] {
-			seen[s.At.Addr()] = true
-			local = append(local, s.At.Addr())
+		a := s.At.Addr()
+		switch {
+		case seen[a]:
+		case a.Is6():
+			local6 = append(local6, a)
+		default:
+			local = append(local, a)
 		}
+		seen[a] = true
 		rules = append(rules, firewall.Service{UDP: s.Network == "udp", At: s.At, Bulk: s.Bulk})
 	}
-	return local, rules
+	return local, local6, rules
 }

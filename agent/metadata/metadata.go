@@ -127,5 +127,8 @@ func options(o cloud.MetadataOptions) cloud.MetadataOptions {
 	if o.InstanceTags == "" {
 		o.InstanceTags = d.InstanceTags
 	}
+	if o.HTTPProtocolIPv6 == "" {
+		o.HTTPProtocolIPv6 = d.HTTPProtocolIPv6
+	}
 	return o
 }

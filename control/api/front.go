@@ -325,10 +325,10 @@ func (c *call) noAction(message string) error {
 }
 
 func (c *call) authorize(ctx context.Context, in any) error {
+	c.resources = c.action.resourcesOf(in, c.arn)
 	if c.unsigned {
 		return nil
 	}
-	c.resources = c.action.resourcesOf(in, c.arn)
 	for _, resource := range c.resources {
 		err := c.front.cfg.Authority.Authorize(ctx, c.caller, c.table.Name+":"+c.action.Name, resource)
 		if errors.Is(err, ErrDenied) {

@@ -221,6 +221,7 @@ var shapes = map[string]map[string][2]any{
 		"SendCommand":                        {new(ssm.SendCommandInput), new(ssm.SendCommandOutput)},
 		"StartSession":                       {new(ssm.StartSessionInput), new(ssm.StartSessionOutput)},
 		"TerminateSession":                   {new(ssm.TerminateSessionInput), new(ssm.TerminateSessionOutput)},
+		"UnlabelParameterVersion":            {new(ssm.UnlabelParameterVersionInput), new(ssm.UnlabelParameterVersionOutput)},
 		"UpdateDocument":                     {new(ssm.UpdateDocumentInput), new(ssm.UpdateDocumentOutput)},
 		"UpdateDocumentDefaultVersion":       {new(ssm.UpdateDocumentDefaultVersionInput), new(ssm.UpdateDocumentDefaultVersionOutput)},
 		"UpdateManagedInstanceRole":          {new(ssm.UpdateManagedInstanceRoleInput), new(ssm.UpdateManagedInstanceRoleOutput)},

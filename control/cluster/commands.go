@@ -64,6 +64,8 @@ func (c *Cluster) forget(ctx context.Context, o store.Object[cloud.Command]) err
 	t := store.NewTxn()
 	store.Delete(t, store.Commands, o)
 	store.Remove(t, store.Sendings, o.Value.ID)
+	store.Remove(t, store.Deliveries, o.Value.ID)
+	store.Remove(t, store.Notices, o.Value.ID)
 	for i, host := range o.Value.Hosts {
 		store.Remove(t, store.CommandWishes(host), store.InvocationID(o.Value.ID, i))
 	}

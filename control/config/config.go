@@ -1,6 +1,8 @@
 // Package config reads ichiro.toml: what an operator sets for a host that flags are too small for.
 //
-// So far that is the table of instance types:
+// That is the table of instance types, and where notifications of commands may go beside other machines' addresses:
+//
+//	notify_allow = ["127.0.0.0/8"]
 //
 //	[[instance_type]]
 //	Name = "lab.small"
@@ -17,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 
 	"github.com/BurntSushi/toml"
 
@@ -26,6 +29,7 @@ import (
 // Config is the content of the file.
 type Config struct {
 	InstanceTypes []cloud.InstanceType `toml:"instance_type"`
+	NotifyAllow   []netip.Prefix       `toml:"notify_allow"`
 }
 
 // Read reads the file. Its instance types are the built-in ones with those of the file.

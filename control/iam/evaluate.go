@@ -95,11 +95,12 @@ func ageDenials(document string) string {
 	return string(text)
 }
 
-// caller is whom a trust policy may name: a service, or a principal's ARNs.
+// caller is whom a trust policy may name: a service, a provider of web identities, or a principal's ARNs.
 type caller struct {
-	service string
-	account string
-	arns    []string // of a session: the session's own and its role's
+	service  string
+	provider string // its ARN
+	account  string
+	arns     []string // of a session: the session's own and its role's
 }
 
 // standing says how a trust statement came to speak of the caller.
@@ -122,7 +123,11 @@ func trusts(document string, c caller, q question) (Decision, bool) {
 	}
 	var byName, all []string
 	for _, s := range doc.Statement {
-		how := c.standing(s.Principal)
+		who := principals(s.Principal)
+		how := c.standing(who)
+		if how == stranger && s.Effect == "Deny" && slices.Contains(who["AWS"], "*") {
+			how = member // everybody: services and web identities too, who for an Allow must be named
+		}
 		if how == stranger {
 			continue
 		}
@@ -153,13 +158,21 @@ func asIdentity(s policy.Statement) map[string]any {
 	return m
 }
 
-func (c caller) standing(principal json.RawMessage) standing {
-	var p map[string]policy.StringOrSlice
-	if err := json.Unmarshal(principal, &p); err != nil {
-		return stranger
+// principals reads whom a statement speaks of, by kind: nobody when it cannot be read.
+func principals(text json.RawMessage) map[string]policy.StringOrSlice {
+	if bytes.Equal(bytes.TrimSpace(text), []byte(`"*"`)) {
+		return map[string]policy.StringOrSlice{"AWS": {"*"}}
 	}
-	if c.service != "" {
-		if slices.Contains(p["Service"], c.service) {
+	var p map[string]policy.StringOrSlice
+	if err := json.Unmarshal(text, &p); err != nil {
+		return nil
+	}
+	return p
+}
+
+func (c caller) standing(p map[string]policy.StringOrSlice) standing {
+	if c.service != "" || c.provider != "" {
+		if c.service != "" && slices.Contains(p["Service"], c.service) || c.provider != "" && slices.Contains(p["Federated"], c.provider) {
 			return named
 		}
 		return stranger

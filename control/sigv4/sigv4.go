@@ -309,7 +309,7 @@ type Signer struct {
 }
 
 // Sign adds the headers that sign the request at the time now. It covers the host, the content type and
-// all x-amz- headers, and replaces an earlier signature.
+// all x-amz- headers, and replaces an earlier signature. A body's hash that is declared already is taken for it.
 func (s Signer) Sign(r Request, now time.Time) {
 	now = now.UTC()
 	set := func(name, value string) { r.Header[name] = []string{value} }
@@ -325,9 +325,13 @@ func (s Signer) Sign(r Request, now time.Time) {
 		}
 	}
 	slices.Sort(signed)
-	hash := sha256.Sum256(r.Body)
+	payload := r.header("x-amz-content-sha256")
+	if payload == "" {
+		hash := sha256.Sum256(r.Body)
+		payload = hex.EncodeToString(hash[:])
+	}
 	c := Claim{Time: now, Date: now.Format("20060102"), Region: s.Region, Service: s.Service, SignedHeaders: slices.Compact(signed)}
-	sig := c.signature(r, hex.EncodeToString(hash[:]), Key(s.Secret, c.Date, c.Region, c.Service))
+	sig := c.signature(r, payload, Key(s.Secret, c.Date, c.Region, c.Service))
 	var b bytes.Buffer
 	b.WriteString(algorithm + " Credential=" + strings.Join([]string{s.AccessKeyID, c.Date, c.Region, c.Service, terminator}, "/"))
 	b.WriteString(", SignedHeaders=" + strings.Join(c.SignedHeaders, ";") + ", Signature=" + sig)

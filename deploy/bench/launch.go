@@ -106,8 +106,12 @@ type guest struct {
 }
 
 func (h *host) start(ctx context.Context, image, data string) (guest, error) {
+	return h.startAs(ctx, types.InstanceTypeT2Nano, image, data)
+}
+
+func (h *host) startAs(ctx context.Context, as types.InstanceType, image, data string) (guest, error) {
 	in := &ec2.RunInstancesInput{
-		ImageId: &image, InstanceType: types.InstanceTypeT2Nano, MinCount: aws.Int32(1), MaxCount: aws.Int32(1),
+		ImageId: &image, InstanceType: as, MinCount: aws.Int32(1), MaxCount: aws.Int32(1),
 		UserData: aws.String(base64.StdEncoding.EncodeToString([]byte(data))),
 	}
 	g := guest{sent: time.Now()}

@@ -209,6 +209,23 @@ udevadm control --reload
 		}
 	})
 
+	t.Run("its identity document verifies by what it has", func(t *testing.T) {
+		got := h.sh(t, id, `set -e; cd /run
+I=http://169.254.169.254/latest/dynamic/instance-identity
+for p in document signature pkcs7 rsa2048; do curl -sf $I/$p >$p; done
+openssl x509 -pubkey -noout -in /etc/ichiro/identity.pem >key
+base64 -d signature >signature.bin
+openssl dgst -sha256 -verify key -signature signature.bin document
+for p in pkcs7 rsa2048; do
+  (echo "-----BEGIN PKCS7-----"; cat $p; echo; echo "-----END PKCS7-----") >$p.pem
+  openssl smime -verify -in $p.pem -inform PEM -content document -certfile /etc/ichiro/identity.pem -noverify 2>&1 >said
+  cmp said document
+done`)
+		if want := "Verified OK"; !strings.HasPrefix(got, want) || strings.Count(got, "Verification successful") != 2 {
+			t.Errorf("got %s", got)
+		}
+	})
+
 	peer := *h.guest(t, nil).InstanceId
 	p := h.plugs(t, id)
 	const one = cloud.InterfaceID("eni-0bbbbbbbbbbbbbbb1")

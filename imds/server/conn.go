@@ -60,7 +60,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		remote, _ := tcp.RemoteAddr().(*net.TCPAddr)
 		who := caller{l.vpc, remote.AddrPort().Addr().Unmap()}
-		if !l.server.callers.enter(who) {
+		if !l.server.reachable(who) || !l.server.callers.enter(who) {
 			l.server.metrics.refused.Inc()
 			tcp.SetLinger(0) // a reset: it holds nothing here
 			tcp.Close()
@@ -69,6 +69,17 @@ func (l *listener) Accept() (net.Conn, error) {
 		l.server.metrics.open.Inc()
 		return &conn{TCPConn: tcp, caller: who, server: l.server}, nil
 	}
+}
+
+// reachable reports whether there is a metadata service at all for who comes by IPv6: an instance's owner decides, and it is off
+// unless he does. Then nothing answers there; an error page would have clients give up that ask by IPv4 at the same time.
+// Who is unknown is turned away too: a delegated prefix has more addresses than there are connections.
+func (s *Server) reachable(who caller) bool {
+	if who.addr.Is4() {
+		return true
+	}
+	found, err := s.index.Find(who.vpc, who.addr)
+	return err == nil && found.Metadata.Options.HTTPProtocolIPv6 == "enabled"
 }
 
 type connKey struct{}

@@ -248,7 +248,7 @@ func (s *Server) token(found bundle.Found, path []string, r *http.Request) answe
 }
 
 func (s *Server) get(found bundle.Found, path []string) answer {
-	i := tree.Instance{Metadata: found.Metadata}
+	i := tree.Instance{Metadata: found.Metadata, Now: s.now()}
 	changed := found.Metadata.Launched
 	if i.Profile != nil && len(path) > 2 && path[2] == "iam" { // no other answer needs the secret in memory
 		var err error

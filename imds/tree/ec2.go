@@ -96,6 +96,7 @@ func leaves() []leaf {
 		{path: md + "block-device-mapping/{device}", since: "2007-12-15", body: func(i Instance, at []string) (string, bool) { return some(i.BlockDevices[at[0]]) }},
 		{path: md + "events/maintenance/history", since: "2018-08-17", body: events(false)},
 		{path: md + "events/maintenance/scheduled", since: "2018-08-17", body: events(true)},
+		{path: md + "events/recommendations/rebalance", since: "2020-10-27", body: text(rebalance)},
 		{path: md + "hostname", since: "1.0", body: text(func(i Instance) string { return i.Hostname })},
 		{path: md + "iam/info", since: "2012-01-12", body: profileInfo},
 		{path: md + "iam/security-credentials/{role}", since: "2012-01-12", body: credentials},
@@ -125,6 +126,8 @@ func leaves() []leaf {
 		{path: md + "security-groups", since: "1.0", body: text(func(i Instance) string { return groupNames(i.Primary()) })},
 		{path: md + "services/domain", since: "2014-02-25", body: text(func(i Instance) string { return i.Domain })},
 		{path: md + "services/partition", since: "2015-10-20", body: text(func(i Instance) string { return i.Partition })},
+		{path: md + "spot/instance-action", since: "2016-11-15", body: text(interruption)},
+		{path: md + "spot/termination-time", since: "2014-11-05", body: text(termination)},
 		{path: md + "system", since: "2021-07-15", body: text(func(Instance) string { return "nitro" })},
 		{path: md + "tags/instance/{key}", since: "2021-03-23", body: func(i Instance, at []string) (string, bool) {
 			v, ok := i.Tags[at[0]] // a value may be empty

@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 )
@@ -23,6 +24,7 @@ import (
 type Instance struct {
 	*bundle.Metadata
 	Credentials *bundle.Credentials
+	Now         time.Time // some notices are given shortly before what they are about
 }
 
 // role returns the credentials of the role in the instance's profile; nil while there are none. Both come from

@@ -59,8 +59,9 @@ func full() Instance {
 	i.Events = []cloud.ScheduledEvent{
 		{ID: "instance-event-0aaaaaaaaaaaaaaaa", Code: "system-maintenance", Description: "new disk", NotBefore: at.Add(-72 * time.Hour), State: cloud.EventCompleted},
 		{ID: "instance-event-0bbbbbbbbbbbbbbbb", Code: "system-reboot", Description: "scheduled reboot", NotBefore: at, NotAfter: at.Add(1000 * time.Second), State: cloud.EventActive},
-		{ID: "instance-event-0cccccccccccccccc", Code: "instance-retirement", Description: "the \"host\" goes", NotBefore: at, State: cloud.EventActive},
+		{ID: "instance-event-0cccccccccccccccc", Code: "instance-retirement", Description: "the \"host\" goes", NotBefore: at, Announced: at.Add(-24 * time.Hour), State: cloud.EventActive},
 	}
+	i.Now = at.Add(-time.Minute)
 	i.Placement.GroupName, i.Placement.Partition, i.Placement.Host = "spread", 2, "h-01234567"
 	i.Interfaces[0].PublicAddress = []cloud.PublicAddress{{Public: netip.MustParseAddr("203.0.113.7"), Private: netip.MustParseAddr("172.31.0.10")}}
 	i.Interfaces[0].Addresses = append(i.Interfaces[0].Addresses, netip.MustParseAddr("172.31.0.11"))
@@ -218,13 +219,50 @@ func TestPaths(t *testing.T) {
 		{"hidden tags", bare, "/latest/meta-data/tags", "", false},
 		{"hidden tags are an empty list", bare, "/latest/meta-data/tags/instance", "", true},
 		{"not in old versions", bare, "/2021-01-03/meta-data/tags/instance", "", false},
-		{"no spot", i, "/latest/meta-data/spot/instance-action", "", false},
+		{"nothing takes it away", bare, "/latest/meta-data/spot/instance-action", "", false},
+		{"so it has no such directory", bare, "/latest/meta-data/spot/", "", false},
 		{"no kernel of ours", bare, "/latest/meta-data/kernel-id", "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got, found := get(t, c.instance, c.path); got != c.want || found != c.found {
 				t.Errorf("%s = %q, %t; want %q, %t", c.path, got, found, c.want, c.found)
 			}
+		})
+	}
+}
+
+func TestNoticesComeBeforeTheirTimeAndGoWithTheirEvent(t *testing.T) {
+	at := time.Date(2026, 12, 1, 9, 0, 0, 0, time.UTC)
+	told := at.Add(-48 * time.Hour)
+	event := func(code string, begins time.Time, state cloud.EventState) cloud.ScheduledEvent {
+		return cloud.ScheduledEvent{ID: "instance-event-1", Code: code, Description: "x", NotBefore: begins, Announced: told, State: state}
+	}
+	const advice, stop, end = `{"noticeTime": "2026-11-29T09:00:00Z"}`, `{"action": "stop", "time": "2026-12-01T09:00:00Z"}`, `{"action": "terminate", "time": "2026-12-01T09:00:00Z"}`
+	for _, c := range []struct {
+		name                      string
+		events                    []cloud.ScheduledEvent
+		now                       time.Time
+		rebalance, action, moment string
+	}{
+		{"a reboot takes nothing away", []cloud.ScheduledEvent{event("system-reboot", at, cloud.EventActive)}, at, "", "", ""},
+		{"a day before, advice", []cloud.ScheduledEvent{event("instance-stop", at, cloud.EventActive)}, at.Add(-24 * time.Hour), advice, "", ""},
+		{"nearly two minutes before", []cloud.ScheduledEvent{event("instance-stop", at, cloud.EventActive)}, at.Add(-121 * time.Second), advice, "", ""},
+		{"two minutes before, what happens", []cloud.ScheduledEvent{event("instance-stop", at, cloud.EventActive)}, at.Add(-2 * time.Minute), advice, stop, ""},
+		{"and if it ends, when", []cloud.ScheduledEvent{event("instance-retirement", at, cloud.EventActive)}, at.Add(-time.Minute), advice, end, "2026-12-01T09:00:00Z"},
+		{"afterwards until somebody says that it is done", []cloud.ScheduledEvent{event("instance-stop", at, cloud.EventActive)}, at.Add(time.Hour), advice, stop, ""},
+		{"when it is done", []cloud.ScheduledEvent{event("instance-stop", at, cloud.EventCompleted)}, at.Add(time.Hour), "", "", ""},
+		{"when it is canceled", []cloud.ScheduledEvent{event("instance-retirement", at, cloud.EventCanceled)}, at.Add(-time.Minute), "", "", ""},
+		{"of two the first", []cloud.ScheduledEvent{event("instance-retirement", at.Add(time.Hour), cloud.EventActive), event("instance-stop", at, cloud.EventActive)}, at, advice, stop, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			i := small()
+			i.Events, i.Now = c.events, c.now
+			for path, want := range map[string]string{"events/recommendations/rebalance": c.rebalance, "spot/instance-action": c.action, "spot/termination-time": c.moment} {
+				if got, found := get(t, i, "/latest/meta-data/"+path); got != want || found != (want != "") {
+					t.Errorf("%s: got %q, %t, want %q", path, got, found, want)
+				}
+			}
+			crawl(t, new(strings.Builder), i, "/latest/") // whatever is listed is served
 		})
 	}
 }

@@ -112,6 +112,48 @@ func events(active bool) content {
 // moment is a time as EC2's events have it, "21 Jan 2019 09:00:43 GMT".
 func moment(t time.Time) string { return t.UTC().Format("02 Jan 2006 15:04:05 GMT") }
 
+// Notices as spot instances get them. There are none here, but machines are drained, and what was made to give way to a spot
+// price (termination handlers, schedulers) knows what to do then: rebalance from the announcement on, and two minutes before the
+// time, as on EC2, what happens then.
+const notice = 2 * time.Minute
+
+// taken returns the first event that takes the instance from its host.
+func taken(i Instance) (first cloud.ScheduledEvent, ok bool) {
+	for _, e := range i.Events {
+		if e.State == cloud.EventActive && e.Takes() != "" && (!ok || e.NotBefore.Before(first.NotBefore)) {
+			first, ok = e, true
+		}
+	}
+	return first, ok
+}
+
+func rebalance(i Instance) string {
+	e, ok := taken(i)
+	if !ok || e.Announced.IsZero() {
+		return ""
+	}
+	return fmt.Sprintf(`{"noticeTime": "%s"}`, second(e.Announced))
+}
+
+func interruption(i Instance) string {
+	e, ok := taken(i)
+	if !ok || i.Now.Before(e.NotBefore.Add(-notice)) {
+		return ""
+	}
+	return fmt.Sprintf(`{"action": "%s", "time": "%s"}`, e.Takes(), second(e.NotBefore))
+}
+
+func termination(i Instance) string {
+	e, ok := taken(i)
+	if !ok || e.Takes() != "terminate" || i.Now.Before(e.NotBefore.Add(-notice)) {
+		return ""
+	}
+	return second(e.NotBefore)
+}
+
+// second is a time as most of EC2 has it, "2017-09-18T08:22:00Z".
+func second(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05Z") }
+
 func monitoring(i Instance) string {
 	if i.Monitoring {
 		return "enabled"

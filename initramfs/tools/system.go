@@ -104,33 +104,6 @@ func whoami(_ context.Context, c *Call) int {
 	return 0
 }
 
-func userName(uid int) string {
-	text, _ := os.ReadFile("/etc/passwd")
-	for line := range strings.Lines(string(text)) {
-		if f := strings.Split(line, ":"); len(f) > 2 && f[2] == strconv.Itoa(uid) {
-			return f[0]
-		}
-	}
-	return strconv.Itoa(uid)
-}
-
-func id(_ context.Context, c *Call) int {
-	set, _, err := options(c.Args, "ugn")
-	switch {
-	case err != nil:
-		return c.usage("[-u | -g] [-n]")
-	case has(set, 'u') && has(set, 'n'):
-		fmt.Fprintln(c.Stdout, userName(os.Geteuid()))
-	case has(set, 'u'):
-		fmt.Fprintln(c.Stdout, os.Geteuid())
-	case has(set, 'g'):
-		fmt.Fprintln(c.Stdout, os.Getegid())
-	default:
-		fmt.Fprintf(c.Stdout, "uid=%d(%s) gid=%d\n", os.Geteuid(), userName(os.Geteuid()), os.Getegid())
-	}
-	return 0
-}
-
 func seconds(s string) (time.Duration, error) {
 	unit := time.Second
 	switch {

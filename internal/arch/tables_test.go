@@ -45,6 +45,8 @@ var rooms = map[string]int{
 	"control/recovery":  deciders,
 	"control/identity":  deciders,
 	"control/config":    engines,    // ichiro.toml
+	"control/notify":    engines,    // sends to addresses that users name
+	"control/objects":   engines,    // writes into the object store in callers' names
 	"control/ledger":    engines,    // who has which address, in transactions
 	"control/etcd":      conductors, // opens the store and keeps it: over internal/store
 	"control/iam":       conductors, // IAM's engine over the store

@@ -287,7 +287,7 @@ func claims(e *indexEntry) map[indexKey]bool {
 	keys := map[indexKey]bool{}
 	if e.metadata != nil {
 		for _, n := range e.metadata.Interfaces {
-			for _, a := range n.Addresses {
+			for _, a := range slices.Concat(n.Addresses, n.IPv6) {
 				keys[indexKey{n.VPC, a.Unmap()}] = true
 			}
 		}

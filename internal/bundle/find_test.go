@@ -23,8 +23,13 @@ func instanceNumber(n int) cloud.InstanceID { return cloud.InstanceID(fmt.Sprint
 
 func metadataOf(id cloud.InstanceID, vpc cloud.VPCID, addrs ...string) Metadata {
 	m := Metadata{Instance: id, Interfaces: []MetadataInterface{{VPC: vpc}}}
-	for _, a := range addrs {
-		m.Interfaces[0].Addresses = append(m.Interfaces[0].Addresses, netip.MustParseAddr(a))
+	n := &m.Interfaces[0]
+	for _, text := range addrs {
+		if a := netip.MustParseAddr(text); a.Is4() {
+			n.Addresses = append(n.Addresses, a)
+		} else {
+			n.IPv6 = append(n.IPv6, a)
+		}
 	}
 	return m
 }
@@ -75,9 +80,11 @@ func TestFindFollowsFilesAtOnce(t *testing.T) {
 	wantOwner(t, x, red, "::ffff:10.0.0.5", a)
 	wantOwner(t, x, blue, "10.0.0.5", "")
 
-	publish(t, root, metadataOf(b, blue, "10.0.0.5")) // the same address in another VPC
+	publish(t, root, metadataOf(b, blue, "10.0.0.5", "fd00::5")) // the same address in another VPC
 	wantOwner(t, x, red, "10.0.0.5", a)
 	wantOwner(t, x, blue, "10.0.0.5", b)
+	wantOwner(t, x, blue, "fd00::5", b)
+	wantOwner(t, x, red, "fd00::5", "")
 
 	publish(t, root, metadataOf(a, red, "10.0.0.6")) // an address given back
 	wantOwner(t, x, red, "10.0.0.5", "")
@@ -196,10 +203,11 @@ func agree(t *testing.T, root Root, x *Index) {
 	t.Helper()
 	defer x.Close()
 	r := rand.New(rand.NewPCG(1, 2))
+	addresses := []string{"10.0.0.0", "10.0.0.1", "10.0.0.2", "fd00::", "fd00::1", "2001:db8::2"}
 	truth := map[cloud.InstanceID]string{}
 	for step := range 1000 {
 		id := instanceNumber(r.IntN(8))
-		addr := fmt.Sprintf("10.0.0.%d", r.IntN(6))
+		addr := addresses[r.IntN(6)]
 		switch r.IntN(4) {
 		case 0, 1:
 			publish(t, root, metadataOf(id, red, addr))
@@ -214,8 +222,7 @@ func agree(t *testing.T, root Root, x *Index) {
 		if r.IntN(3) == 0 {
 			continue // several changes between two questions
 		}
-		for n := range 6 {
-			addr := fmt.Sprintf("10.0.0.%d", n)
+		for _, addr := range addresses {
 			var owners []cloud.InstanceID
 			for id, a := range truth {
 				if a == addr {

@@ -80,6 +80,9 @@ type Command struct {
 	// instance gone. A host that comes back later does not change what was told.
 	Settled map[InstanceID]Invocation `json:",omitempty"`
 	Over    bool                      `json:",omitempty"` // every invocation has ended, for good
+
+	Output *OutputPlace  `json:",omitempty"` // where its output goes besides
+	Notify *Notification `json:",omitempty"` // who is told how it goes
 }
 
 // CommandTarget selects instances by a key such as tag:Name and its values.
@@ -176,6 +179,8 @@ type StepResult struct {
 	ResponseCode int
 	Started      time.Time `json:",omitzero"`
 	Ended        time.Time `json:",omitzero"`
+	StdoutEnd    int64     `json:",omitempty"` // where its part of the command's output ends; it begins where that of the step before does
+	StderrEnd    int64     `json:",omitempty"`
 }
 
 // AgentPing is what a host knows of the Run Command agent in a guest.

@@ -17,6 +17,7 @@ type Document struct {
 	Default  int               // the version that is taken where none is named
 	Last     int               // the newest that there has been: a number is never given twice
 	Versions []DocumentVersion // from old to new
+	Shared   []DocumentShare   `json:",omitempty"` // by account
 }
 
 // DocumentVersion is one text of a document.

@@ -34,7 +34,20 @@ type ScheduledEvent struct {
 	NotAfter    time.Time `json:",omitzero"`
 	Deadline    time.Time `json:",omitzero"` // the latest start that the owner may choose; zero: none
 	State       EventState
+	Announced   time.Time `json:",omitzero"` // zero in what was written before it was kept
 	Ended       time.Time `json:",omitzero"` // when it became completed or canceled
+}
+
+// Takes says what becomes of an instance for which nothing else is done: "stop", "terminate", or "" when it stays. Our roots are in
+// memory, and a retired instance with such a root ends on EC2 too.
+func (e ScheduledEvent) Takes() string {
+	switch e.Code {
+	case "instance-stop":
+		return "stop"
+	case "instance-retirement":
+		return "terminate"
+	}
+	return ""
 }
 
 // How much of the past is kept. EC2 shows what is over for a week; the number keeps a wish small whatever an operator does.

@@ -62,6 +62,8 @@ type MetadataOptions struct {
 	HTTPEndpoint string // enabled | disabled
 	HopLimit     int    // 1..64
 	InstanceTags string // enabled | disabled
+
+	HTTPProtocolIPv6 string `json:",omitempty"` // enabled | disabled
 }
 
 // Over returns the options with those of a lower rank where there is none. EC2's order is launch, account, image.
@@ -69,6 +71,7 @@ func (o MetadataOptions) Over(lower MetadataOptions) MetadataOptions {
 	return MetadataOptions{
 		HTTPTokens: cmp.Or(o.HTTPTokens, lower.HTTPTokens), HTTPEndpoint: cmp.Or(o.HTTPEndpoint, lower.HTTPEndpoint),
 		HopLimit: cmp.Or(o.HopLimit, lower.HopLimit), InstanceTags: cmp.Or(o.InstanceTags, lower.InstanceTags),
+		HTTPProtocolIPv6: cmp.Or(o.HTTPProtocolIPv6, lower.HTTPProtocolIPv6),
 	}
 }
 
@@ -83,7 +86,7 @@ func (i Image) MetadataOptions() MetadataOptions {
 
 // DefaultMetadataOptions is what an instance gets that asks for nothing.
 func DefaultMetadataOptions() MetadataOptions {
-	return MetadataOptions{HTTPTokens: "optional", HTTPEndpoint: "enabled", HopLimit: 1, InstanceTags: "disabled"}
+	return MetadataOptions{HTTPTokens: "optional", HTTPEndpoint: "enabled", HopLimit: 1, InstanceTags: "disabled", HTTPProtocolIPv6: "disabled"}
 }
 
 // Instance is the wish for one virtual machine. Written by the API; Host only by the planner.

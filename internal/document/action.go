@@ -237,6 +237,9 @@ func (a *subDocument) fill(f *filler, s *cloud.Step) error {
 		return nil
 	case "SSMDocument":
 		steps, err := f.other(path, given)
+		if cloud.Code(err) == "AccessDeniedException" {
+			return err
+		}
 		if err != nil {
 			return refuse("document %.128s of step %s: %v", path, s.Name, err)
 		}

@@ -153,7 +153,8 @@ func (w word) MatchString(s string) bool { return len(s) <= w.most && w.pattern.
 
 var (
 	nameForm = word{regexp.MustCompile(`^[A-Za-z0-9_-]+$`), 128}
-	paramRef = regexp.MustCompile(`\{\{\s*([A-Za-z0-9]+)\s*\}\}`)
+	// paramRef is a placeholder: of a parameter of the document, or of the store as {{ssm:NAME}} or {{ssm:NAME:VERSION}}.
+	paramRef = regexp.MustCompile(`\{\{\s*([A-Za-z0-9]+|ssm(?:-secure)?:[A-Za-z0-9_./:-]+)\s*\}\}`)
 )
 
 func (d *Document) validate() error {

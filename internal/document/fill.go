@@ -3,14 +3,20 @@ package document
 import (
 	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
-// Lookup returns the text of a document of the account, by name or ARN and version, as aws:runDocument names it with
-// documentType SSMDocument. The version is empty for the default one.
-type Lookup func(name, version string) (content []byte, err error)
+// Sources is what an account has that its documents may name. A function that is nil has nothing.
+type Sources struct {
+	// Document returns the text of a document, by name or ARN and version, as aws:runDocument names it with documentType
+	// SSMDocument. The version is empty for the default one.
+	Document func(name, version string) (content []byte, err error)
+	// Parameter returns a value of the parameter store, which {{ssm:NAME}} names. The selector of a version may be empty.
+	Parameter func(name, selector string) (value string, err error)
+}
 
 // maxNested is how deep documents may run documents. One that runs itself ends here.
 const maxNested = 4
@@ -18,21 +24,26 @@ const maxNested = 4
 // Fill returns the steps that run on our platform with the caller's parameters in place. Every error is a
 // cloud.Error with a code of SendCommand. A document that runs others of the account is refused: see FillWith.
 func (d Document) Fill(given map[string][]string) ([]cloud.Step, error) {
-	return d.FillWith(given, nil)
+	return d.FillWith(given, Sources{})
 }
 
-// FillWith is Fill with the account's documents at hand. Those of every account are known without.
-func (d Document) FillWith(given map[string][]string, lookup Lookup) ([]cloud.Step, error) {
+// FillWith is Fill with the account's documents and parameters at hand. The documents of every account are known without.
+func (d Document) FillWith(given map[string][]string, from Sources) ([]cloud.Step, error) {
 	left := maxSteps
-	return d.fill(given, lookup, 0, &left)
+	return d.fill(given, from, 0, &left)
 }
 
-func (d Document) fill(given map[string][]string, lookup Lookup, level int, left *int) ([]cloud.Step, error) {
-	values, err := d.values(given)
+func (d Document) fill(given map[string][]string, from Sources, level int, left *int) ([]cloud.Step, error) {
+	stored, err := d.stored(given, from)
 	if err != nil {
 		return nil, err
 	}
-	f := &filler{document: &d, values: values, lookup: lookup, level: level, left: left}
+	values, err := d.values(given, stored)
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(values, stored)
+	f := &filler{document: &d, values: values, from: from, level: level, left: left}
 	var steps []cloud.Step
 	for _, s := range d.Steps {
 		if !f.runs(&s) {
@@ -66,7 +77,7 @@ func (d Document) fill(given map[string][]string, lookup Lookup, level int, left
 type filler struct {
 	document *Document
 	values   map[string]Value
-	lookup   Lookup
+	from     Sources
 	level    int
 	left     *int // how many more steps there may be, those of nested documents included
 	outer    Text // the timeout that the step has beside its inputs
@@ -124,7 +135,7 @@ func (f *filler) other(name string, given map[string][]string) ([]cloud.Step, er
 	if err != nil {
 		return nil, err
 	}
-	return d.fill(given, f.lookup, f.level+1, f.left)
+	return d.fill(given, f.from, f.level+1, f.left)
 }
 
 func (f *filler) find(path string) ([]byte, error) {
@@ -136,10 +147,10 @@ func (f *filler) find(path string) ([]byte, error) {
 	if text, _, ok := Builtin(name); ok {
 		return []byte(text), nil
 	}
-	if f.lookup == nil {
+	if f.from.Document == nil {
 		return nil, cloud.Errorf("InvalidDocument", "Document with name %.128s does not exist", name)
 	}
-	return f.lookup(name, version)
+	return f.from.Document(name, version)
 }
 
 // script joins the lines of runCommand. A value that goes in by the environment is not pasted.

@@ -128,7 +128,7 @@ func TestRunDocument(t *testing.T) {
 		return []byte(`{"schemaVersion":"2.2","parameters":{"name":{"type":"String"},"list":{"type":"StringList"}},
 			"mainSteps":[{"action":"aws:runShellScript","name":"hello","inputs":{"runCommand":["echo {{ name }}","{{ list }}"]}}]}`), nil
 	}
-	got, err := outer.FillWith(map[string][]string{"who": {"you"}}, lookup)
+	got, err := outer.FillWith(map[string][]string{"who": {"you"}}, Sources{Document: lookup})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func TestRunDocument(t *testing.T) {
 		t.Errorf("got %v without the account's documents", err)
 	}
 	endless := `{"schemaVersion":"2.2","mainSteps":[{"action":"aws:runDocument","name":"a","inputs":{"documentType":"SSMDocument","documentPath":"Self"}}]}`
-	if _, err := mustParse(t, endless).FillWith(nil, func(string, string) ([]byte, error) { return []byte(endless), nil }); cloud.Code(err) == "" {
+	if _, err := mustParse(t, endless).FillWith(nil, Sources{Document: func(string, string) ([]byte, error) { return []byte(endless), nil }}); cloud.Code(err) == "" {
 		t.Errorf("a document that runs itself: got %v", err)
 	}
 	local := mustParse(t, `{"schemaVersion":"2.2","mainSteps":[{"action":"aws:runDocument","name":"a","inputs":{"documentType":"LocalPath","documentPath":"doc.yaml","documentParameters":"{\"x\":1}"}}]}`)

@@ -120,7 +120,7 @@ func (p Parameter) validate(name string) error {
 	if _, err := p.pattern(); err != nil {
 		return invalid("allowedPattern of parameter %s is not a regular expression: %v", name, err)
 	}
-	if p.Default == nil {
+	if p.Default == nil || len(References(p.Default.Items...)) > 0 { // what the store has is looked at when it is there
 		return nil
 	}
 	if p.Default.List != isList(p.Type) || p.Default.maps && !isMap(p.Type) {
@@ -190,8 +190,8 @@ func (p Parameter) refuseItem(pattern *regexp.Regexp, v string) string {
 	return ""
 }
 
-// values checks what a caller gives and adds the defaults.
-func (d Document) values(given map[string][]string) (map[string]Value, error) {
+// values checks what a caller gives and adds the defaults, with what the store has in them.
+func (d Document) values(given map[string][]string, stored map[string]Value) (map[string]Value, error) {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
 		if _, ok := d.Parameters[name]; !ok {
 			return nil, cloud.Errorf("InvalidParameters", "The document has no parameter %.80q", name)
@@ -208,7 +208,14 @@ func (d Document) values(given map[string][]string) (map[string]Value, error) {
 			}
 			values[name] = Value{Items: items, List: isList(p.Type), maps: isMap(p.Type)}
 		case p.Default != nil:
-			values[name] = *p.Default
+			v := *p.Default
+			if len(References(v.Items...)) > 0 {
+				v.Items = expand(v.Items, stored)
+				if why := p.refuse(v.Items); why != "" || v.List != isList(p.Type) {
+					return nil, cloud.Errorf("InvalidParameters", "The default of parameter %s, with what the parameter store has, is not what it must be: %s", name, why)
+				}
+			}
+			values[name] = v
 		default:
 			return nil, cloud.Errorf("InvalidParameters", "Parameter %s has no default: give a value", name)
 		}

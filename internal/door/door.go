@@ -30,6 +30,9 @@ const (
 	OutputPath  = "GET /instances/{instance}/commands/{command}/{stream}"
 )
 
+// LengthHeader has the length of a whole output, of which the answer is a part.
+const LengthHeader = "Ichiro-Length"
+
 // MaxRead bounds one answer. Systems Manager shows 24,000 characters, EC2 64 KiB of console.
 const MaxRead = 128 << 10
 
@@ -61,7 +64,12 @@ const trimmed = "--output removed: later commands of the instance have needed it
 // Output returns up to limit bytes from the start of a command's stdout or stderr; none when there is no
 // such output, and in the place of one that was removed a line that says so.
 func (c Client) Output(ctx context.Context, h cloud.Host, i cloud.InstanceID, id cloud.CommandID, stream string, limit int) ([]byte, error) {
-	data, err := c.Page(ctx, h, i, id, stream, 0, limit)
+	return c.Part(ctx, h, i, id, stream, 0, limit)
+}
+
+// Part is Output from an offset on.
+func (c Client) Part(ctx context.Context, h cloud.Host, i cloud.InstanceID, id cloud.CommandID, stream string, offset int64, limit int) ([]byte, error) {
+	data, err := c.Page(ctx, h, i, id, stream, offset, limit)
 	if errors.Is(err, ErrTrimmed) {
 		return []byte(trimmed), nil
 	}
@@ -73,6 +81,19 @@ func (c Client) Page(ctx context.Context, h cloud.Host, i cloud.InstanceID, id c
 	query := "limit=" + strconv.Itoa(limit) + "&offset=" + strconv.FormatInt(offset, 10)
 	data, _, err := c.get(ctx, h, commandPath(i, id)+"/"+url.PathEscape(stream), query)
 	return data, err
+}
+
+// Length returns how many bytes of a command's stdout or stderr the host has; 0 when there is no such output.
+func (c Client) Length(ctx context.Context, h cloud.Host, i cloud.InstanceID, id cloud.CommandID, stream string) (int64, error) {
+	_, header, err := c.get(ctx, h, commandPath(i, id)+"/"+url.PathEscape(stream), "limit=0")
+	if err != nil || header.Get(LengthHeader) == "" {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(header.Get(LengthHeader), 10, 64)
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("host %s says that an output has %.40q bytes", h.ID, header.Get(LengthHeader))
+	}
+	return n, nil
 }
 
 // Invocation returns what the host's gateway has written last of a command.

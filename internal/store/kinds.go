@@ -34,6 +34,8 @@ var (
 	Sessions   = NewKind[cloud.Session](SpecPrefix("session")) // of Session Manager
 	Commands   = NewKind[cloud.Command](SpecPrefix("command"))
 	Sendings   = NewKind[cloud.Sending](SpecPrefix("sending"))     // of the commands that instances wait for, by CommandID
+	Deliveries = NewKind[cloud.Delivery](SpecPrefix("delivery"))   // of outputs that are not in their buckets yet, by CommandID
+	Notices    = NewKind[cloud.Notice](SpecPrefix("notice"))       // of what nobody has been told yet, by CommandID
 	Documents  = NewKind[cloud.Document](SpecPrefix("document"))   // by cloud.DocumentID
 	Parameters = NewKind[cloud.Parameter](SpecPrefix("parameter")) // by cloud.DocumentID: names are an account's own
 	// ParameterBoxes is where the values of SecureStrings are sealed for; they lie in the parameter.
@@ -105,7 +107,7 @@ func AboutCommands(key string) bool {
 	part := strings.Split(key, "/")
 	switch part[0] {
 	case "spec":
-		return len(part) > 1 && slices.Contains([]string{"command", "sending", "document", "parameter", "session"}, part[1])
+		return len(part) > 1 && slices.Contains([]string{"command", "sending", "delivery", "notice", "document", "parameter", "session"}, part[1])
 	case "wish", "status":
 		return len(part) > 2 && (part[2] == "command" || part[2] == "invocation" || part[2] == "agent")
 	}

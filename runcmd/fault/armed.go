@@ -5,6 +5,7 @@ package fault
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,9 @@ func At(point string) {
 		return
 	}
 	if os.Rename(filepath.Join(dir, "arm."+point), filepath.Join(dir, "hit."+point)) == nil {
-		unix.Kill(os.Getpid(), unix.SIGSTOP)
+		// To this thread: a signal to the process may be given to another, and this one go on meanwhile.
+		runtime.LockOSThread()
+		unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
+		runtime.UnlockOSThread()
 	}
 }

@@ -198,7 +198,9 @@ func (r *run) result(id cloud.CommandID) (stdout, stderr string, out *wire.Resul
 			o = wire.Success // a failure that the document said not to mind
 		}
 		fair = fair && o == wire.Success
-		out.Steps = append(out.Steps, wire.StepResult{Outcome: o, Code: s.Code, Started: since(s.Start), Ended: since(s.End)})
+		out.Steps = append(out.Steps, wire.StepResult{
+			Outcome: o, Code: s.Code, Started: since(s.Start), Ended: since(s.End), Outputs: [wire.Streams]int64{int64(so.Len()), int64(se.Len())},
+		})
 	}
 	switch {
 	case len(out.Steps) == 0:

@@ -104,17 +104,21 @@ func (j *Job) begin(step wire.Step, path string, cmd *exec.Cmd) *process {
 	return nil
 }
 
-// told is how an earlier agent's process ended, as exit says or a note in dir, with what that means where no start was
-// recorded.
+// told is how an earlier agent's process ended, as exit says or a note in dir.
 func told(e journal.Entry, dir string, exit func(int, uint64) (int, bool)) func(int, uint64) (int, bool) {
 	return func(pid int, start uint64) (int, bool) {
 		code, ok := exit(pid, start)
 		if !ok && pid != 0 {
 			code, ok = noted(dir, journal.Process{PID: pid, Start: start})
 		}
-		if ok && code == untold && e.Progress == nil && e.Early != nil {
-			code = unknownCode
-		}
-		return code, ok
+		return meaning(e, code), ok
 	}
+}
+
+// meaning is what an earlier agent's process says with a code: where no start was recorded, that nothing was run at all.
+func meaning(e journal.Entry, code int) int {
+	if code == untold && e.Progress == nil && e.Early != nil {
+		return unknownCode
+	}
+	return code
 }

@@ -214,7 +214,7 @@ func (j *Job) resume(ctx context.Context, e journal.Entry) {
 		}
 		exit := told(e, j.r.cfg.Journal.Dir(j.req.ID), j.r.cfg.Exit)
 		group, _ := openCgroup(last.Cgroup)
-		if p, err := adopt(last.Process, group, exit); err == nil {
+		if p, err := adopt(last.Process, group, exit, func(code int) int { return meaning(e, code) }); err == nil {
 			j.r.cfg.Log.Info("command adopted", "command", j.req.ID, "pid", p.PID)
 			j.steps(ctx, last, p)
 			return
@@ -277,6 +277,9 @@ func (j *Job) steps(ctx context.Context, g journal.Progress, p *process) {
 		}
 		if on := act.GoOn(step, &r); !on {
 			g.Skip = true
+		}
+		for k := range wire.Streams {
+			r.Outputs[k] = j.Stream(k).Mark()
 		}
 		g.Steps, g.Reboots = append(g.Steps, r), 0
 		if r.Outcome == wire.Cancelled || r.Outcome == wire.Interrupted {

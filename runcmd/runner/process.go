@@ -107,8 +107,9 @@ func (p *process) over() (code int, ok bool) {
 	return codeOf(&info), true
 }
 
-// adopt waits for a process that an earlier agent started. exits tells what became of it, if anybody knows.
-func adopt(p journal.Process, group *cgroup, exits func(int, uint64) (int, bool)) (*process, error) {
+// adopt waits for a process that an earlier agent started. exits tells what became of it, if anybody knows; meaning, what the
+// code of one means whose end is seen.
+func adopt(p journal.Process, group *cgroup, exits func(int, uint64) (int, bool), meaning func(int) int) (*process, error) {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
 		return nil, err
@@ -124,6 +125,7 @@ func adopt(p journal.Process, group *cgroup, exits func(int, uint64) (int, bool)
 		if s, err := keeper.Stat(p.PID); err == nil && s.Parent != os.Getppid() { // else its end comes to our keeper
 			var ok bool
 			if a.code, ok = trace(p, func() {}); ok {
+				a.code = meaning(a.code)
 				return
 			}
 		}

@@ -2,16 +2,20 @@ package runner
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
+	"github.com/ichiro-metal/ichiro/runcmd/keeper"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
@@ -93,6 +97,32 @@ func TestOutputLargerThanTheWindow(t *testing.T) {
 	}
 }
 
+// What a step has printed is told apart from what the others have, with pumps running (the first prints more than a pipe
+// holds) and without.
+func TestWhereTheOutputOfAStepEnds(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, t.TempDir())
+	req := request("a", "seq 1 400000")
+	for _, script := range []string{"echo second; echo two >&2", "true", "printf last"} {
+		req.Steps = append(req.Steps, wire.Step{Name: "b", Script: script, Timeout: time.Minute})
+	}
+	r, out := b.end(b.r.Request(t.Context(), req))
+	var parts []string
+	for k, at := 0, int64(0); k < len(r.Steps); k++ {
+		end := r.Steps[k].Outputs[wire.Stdout]
+		parts, at = append(parts, out[at:end]), end
+	}
+	if !strings.HasPrefix(parts[0], "1\n") || !strings.HasSuffix(parts[0], "\n400000\n") {
+		t.Errorf("the first step: got %d bytes", len(parts[0]))
+	}
+	if got, want := fmt.Sprintf("%q", parts[1:]), `["second\n" "" "last"]`; got != want {
+		t.Errorf("the others: got %s, want %s", got, want)
+	}
+	if got := [...]int64{r.Steps[0].Outputs[wire.Stderr], r.Steps[1].Outputs[wire.Stderr], r.Outputs[wire.Stderr]}; got != [...]int64{0, 4, 4} {
+		t.Errorf("stderr: got %d, want 0, 4 and 4", got)
+	}
+}
+
 func TestKnownCommandDoesNotRunAgain(t *testing.T) {
 	t.Parallel()
 	dir, side := t.TempDir(), filepath.Join(t.TempDir(), "side")
@@ -154,3 +184,50 @@ func TestJournalOfAnotherBoot(t *testing.T) {
 		t.Error("a torn entry counts as a command")
 	}
 }
+
+// A shell that was started in advance, and never told what to run, says so when its agent is killed, also to the next one
+// that is there in time to see its end: the command has not failed, it has not run.
+func TestShellThatWasNotToldIsSeenToEnd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	j, err := journal.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spare, err := j.Spare()
+	if err != nil {
+		t.Fatal(err)
+	}
+	shell := exec.Command("/bin/sh", "-c", "read x; exit 125")
+	tell, err := shell.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s, err := keeper.Stat(shell.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := spare.Early(journal.Progress{Process: journal.Process{PID: shell.Process.Pid, Start: s.Start}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Begin(spare, request("a", "true"), "boot"); err != nil {
+		t.Fatal(err)
+	}
+	b := newBench(t, dir)
+	for status := ""; !traced.MatchString(status); {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", shell.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		status = string(data)
+	}
+	tell.Close()
+	if r, _ := b.end(b.r.Job("a")); r.Steps[0].Outcome != wire.Interrupted {
+		t.Errorf("got %+v, want interrupted", r)
+	}
+}
+
+var traced = regexp.MustCompile(`TracerPid:\t[1-9]`)

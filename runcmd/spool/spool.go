@@ -42,6 +42,8 @@ type Stream struct {
 
 	pipe *os.File // the agent's reading end
 
+	moving sync.Mutex // held while bytes are between the pipe and what is counted; taken before mu
+
 	mu    sync.Mutex
 	room  *sync.Cond // the window moved, or the stream is closed
 	base  int64      // start of the oldest segment that is kept
@@ -181,6 +183,17 @@ func (s *Stream) wait() (int, bool) {
 // move moves up to n bytes out of the pipe; EAGAIN when there are none yet, 0 when there are none for ever.
 // Only one goroutine at a time calls it.
 func (s *Stream) move(fd, n int) (int, error) {
+	s.moving.Lock()
+	moved, err := s.take(fd, n)
+	s.moving.Unlock()
+	if moved > 0 {
+		s.changed()
+	}
+	return moved, err
+}
+
+// take is move while nobody marks.
+func (s *Stream) take(fd, n int) (int, error) {
 	s.mu.Lock()
 	end, out := s.end, s.open
 	s.mu.Unlock()
@@ -214,9 +227,6 @@ func (s *Stream) move(fd, n int) (int, error) {
 	s.end, s.open = end, out
 	s.total += int64(moved)
 	s.mu.Unlock()
-	if moved > 0 {
-		s.changed()
-	}
 	return moved, err
 }
 
@@ -315,6 +325,23 @@ func (s *Stream) Settle(most time.Duration) {
 			return
 		}
 	}
+}
+
+// Mark returns how many bytes were printed until now, those that are in the pipe included.
+func (s *Stream) Mark() int64 {
+	raw, err := s.pipe.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	s.moving.Lock() // else some bytes could be neither in the pipe any more nor counted yet
+	defer s.moving.Unlock()
+	left := 0
+	raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	if err != nil {
+		left = 0
+	}
+	_, printed := s.Sizes()
+	return printed + int64(left)
 }
 
 // Drain throws away what processes that a command left behind still print, so that they do not block.

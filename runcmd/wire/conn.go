@@ -26,9 +26,9 @@ type Conn struct {
 	ws     *websocket.Conn
 	ponged chan struct{}
 	out    []byte
-	in     [2][]byte // Receive uses them in turns
-	n      int
 	max    int64
+
+	before, last []byte // in which lies what the last two calls of Receive have returned
 }
 
 var pool sync.Pool // of write buffers: an idle connection holds none
@@ -159,11 +159,16 @@ func (c *Conn) Receive() (Frame, error) {
 	if len(b) > 0 && (b[0] == kindOutput || b[0] == kindAck) {
 		return Decode(b)
 	}
-	return decodeApart(b)
+	f, err := decodeApart(b)
+	give(c.last) // nothing of f lies in it
+	c.last = nil
+	return f, err
 }
 
 // read returns the next message, as Receive does.
 func (c *Conn) read() ([]byte, error) {
+	give(c.before)
+	c.before, c.last = c.last, nil
 	kind, r, err := c.ws.NextReader()
 	if err != nil {
 		return nil, err
@@ -171,30 +176,21 @@ func (c *Conn) read() ([]byte, error) {
 	if kind != websocket.BinaryMessage {
 		return nil, errors.New("message is not binary")
 	}
-	c.n = 1 - c.n
-	buf := c.in[c.n][:0]
-	for {
+	for buf := take(0); ; {
 		if len(buf) == cap(buf) {
-			// 512 bytes hold every frame of a small command; output grows it to its largest at once.
-			grown := make([]byte, len(buf), min(max(512, cap(buf)*16), int(c.max)+1))
-			copy(grown, buf)
-			buf = grown
+			buf = grow(buf, int(c.max)+1)
 		}
 		n, err := r.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
-		if n > 0 && err == nil {
-			continue
+		if err == io.EOF {
+			c.last = buf
+			c.ws.SetReadDeadline(time.Now().Add(silence))
+			return buf, nil
 		}
 		if err != nil {
-			if err == io.EOF {
-				break
-			}
 			return nil, err
 		}
 	}
-	c.in[c.n] = buf
-	c.ws.SetReadDeadline(time.Now().Add(silence))
-	return buf, nil
 }
 
 // decodeApart is Decode on a stack of its own: JSON needs a large one, and the goroutine that receives would keep it for as

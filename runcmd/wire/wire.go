@@ -24,6 +24,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -186,6 +187,7 @@ type StepResult struct {
 	Code    int
 	Started time.Duration
 	Ended   time.Duration
+	Outputs [Streams]int64 `json:",omitzero"` // how long each output was when it had ended; that of the last step is the Result's
 }
 
 // Result is the end of a command: the steps that ran, in order, and the bytes each output had.
@@ -344,8 +346,12 @@ func check(f Frame) error {
 		if len(f.Steps) > MaxSteps {
 			return fmt.Errorf("result has %d steps, at most %d are allowed", len(f.Steps), MaxSteps)
 		}
-		for _, o := range f.Outputs {
-			if o < 0 {
+		outputs := [][Streams]int64{f.Outputs}
+		for _, s := range f.Steps {
+			outputs = append(outputs, s.Outputs)
+		}
+		for _, o := range outputs {
+			if slices.Min(o[:]) < 0 {
 				return errors.New("output has a negative length")
 			}
 		}

@@ -50,6 +50,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"a negative offset", "o\x01a\x00\xff\x00\x00\x00\x00\x00\x00\x00"},
 		{"an output that is too large", "o\x01a\x00\x00\x00\x00\x00\x00\x00\x00\x00" + strings.Repeat("x", MaxData+1)},
 		{"an ack with a tail", "a\x01a\x00\x00\x00\x00\x00\x00\x00\x00\x00x"},
+		{"a step's output of negative length", `e{"ID":"a","Steps":[{"Outputs":[0,-1]}]}`},
 		{"a result with too many steps", `e{"ID":"a","Steps":[{}` + strings.Repeat(`,{}`, MaxSteps) + `]}`},
 		{"a result of negative length", `e{"ID":"a","Outputs":[-1,0]}`},
 		{"a hello with too many commands", `h{"Commands":["a"` + strings.Repeat(`,"a"`, MaxHello) + `]}`},

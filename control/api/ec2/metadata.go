@@ -1,6 +1,7 @@
 package ec2
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -153,17 +154,13 @@ func metadataOptions(o cloud.MetadataOptions, in *shape.InstanceMetadataOptionsR
 		}
 		return cloud.Errorf("InvalidParameterValue", "MetadataOptions.%s is one of %v, not %.40q", name, allowed, given)
 	}
-	var protocol string // only what is the case can be asked for, and so there is nothing to keep
 	if err := errors.Join(
 		choose("HttpTokens", in.HttpTokens, &o.HTTPTokens, "optional", "required"),
 		choose("HttpEndpoint", in.HttpEndpoint, &o.HTTPEndpoint, "enabled", "disabled"),
 		choose("InstanceMetadataTags", in.InstanceMetadataTags, &o.InstanceTags, "enabled", "disabled"),
-		choose("HttpProtocolIpv6", in.HttpProtocolIpv6, &protocol, "enabled", "disabled"),
+		choose("HttpProtocolIpv6", in.HttpProtocolIpv6, &o.HTTPProtocolIPv6, "enabled", "disabled"),
 	); err != nil {
 		return o, err
-	}
-	if protocol == "enabled" {
-		return o, cloud.Errorf("UnsupportedOperation", "MetadataOptions.HttpProtocolIpv6: the metadata service answers by IPv4 only: leave the parameter out")
 	}
 	if h := in.HttpPutResponseHopLimit; h != nil {
 		if *h < 1 || *h > 64 {
@@ -183,6 +180,6 @@ func shownOptions(i cloud.Instance, st *cloud.InstanceStatus) *shape.InstanceMet
 	}
 	return &shape.InstanceMetadataOptionsResponse{
 		HttpTokens: i.Metadata.HTTPTokens, HttpEndpoint: i.Metadata.HTTPEndpoint, InstanceMetadataTags: i.Metadata.InstanceTags,
-		HttpPutResponseHopLimit: number(i.Metadata.HopLimit), HttpProtocolIpv6: "disabled", State: state,
+		HttpPutResponseHopLimit: number(i.Metadata.HopLimit), HttpProtocolIpv6: cmp.Or(i.Metadata.HTTPProtocolIPv6, "disabled"), State: state,
 	}
 }

@@ -22,6 +22,8 @@ func TestMetadataOptionsChangeAndTheRestStays(t *testing.T) {
 		{"tokens become required", metadataChange{HttpTokens: "required"}, "enabled disabled 1 required disabled"},
 		{"the hop limit grows", metadataChange{HttpPutResponseHopLimit: ptr(int64(64))}, "enabled disabled 64 required disabled"},
 		{"tags are shown, and IPv6 stays off", metadataChange{InstanceMetadataTags: "enabled", HttpProtocolIpv6: "disabled"}, "enabled disabled 64 required enabled"},
+		{"IPv6 is there", metadataChange{HttpProtocolIpv6: "enabled"}, "enabled enabled 64 required enabled"},
+		{"and is not any more", metadataChange{HttpProtocolIpv6: "disabled"}, "enabled disabled 64 required enabled"},
 		{"the endpoint goes", metadataChange{HttpEndpoint: "disabled"}, "disabled disabled 64 required enabled"},
 		{"all come back at once", metadataChange{HttpEndpoint: "enabled", HttpTokens: "optional", HttpPutResponseHopLimit: ptr(int64(1)), InstanceMetadataTags: "disabled"}, "enabled disabled 1 optional disabled"},
 	} {
@@ -52,7 +54,7 @@ func TestMetadataOptionsThatAreRefusedChangeNothing(t *testing.T) {
 		"unknown value of tokens": {"InvalidParameterValue", metadataChange{InstanceId: id, HttpTokens: "Required"}},
 		"no hop at all":           {"InvalidParameterValue", metadataChange{InstanceId: id, HttpPutResponseHopLimit: ptr(int64(0))}},
 		"too many hops":           {"InvalidParameterValue", metadataChange{InstanceId: id, HttpPutResponseHopLimit: ptr(int64(65))}},
-		"IPv6, which is not here": {"UnsupportedOperation", metadataChange{InstanceId: id, HttpProtocolIpv6: "enabled"}},
+		"unknown value for IPv6":  {"InvalidParameterValue", metadataChange{InstanceId: id, HttpProtocolIpv6: "on"}},
 		"one of two is bad":       {"InvalidParameterValue", metadataChange{InstanceId: id, HttpTokens: "required", HttpEndpoint: "x"}},
 		"a dry run":               {"", metadataChange{InstanceId: id, HttpTokens: "required", DryRun: ptr(true)}},
 	} {

@@ -5,7 +5,8 @@
 // its sister control/api/sts bring into IAM's words. Answers come from memory,
 // changes go to the store and are visible here when they are answered. Policy
 // documents are URL-encoded in answers, lists are cut by Marker and MaxItems.
-// Groups, permission boundaries, login profiles and OIDC providers do not exist.
+// Groups, permission boundaries and login profiles do not exist, and the only OIDC
+// provider is this cloud itself.
 package iam
 
 import (
@@ -22,13 +23,14 @@ import (
 type service struct {
 	engine    *engine.Engine
 	authority *Authority
+	issuer    string
 }
 
-// Service returns the IAM service.
-func Service(e *engine.Engine, a *Authority) api.Service {
-	s := &service{engine: e, authority: a}
+// Service returns the IAM service. issuer is the URL that tokens of instances are from.
+func Service(e *engine.Engine, a *Authority, issuer string) api.Service {
+	s := &service{engine: e, authority: a, issuer: issuer}
 	var actions []api.Action
-	for _, part := range [][]api.Action{s.roleActions(), s.userActions(), s.policyActions(), s.profileActions()} {
+	for _, part := range [][]api.Action{s.roleActions(), s.userActions(), s.policyActions(), s.profileActions(), s.providerActions()} {
 		actions = append(actions, part...)
 	}
 	return api.Service{

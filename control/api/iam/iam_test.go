@@ -45,10 +45,11 @@ type account struct {
 	url    string
 	engine *engine.Engine
 	ahead  atomic.Int64 // how far the engine's clock is ahead of the front's, in seconds
+	issuer *issuer
 }
 
 func newAccount(t testing.TB) *account {
-	a := &account{t: t}
+	a := &account{t: t, issuer: newIssuer(t)}
 	e, err := engine.New(storetest.New(t), engine.Config{KeyDir: t.TempDir(), Account: "123456789012", Now: func() time.Time {
 		return time.Now().Add(time.Duration(a.ahead.Load()) * time.Second)
 	}})
@@ -63,7 +64,7 @@ func newAccount(t testing.TB) *account {
 	authority := iam.NewAuthority(e)
 	front, err := api.New(api.Config{
 		Authority: authority, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
-		Services: []api.Service{iam.Service(e, authority), sts.Service(e, authority), {
+		Services: []api.Service{iam.Service(e, authority, issuerURL), sts.Service(e, authority, a.issuer), {
 			Name: "ec2", Protocol: wire.EC2, Version: ec2.Version, Namespace: ec2.Namespace,
 			Actions: []api.Action{
 				api.Do("DescribeRegions", func(context.Context, *ec2.DescribeRegionsInput) (*ec2.DescribeRegionsOutput, error) { return nil, nil }),

@@ -167,15 +167,12 @@ func examine(kind, format, content string) (cloud.DocumentVersion, error) {
 
 // session looks at what makes a document one of a session; the rest is read when a session starts.
 func session(v cloud.DocumentVersion, content string) error {
-	if v.Format != "JSON" {
-		return cloud.Errorf("InvalidDocumentContent", "Session documents are read in JSON only: write it so")
+	raw, err := document.ToJSON([]byte(content))
+	if err != nil {
+		return cloud.Errorf("InvalidDocumentContent", "%s", err)
 	}
-	var d struct {
-		SchemaVersion, SessionType string
-		Inputs, Properties         map[string]any
-		Parameters                 map[string]document.Parameter
-	}
-	if err := json.Unmarshal([]byte(content), &d); err != nil {
+	var d sessionDocument
+	if err := json.Unmarshal(raw, &d); err != nil {
 		return cloud.Errorf("InvalidDocumentContent", "The document is not one of a session: %v", err)
 	}
 	types := []string{"Standard_Stream", "InteractiveCommands", "NonInteractiveCommands", "Port"}

@@ -27,6 +27,10 @@ func (s *Service) documentActions() []api.Action {
 		api.Do("DescribeDocument", s.DescribeDocument, ro, api.Resource(func(in *shape.DescribeDocumentInput) []string { return documentARN(in.Name) })),
 		api.Do("ListDocumentVersions", s.ListDocumentVersions, ro, api.Resource(func(in *shape.ListDocumentVersionsInput) []string { return documentARN(in.Name) })),
 		api.Do("ListDocuments", s.ListDocuments, ro),
+		api.Do("ModifyDocumentPermission", s.ModifyDocumentPermission,
+			api.Resource(func(in *shape.ModifyDocumentPermissionInput) []string { return documentARN(in.Name) })),
+		api.Do("DescribeDocumentPermission", s.DescribeDocumentPermission, ro,
+			api.Resource(func(in *shape.DescribeDocumentPermissionInput) []string { return documentARN(in.Name) })),
 	}
 }
 
@@ -188,6 +192,9 @@ func (s *Service) DeleteDocument(ctx context.Context, in *shape.DeleteDocumentIn
 		}
 		t := store.NewTxn()
 		if in.DocumentVersion == "" && in.VersionName == "" {
+			if len(o.Value.Shared) > 0 {
+				return nil, cloud.Errorf("InvalidDocumentOperation", "Document %s is shared: stop that first, by modify-document-permission", o.Value.Name)
+			}
 			store.Delete(t, store.Documents, o)
 			for _, v := range o.Value.Versions {
 				store.Remove(t, store.DocumentTexts, o.Value.TextID(v.Number))
@@ -216,15 +223,17 @@ func (s *Service) GetDocument(ctx context.Context, in *shape.GetDocumentInput) (
 		return nil, err
 	}
 	v := t.version
-	if in.DocumentFormat == "JSON" && v.Format == "YAML" {
-		raw, err := document.ToJSON([]byte(t.content))
+	translate := map[string]func([]byte) ([]byte, error){"JSON": document.ToJSON, "YAML": document.ToYAML}[in.DocumentFormat]
+	switch {
+	case in.DocumentFormat == "" || in.DocumentFormat == v.Format:
+	case translate == nil:
+		return nil, cloud.Errorf("ValidationException", "DocumentFormat is JSON or YAML, not %.20q", in.DocumentFormat)
+	default:
+		other, err := translate([]byte(t.content))
 		if err != nil {
 			return nil, err
 		}
-		t.content, v.Format = string(raw), "JSON"
-	}
-	if in.DocumentFormat != "" && in.DocumentFormat != v.Format {
-		return nil, cloud.Errorf("ValidationException", "Document %s is written in %s and is not translated: leave DocumentFormat out", t.doc.Name, v.Format)
+		t.content, v.Format = string(other), in.DocumentFormat
 	}
 	out := &shape.GetDocumentOutput{
 		Name: t.doc.Name, Content: t.content, DisplayName: v.DisplayName, DocumentFormat: v.Format, DocumentType: t.doc.Type,
@@ -374,6 +383,9 @@ func listed(t text, key string, values []string) (bool, error) {
 		return any(func(v string) bool { return strings.HasPrefix(t.doc.Name, v) })
 	case "Owner":
 		return any(func(v string) bool {
+			if v == "Public" {
+				return t.doc.Public()
+			}
 			return v == "All" || (v == "Amazon") == (t.owner == "Amazon") && (v == "Amazon" || v == "Self" || v == "Private")
 		})
 	case "DocumentType":

@@ -6,20 +6,11 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
-)
-
-// How many characters of output an answer holds: Systems Manager's limits.
-const (
-	stdoutShown = 24000
-	stderrShown = 8000
-	pluginShown = 2500
-	truncated   = "\n--output truncated--"
 )
 
 // shape is a command in Systems Manager's shape.
@@ -36,6 +27,12 @@ func (s *Service) shape(snap *store.Snapshot, c cloud.Command) *shape.Command {
 		TargetCount: number(sum.Targets), CompletedCount: number(sum.Completed), ErrorCount: number(sum.Errors), DeliveryTimedOutCount: number(sum.TimedOut),
 		InstanceIds: []string{}, Targets: []shape.Target{},
 	}
+	if c.Notify != nil {
+		out.NotificationConfig = notified(c.Notify)
+	}
+	if c.Output != nil {
+		out.OutputS3BucketName, out.OutputS3KeyPrefix = c.Output.Bucket, c.Output.Prefix
+	}
 	if len(c.Instances) == 0 {
 		out.Status, out.StatusDetails = "Success", "NoInstancesInTag"
 	}
@@ -50,21 +47,26 @@ func (s *Service) shape(snap *store.Snapshot, c cloud.Command) *shape.Command {
 
 // commands returns the caller's commands that match, the newest first.
 func (s *Service) commands(ctx context.Context, snap *store.Snapshot, id, instance string, filters []shape.CommandFilter) ([]cloud.Command, error) {
+	if len(filters) > maxFilters {
+		return nil, cloud.Errorf("ValidationException", "Filters may have %d elements", maxFilters)
+	}
 	for _, f := range filters { // whatever commands there are
 		if _, err := passes(cloud.Command{}, f); err != nil {
 			return nil, err
 		}
 	}
+	var all []store.Object[cloud.Command]
 	if id != "" {
 		o, err := s.command(ctx, snap, id)
 		if err != nil {
 			return nil, err
 		}
-		return []cloud.Command{o.Value}, nil
-	}
-	all, err := store.Mirrored(snap, store.Commands)
-	if err != nil {
-		return nil, err
+		all = append(all, o)
+	} else {
+		var err error
+		if all, err = store.Mirrored(snap, store.Commands); err != nil {
+			return nil, err
+		}
 	}
 	var out []cloud.Command
 	for _, o := range all {
@@ -87,6 +89,18 @@ func (s *Service) commands(ctx context.Context, snap *store.Snapshot, id, instan
 	return out, nil
 }
 
+// maxFilters is how many filters one request may have, and the others are the values of ExecutionStage.
+const (
+	maxFilters = 5
+	executing  = "Executing"
+	complete   = "Complete"
+)
+
+// ofStatus applies the filter of that name: it takes what is more exactly known, such as DeliveryTimedOut, too.
+func ofStatus(f shape.CommandFilter, status, details string) bool {
+	return f.Key != "Status" || f.Value == status || f.Value == details
+}
+
 // passes applies the filters that go by the command; Status and ExecutionStage go by the summary, later.
 func passes(c cloud.Command, f shape.CommandFilter) (bool, error) {
 	switch f.Key {
@@ -98,7 +112,12 @@ func passes(c cloud.Command, f shape.CommandFilter) (bool, error) {
 		return c.Requested.After(at) == (f.Key == "InvokedAfter"), nil
 	case "DocumentName":
 		return c.DocumentName == f.Value, nil
-	case "Status", "ExecutionStage":
+	case "Status":
+		return true, nil
+	case "ExecutionStage":
+		if f.Value != executing && f.Value != complete {
+			return false, cloud.Errorf("InvalidFilterKey", "ExecutionStage is %s or %s, not %.20q", executing, complete, f.Value)
+		}
 		return true, nil
 	}
 	return false, cloud.Errorf("InvalidFilterKey", "Filter key %.40q is not known", f.Key)
@@ -122,13 +141,13 @@ func (s *Service) ListCommands(ctx context.Context, in *shape.ListCommandsInput)
 	var out []shape.Command
 	for _, c := range all {
 		v := s.shape(snap, c)
-		stage := "Executing"
+		stage := executing
 		if *v.CompletedCount == *v.TargetCount {
-			stage = "Complete"
+			stage = complete
 		}
 		keep := true
 		for _, f := range in.Filters {
-			keep = keep && (f.Key != "Status" || f.Value == v.Status) && (f.Key != "ExecutionStage" || f.Value == stage)
+			keep = keep && ofStatus(f, v.Status, v.StatusDetails) && (f.Key != "ExecutionStage" || f.Value == stage)
 		}
 		if keep {
 			out = append(out, *v)
@@ -159,6 +178,11 @@ func (s *Service) ListCommandInvocations(ctx context.Context, in *shape.ListComm
 	if err != nil {
 		return nil, err
 	}
+	for _, f := range in.Filters {
+		if f.Key == "ExecutionStage" {
+			return nil, cloud.Errorf("InvalidFilterKey", "ExecutionStage is of commands and not of invocations: give Status")
+		}
+	}
 	all, err := s.commands(ctx, snap, in.CommandId, in.InstanceId, in.Filters)
 	if err != nil {
 		return nil, err
@@ -172,7 +196,7 @@ func (s *Service) ListCommandInvocations(ctx context.Context, in *shape.ListComm
 			}
 			keep := true
 			for _, f := range in.Filters {
-				keep = keep && (f.Key != "Status" || f.Value == string(v.Status))
+				keep = keep && ofStatus(f, string(v.Status), v.Details)
 			}
 			if keep {
 				out = append(out, shape.CommandInvocation{
@@ -202,103 +226,6 @@ func (s *Service) name(snap *store.Snapshot, id cloud.InstanceID) string {
 		return ""
 	}
 	return o.Value.Tags["Name"]
-}
-
-// details fills in the steps of an invocation with the beginning of their output.
-func (s *Service) details(ctx context.Context, snap *store.Snapshot, v *shape.CommandInvocation) error {
-	o, err := s.command(ctx, snap, v.CommandId)
-	if err != nil {
-		return err
-	}
-	inv := s.invocation(snap, o.Value, cloud.InstanceID(v.InstanceId))
-	for _, step := range inv.Steps {
-		p := shape.CommandPlugin{Name: step.Name, Status: string(step.Status), StatusDetails: step.Details, ResponseCode: number(step.ResponseCode)}
-		if !step.Started.IsZero() {
-			p.ResponseStartDateTime = &step.Started
-		}
-		if !step.Ended.IsZero() {
-			p.ResponseFinishDateTime = &step.Ended
-		}
-		v.CommandPlugins = append(v.CommandPlugins, p)
-	}
-	if len(v.CommandPlugins) > 0 && inv.Status.Terminal() {
-		text, err := s.output(ctx, snap, o.Value, inv, "stdout", pluginShown)
-		if err != nil {
-			return err
-		}
-		v.CommandPlugins[0].Output = text
-	}
-	return nil
-}
-
-// output returns the beginning of a stream, cut at a character and with a word that it is cut.
-func (s *Service) output(ctx context.Context, snap *store.Snapshot, c cloud.Command, inv cloud.Invocation, stream string, limit int) (string, error) {
-	total := inv.StdoutBytes
-	if stream == "stderr" {
-		total = inv.StderrBytes
-	}
-	if total == 0 {
-		return "", nil
-	}
-	host, err := store.MirroredGet(snap, store.Hosts, c.Hosts[inv.Instance])
-	if err != nil {
-		return "", nil // the host has left the cluster, and the output with it
-	}
-	data, err := s.Door.Output(ctx, host.Value, inv.Instance, c.ID, stream, limit*utf8.UTFMax)
-	if err != nil {
-		s.Log.Warn("output is not to be had", "command", c.ID, "instance", inv.Instance, "host", host.Value.ID, "err", err)
-		return "", nil
-	}
-	text := []rune(strings.ToValidUTF8(string(data), "\uFFFD"))
-	if len(text) <= limit && int64(len(data)) >= total {
-		return string(text), nil
-	}
-	return string(text[:min(len(text), limit-len(truncated))]) + truncated, nil
-}
-
-// GetCommandInvocation shows one command on one instance, with its output once it has ended.
-func (s *Service) GetCommandInvocation(ctx context.Context, in *shape.GetCommandInvocationInput) (*shape.GetCommandInvocationOutput, error) {
-	snap := s.Mirror.Snapshot()
-	o, err := s.command(ctx, snap, in.CommandId)
-	if err != nil {
-		return nil, err
-	}
-	c, id := o.Value, cloud.InstanceID(in.InstanceId)
-	if _, ok := c.Hosts[id]; !ok {
-		return nil, cloud.Errorf("InvocationDoesNotExist", "Command %s was not sent to instance %.40s", c.ID, in.InstanceId)
-	}
-	inv := s.invocation(snap, c, id)
-	out := &shape.GetCommandInvocationOutput{
-		CommandId: string(c.ID), InstanceId: string(id), Comment: c.Comment, DocumentName: c.DocumentName, DocumentVersion: c.DocumentVersion,
-		Status: string(inv.Status), StatusDetails: inv.Details, ResponseCode: number(inv.ResponseCode),
-		CloudWatchOutputConfig: &shape.CloudWatchOutputConfig{CloudWatchLogGroupName: "", CloudWatchOutputEnabled: ptr(false)},
-	}
-	if len(inv.Steps) > 0 {
-		out.PluginName = inv.Steps[0].Action
-		names := make([]string, len(inv.Steps))
-		for k, step := range inv.Steps {
-			names[k] = step.Name
-		}
-		if in.PluginName != "" && !slices.Contains(names, in.PluginName) && in.PluginName != out.PluginName {
-			return nil, cloud.Errorf("InvalidPluginName", "Command %s has no step %.40q: it has %v", c.ID, in.PluginName, names)
-		}
-	}
-	if !inv.Started.IsZero() {
-		out.ExecutionStartDateTime = inv.Started.UTC().Format("2006-01-02T15:04:05.000Z")
-	}
-	if !inv.Ended.IsZero() {
-		out.ExecutionEndDateTime = inv.Ended.UTC().Format("2006-01-02T15:04:05.000Z")
-		out.ExecutionElapsedTime = fmt.Sprintf("PT%.3fS", inv.Ended.Sub(inv.Started).Seconds())
-	}
-	if inv.Status.Terminal() {
-		if out.StandardOutputContent, err = s.output(ctx, snap, c, inv, "stdout", stdoutShown); err != nil {
-			return nil, err
-		}
-		if out.StandardErrorContent, err = s.output(ctx, snap, c, inv, "stderr", stderrShown); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
 }
 
 // DescribeInstanceInformation shows the instances whose agents have connected.

@@ -14,6 +14,7 @@ import (
 	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/document"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
@@ -35,7 +36,8 @@ const (
 var (
 	parameterName = regexp.MustCompile(`^[a-zA-Z0-9_./-]+$`)
 	// parameterReference is how a command's parameters name one of the store: {{ssm:name}} or {{ssm:name:version}}.
-	parameterReference = regexp.MustCompile(`\{\{\s*ssm:([a-zA-Z0-9_./-]+)(?::([0-9]+))?\s*\}\}`)
+	parameterReference = regexp.MustCompile(`\{\{\s*ssm:([a-zA-Z0-9_./-]+)(?::([a-zA-Z0-9_.-]+))?\s*\}\}`)
+	secretReference    = regexp.MustCompile(`\{\{\s*ssm-secure:[^{}]*\}\}`)
 )
 
 // parameterARN is the resource of a parameter. A leading slash is not written twice.
@@ -117,11 +119,14 @@ func (s *Service) PutParameter(ctx context.Context, in *shape.PutParameterInput)
 			}
 			v.Box = box.Box
 		}
+		if p, err = p.With(v); err != nil {
+			return nil, err
+		}
 		t := store.NewTxn()
 		if id := cloud.DocumentID(p.Account, p.Name); isNew {
-			store.Create(t, store.Parameters, id, p.With(v))
+			store.Create(t, store.Parameters, id, p)
 		} else {
-			store.Update(t, store.Parameters, o, p.With(v))
+			store.Update(t, store.Parameters, o, p)
 		}
 		return t, nil
 	})
@@ -191,9 +196,61 @@ func (s *Service) value(p cloud.Parameter, v cloud.ParameterVersion, decrypt *bo
 	return store.Unseal[string](s.Sealer, store.ParameterBoxes, sealedID(p, v.Number), store.Sealed{Box: v.Box})
 }
 
+// reference returns the value that a command is to have in the place of {{ssm:name:selector}}.
+func (s *Service) reference(ctx context.Context, snap *store.Snapshot, name, selector string) (string, error) {
+	o, _, err := s.find(ctx, snap, name)
+	var v cloud.ParameterVersion
+	if err == nil {
+		v, err = o.Value.Version(selector)
+	}
+	if err == nil && v.Type == secureString {
+		err = cloud.Errorf("InvalidParameters", "Parameter %s is a SecureString, and a command would show it: let the script read it", name)
+	}
+	var e cloud.Error
+	if errors.As(err, &e) {
+		return "", cloud.Errorf("InvalidParameters", "%s", e.Message)
+	}
+	return v.Value, err
+}
+
+// sources are what a document may name of its caller's account, as far as they may read it.
+func (s *Service) sources(ctx context.Context, snap *store.Snapshot) document.Sources {
+	return document.Sources{
+		Document: func(name, version string) ([]byte, error) {
+			if err := s.may(ctx, "ssm:GetDocument", documentARN(name)[0]); err != nil {
+				return nil, err
+			}
+			t, err := s.text(ctx, snap, name, version, "")
+			if err == nil && t.doc.Type != typeCommand {
+				err = cloud.Errorf("InvalidDocument", "Document %s is of type %s, and not of type Command", t.doc.Name, t.doc.Type)
+			}
+			return []byte(t.content), err
+		},
+		Parameter: func(name, selector string) (string, error) {
+			if err := s.may(ctx, "ssm:GetParameters", parameterARN(name)[0]); err != nil {
+				return "", err
+			}
+			return s.reference(ctx, snap, name, selector)
+		},
+	}
+}
+
+// may asks whether the caller may do what only the text of a document tells.
+func (s *Service) may(ctx context.Context, action, resource string) error {
+	if s.Authorize == nil {
+		return nil
+	}
+	return s.Authorize(ctx, action, resource)
+}
+
 // refer puts the store's values in the place of {{ssm:name}} in a command's parameters, once. SecureStrings are refused:
 // they would lie open in the command.
 func (s *Service) refer(ctx context.Context, snap *store.Snapshot, given map[string][]string) (map[string][]string, error) {
+	for key, items := range given {
+		if slices.ContainsFunc(items, secretReference.MatchString) {
+			return nil, cloud.Errorf("InvalidParameters", "Parameter %.80s names an ssm-secure parameter: a secret would lie open in the command; let the script read it", key)
+		}
+	}
 	if len(referred(given)) == 0 {
 		return given, nil
 	}
@@ -204,21 +261,10 @@ func (s *Service) refer(ctx context.Context, snap *store.Snapshot, given map[str
 			var bad error
 			out[key][k] = parameterReference.ReplaceAllStringFunc(item, func(ref string) string {
 				m := parameterReference.FindStringSubmatch(ref)
-				o, _, err := s.find(ctx, snap, m[1])
-				var v cloud.ParameterVersion
-				if err == nil {
-					v, err = o.Value.Version(m[2])
-				}
-				if err == nil && v.Type == secureString {
-					err = cloud.Errorf("InvalidParameters", "Parameter %s is a SecureString, and a command would show it: let the script read it", m[1])
-				}
+				v, err := s.reference(ctx, snap, m[1], m[2])
 				bad = errors.Join(bad, err)
-				return v.Value
+				return v
 			})
-			var e cloud.Error
-			if errors.As(bad, &e) {
-				return nil, cloud.Errorf("InvalidParameters", "%s", e.Message)
-			}
 			if bad != nil {
 				return nil, bad
 			}

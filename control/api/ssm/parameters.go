@@ -28,6 +28,9 @@ func (s *Service) parameterActions() []api.Action {
 		api.Do("GetParametersByPath", s.GetParametersByPath, ro, api.Resource(func(in *shape.GetParametersByPathInput) []string { return parameterARN(in.Path) })),
 		api.Do("GetParameterHistory", s.GetParameterHistory, ro, api.Resource(func(in *shape.GetParameterHistoryInput) []string { return parameterARN(in.Name) })),
 		api.Do("DescribeParameters", s.DescribeParameters, ro),
+		api.Do("LabelParameterVersion", s.LabelParameterVersion, api.Resource(func(in *shape.LabelParameterVersionInput) []string { return parameterARN(in.Name) })),
+		api.Do("UnlabelParameterVersion", s.UnlabelParameterVersion,
+			api.Resource(func(in *shape.UnlabelParameterVersionInput) []string { return parameterARN(in.Name) })),
 		api.Do("DeleteParameter", s.DeleteParameter, api.Resource(func(in *shape.DeleteParameterInput) []string { return parameterARN(in.Name) })),
 		api.Do("DeleteParameters", s.DeleteParameters, api.Resource(func(in *shape.DeleteParametersInput) []string { return all(in.Names) })),
 	}
@@ -94,8 +97,10 @@ func (s *Service) GetParametersByPath(ctx context.Context, in *shape.GetParamete
 	if !strings.HasPrefix(in.Path, "/") {
 		return nil, cloud.Errorf("ValidationException", "Path begins with a slash: /%.128s", in.Path)
 	}
-	if len(in.ParameterFilters) > 0 {
-		return nil, cloud.Errorf("InvalidFilterKey", "ParameterFilters are not there yet for paths: leave them out")
+	for _, f := range in.ParameterFilters { // whatever parameters there are
+		if _, _, err := below(cloud.Parameter{Versions: make([]cloud.ParameterVersion, 1)}, f); err != nil {
+			return nil, err
+		}
 	}
 	page, err := s.Pager.Page(ctx, in, api.Bounds{Default: 10, Min: 1, Max: 10})
 	if err != nil {
@@ -112,7 +117,17 @@ func (s *Service) GetParametersByPath(ctx context.Context, in *shape.GetParamete
 		if !p.Below(in.Path, recursive) {
 			continue
 		}
-		v, err := s.parameter(p, p.Latest(), in.WithDecryption)
+		version, keep := p.Latest(), true
+		for _, f := range in.ParameterFilters {
+			ok, labelled, _ := below(p, f)
+			if keep = keep && ok; ok && labelled != nil {
+				version = *labelled
+			}
+		}
+		if !keep {
+			continue
+		}
+		v, err := s.parameter(p, version, in.WithDecryption)
 		if err != nil {
 			return nil, err
 		}
@@ -139,7 +154,7 @@ func (s *Service) GetParameterHistory(ctx context.Context, in *shape.GetParamete
 			return nil, err
 		}
 		out = append(out, shape.ParameterHistory{Name: o.Value.Name, Type: v.Type, Value: text, Version: number(v.Number), Description: v.Description,
-			AllowedPattern: v.Pattern, LastModifiedDate: &v.Modified, LastModifiedUser: v.By, KeyId: keyOf(v), Tier: "Standard", DataType: "text", Labels: []string{}})
+			AllowedPattern: v.Pattern, LastModifiedDate: &v.Modified, LastModifiedUser: v.By, KeyId: keyOf(v), Tier: "Standard", DataType: "text", Labels: append([]string{}, v.Labels...)})
 	}
 	cut, next := api.Cut(page, snap.Rev(), out, func(v shape.ParameterHistory) string {
 		n := strconv.FormatInt(*v.Version, 10)

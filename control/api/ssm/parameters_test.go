@@ -1,6 +1,7 @@
 package ssm
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -159,5 +160,74 @@ func TestACommandRefersToParameters(t *testing.T) {
 	in.Parameters["commands"] = []string{"{{ssm:/app/colour:1}} {{ssm:plain}}"}
 	if got := fmt.Sprint(r.reached(in)[1:3]); got != "[parameter/app/colour parameter/plain]" {
 		t.Errorf("it needs permission for %s", got)
+	}
+}
+
+// A document may name parameters of the store, and other documents, as far as its caller may read them.
+func TestWhatADocumentNames(t *testing.T) {
+	r := newRig(t)
+	r.put("/app/colour", "String", "red; {{word}}")
+	r.put("/app/secret", "SecureString", "x")
+	doc := func(name, kind, steps string) {
+		t.Helper()
+		content := `{"schemaVersion":"2.2","parameters":{"word":{"type":"String","default":"w"}},"mainSteps":[` + steps + `]}`
+		if kind == typeSession {
+			content = `{"schemaVersion":"1.0","sessionType":"Standard_Stream"}`
+		}
+		if _, err := r.CreateDocument(r.ctx, &shape.CreateDocumentInput{Name: name, Content: content, DocumentType: kind}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(line string) string {
+		return `{"action":"aws:runShellScript","name":"a","inputs":{"runCommand":["` + line + `"]}}`
+	}
+	nest := func(path string) string {
+		return `{"action":"aws:runDocument","name":"a","inputs":{"documentType":"SSMDocument","documentPath":"` + path + `"}}`
+	}
+	doc("plain", typeCommand, run("echo {{ssm:/app/colour}} {{word}}"))
+	doc("outer", typeCommand, nest("plain"))
+	doc("secret", typeCommand, run("{{ssm:/app/secret}}"))
+	doc("secure", typeCommand, run("{{ssm-secure:/app/secret}}"))
+	doc("shell", typeSession, "")
+	doc("into-shell", typeCommand, nest("shell"))
+	doc("itself", typeCommand, nest("itself"))
+	for _, tt := range []struct{ name, refused, want string }{
+		{"plain", "", "echo red; {{word}} w\n"},
+		{"outer", "", "echo red; {{word}} w\n"},
+		{"secret", "", "InvalidParameters"},
+		{"secure", "", "InvalidParameters"},
+		{"into-shell", "", "InvalidParameters"},
+		{"itself", "", "InvalidParameters"},
+		{"plain", "ssm:GetParameters parameter/app/colour", "AccessDeniedException"},
+		{"outer", "ssm:GetParameters parameter/app/colour", "AccessDeniedException"},
+		{"outer", "ssm:GetDocument document/plain", "AccessDeniedException"},
+	} {
+		r.Authorize = func(_ context.Context, action, resource string) error {
+			if action+" "+resource == tt.refused {
+				return cloud.Errorf("AccessDeniedException", "no")
+			}
+			return nil
+		}
+		out, err := r.SendCommand(r.ctx, &shape.SendCommandInput{DocumentName: tt.name, InstanceIds: []string{one}})
+		got := cloud.Code(err)
+		if err == nil {
+			w, err := store.Get(t.Context(), r.Store, store.CommandWishes("h-1"), store.InvocationID(cloud.CommandID(out.Command.CommandId), one))
+			if err != nil {
+				t.Fatal(err)
+			}
+			step := w.Value.Steps[0]
+			if step.Document != nil {
+				step = step.Document.Steps[0]
+			}
+			got = step.Script
+		}
+		if got != tt.want {
+			t.Errorf("%s without %q: got %q (%v), want %q", tt.name, tt.refused, got, err, tt.want)
+		}
+	}
+	in := script(one)
+	in.Parameters["commands"] = []string{"echo {{ ssm-secure:/app/secret }}"}
+	if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != "InvalidParameters" {
+		t.Errorf("a secret in a command's parameters: got %v", err)
 	}
 }

@@ -20,6 +20,8 @@ import (
 const (
 	maxInstanceIDs  = 50
 	maxTargets      = 5
+	maxTargetKey    = 163
+	maxTargetValues = 50
 	defaultDelivery = 3600
 	leastDelivery   = 30
 	mostDelivery    = 2592000
@@ -42,6 +44,14 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 	if err := check(in); err != nil {
 		return nil, err
 	}
+	place, err := outputPlace(in)
+	if err != nil {
+		return nil, err
+	}
+	notify, err := s.notification(in)
+	if err != nil {
+		return nil, err
+	}
 	version := strconv.Itoa(doc.version.Number)
 	id, err := cloud.NewUUID(s.Rand)
 	if err != nil {
@@ -50,7 +60,7 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 	now := s.Now().UTC()
 	c := cloud.Command{
 		ID: cloud.CommandID(id), Account: caller(ctx), DocumentName: in.DocumentName, DocumentVersion: version, Comment: in.Comment,
-		Parameters: in.Parameters, Requested: now, TimeoutSeconds: defaultDelivery, MaxConcurrency: "50", MaxErrors: "0",
+		Parameters: in.Parameters, Requested: now, TimeoutSeconds: defaultDelivery, MaxConcurrency: "50", MaxErrors: "0", Output: place, Notify: notify,
 	}
 	if in.MaxConcurrency != "" {
 		c.MaxConcurrency, c.Ramp = in.MaxConcurrency, true
@@ -85,6 +95,16 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 		c.Instances = append(c.Instances, i.ID)
 		c.Hosts[i.ID] = i.Host
 		seen[k] = cloud.Invocation{Instance: i.ID, Status: cloud.InvocationPending}
+	}
+	if c.Output != nil && len(instances) > 0 {
+		d, err := s.delivery(ctx, c, steps)
+		if err != nil {
+			return nil, err
+		}
+		store.Create(t, store.Deliveries, c.ID, d)
+	}
+	if c.Notify != nil && len(instances) > 0 {
+		store.Create(t, store.Notices, c.ID, cloud.Notice{Command: c.ID})
 	}
 	c.Waiting = len(instances)
 	first := c.Pace(seen, now).First(c, cloud.Batch(steps)) // the others are left to the cluster's planner
@@ -125,7 +145,7 @@ func (s *Service) fill(ctx context.Context, snap *store.Snapshot, in *shape.Send
 	if err != nil {
 		return t, nil, err
 	}
-	steps, err := doc.Fill(values)
+	steps, err := doc.FillWith(values, s.sources(ctx, snap))
 	return t, steps, err
 }
 
@@ -146,6 +166,12 @@ func check(in *shape.SendCommandInput) error {
 		return cloud.Errorf("ValidationException", "Name the instances either by InstanceIds or by Targets")
 	}
 	for _, t := range in.Targets { // whatever instances there are
+		switch {
+		case len(t.Key) > maxTargetKey || len(t.Values) > maxTargetValues:
+			return cloud.Errorf("ValidationException", "A target has a key of at most %d characters and %d values", maxTargetKey, maxTargetValues)
+		case strings.HasPrefix(t.Key, "resource-groups:"):
+			return cloud.Errorf("ValidationException", "Target key %.60q: there are no resource groups here, give the tags by which a group would be made as tag:KEY", t.Key)
+		}
 		if _, err := matches(cloud.Instance{}, cloud.CommandTarget{Key: t.Key, Values: t.Values}); err != nil {
 			return err
 		}
@@ -155,10 +181,10 @@ func check(in *shape.SendCommandInput) error {
 		return cloud.Errorf("ValidationException", "MaxConcurrency is a number such as 10, or a percentage from 1%% to 100%%, not %.10q", in.MaxConcurrency)
 	case in.MaxErrors != "" && !tolerance.MatchString(in.MaxErrors):
 		return cloud.Errorf("ValidationException", "MaxErrors is a number such as 0 or 10, or a percentage from 0%% to 100%%, not %.10q", in.MaxErrors)
-	case in.OutputS3BucketName != "" || in.OutputS3KeyPrefix != "":
-		return cloud.Errorf("InvalidOutputFolder", "Output to S3 is not there yet: read it with get-command-invocation")
-	case in.NotificationConfig != nil || in.ServiceRoleArn != "" || in.AlarmConfiguration != nil:
-		return cloud.Errorf("ValidationException", "Notifications and alarms are not there yet: leave them out")
+	case in.ServiceRoleArn != "":
+		return cloud.Errorf("InvalidRole", "ServiceRoleArn is the role by which SNS is told: notifications go to a URL here and need none, leave it out")
+	case in.AlarmConfiguration != nil:
+		return cloud.Errorf("ValidationException", "Alarms are not there yet: leave AlarmConfiguration out")
 	case in.CloudWatchOutputConfig != nil && in.CloudWatchOutputConfig.CloudWatchOutputEnabled != nil && *in.CloudWatchOutputConfig.CloudWatchOutputEnabled:
 		return cloud.Errorf("ValidationException", "Output to CloudWatch is not there yet: leave it out")
 	}

@@ -23,8 +23,8 @@ import (
 
 // door reads what a host keeps of a command.
 type door interface {
-	// Output returns up to limit bytes of a command's stdout or stderr, from its start.
-	Output(ctx context.Context, host cloud.Host, i cloud.InstanceID, c cloud.CommandID, stream string, limit int) ([]byte, error)
+	// Part returns up to limit bytes of a command's stdout or stderr, from an offset on.
+	Part(ctx context.Context, host cloud.Host, i cloud.InstanceID, c cloud.CommandID, stream string, offset int64, limit int) ([]byte, error)
 }
 
 // Config is what the service works with.
@@ -38,10 +38,16 @@ type Config struct {
 	Log    *slog.Logger
 	Sealer *store.Sealer // of SecureStrings; its key is nobody's but the control plane's
 
-	Sessions sessionDoor // what hosts do for sessions
-	// SessionDocument finds an account's own document of type Session; nil for none but those that every account has.
-	SessionDocument func(account cloud.AccountID, name string) (content string, ok bool)
-	Ended           func(cloud.Session) // is told of each session that has ended; nil for nobody
+	// Authorize asks whether the caller may do what a document turns out to need, with a resource such as parameter/x; nil for
+	// always.
+	Authorize func(ctx context.Context, action, resource string) error
+
+	Notify   func(address string) error // says why nobody is told at an address; nil if nobody is at any
+	Outputs  granter                    // nil where there is no object store
+	Endpoint string                     // of the API, where objects are too: http://HOST:PORT
+
+	Sessions sessionDoor         // what hosts do for sessions
+	Ended    func(cloud.Session) // is told of each session that has ended; nil for nobody
 }
 
 // Service answers the actions.

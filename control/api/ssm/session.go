@@ -58,11 +58,11 @@ func (s *Service) StartSession(ctx context.Context, in *shape.StartSessionInput)
 		return nil, cloud.Errorf("ValidationException", "Reason may have 256 characters")
 	}
 	name := cmp.Or(in.DocumentName, preferences)
-	p, local, err := s.sessionPlan(caller(ctx), name, in.Parameters)
+	snap := s.Mirror.Snapshot()
+	p, local, err := s.sessionPlan(ctx, snap, name, in.Parameters)
 	if err != nil {
 		return nil, err
 	}
-	snap := s.Mirror.Snapshot()
 	i, connected := s.connected(ctx, snap, in.Target)
 	if !connected {
 		return nil, cloud.Errorf("TargetNotConnected", "%.40s is not connected.", in.Target)

@@ -1,6 +1,7 @@
 package ssm
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/document"
+	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
 // preferences is the document of a session that names none: an account may have its own of this name.
@@ -84,7 +87,11 @@ func (t *word) UnmarshalJSON(b []byte) error {
 // plan returns what a document and its parameters come to.
 func plan(content string, given map[string][]string) (p cloud.SessionPlan, localPort string, err error) {
 	var d sessionDocument
-	if err := json.Unmarshal([]byte(content), &d); err != nil {
+	raw, err := document.ToJSON([]byte(content))
+	if err != nil {
+		return p, "", err
+	}
+	if err := json.Unmarshal(raw, &d); err != nil {
 		return p, "", cloud.Errorf("InvalidDocument", "The document is not a Session document: %.200v", err)
 	}
 	p.Kind = cloud.SessionKind(d.SessionType)
@@ -200,18 +207,18 @@ func (d *sessionDocument) limits(p cloud.SessionPlan) (cloud.SessionPlan, error)
 }
 
 // sessionPlan returns what a session of a document comes to, under the preferences of the account.
-func (s *Service) sessionPlan(account cloud.AccountID, name string, given map[string][]string) (cloud.SessionPlan, string, error) {
-	content, ok := s.sessionDocument(account, name)
-	if !ok {
-		return cloud.SessionPlan{}, "", cloud.Errorf("InvalidDocument", "Document with name %.128s does not exist, or is not of type Session", name)
+func (s *Service) sessionPlan(ctx context.Context, snap *store.Snapshot, name string, given map[string][]string) (cloud.SessionPlan, string, error) {
+	content, err := s.sessionDocument(ctx, snap, name)
+	if err != nil {
+		return cloud.SessionPlan{}, "", err
 	}
 	p, local, err := plan(content, given)
-	if err != nil || name == preferences {
+	if err != nil || ownName(name) == preferences {
 		return p, local, err
 	}
-	common, ok := s.sessionDocument(account, preferences)
-	if !ok {
-		return p, local, nil
+	common, err := s.sessionDocument(ctx, snap, preferences)
+	if err != nil {
+		return p, local, err
 	}
 	prefs, _, err := plan(common, nil)
 	if err != nil {
@@ -229,16 +236,21 @@ func (s *Service) sessionPlan(account cloud.AccountID, name string, given map[st
 	return p, local, nil
 }
 
-// sessionDocument finds a document's text: the account's own, or one that every account has.
-func (s *Service) sessionDocument(account cloud.AccountID, name string) (string, bool) {
-	if _, after, ok := strings.Cut(name, ":document/"); ok && strings.HasPrefix(name, "arn:") {
-		name = after
-	}
-	if s.SessionDocument != nil {
-		if content, ok := s.SessionDocument(account, name); ok {
-			return content, true
+// sessionDocument finds a document's text: the default version of the account's own, or one that every account has.
+func (s *Service) sessionDocument(ctx context.Context, snap *store.Snapshot, name string) (string, error) {
+	name = ownName(name)
+	t, err := s.text(ctx, snap, name, "", "")
+	switch {
+	case cloud.Code(err) == "InvalidDocument":
+		content, ok := sessionDocuments[name]
+		if !ok {
+			return "", cloud.Errorf("InvalidDocument", "Document with name %.128s does not exist, or is not of type Session", name)
 		}
+		return content, nil
+	case err != nil:
+		return "", err
+	case t.doc.Type != typeSession:
+		return "", cloud.Errorf("InvalidDocument", "Document %s is of type %s, and StartSession needs one of type Session", t.doc.Name, t.doc.Type)
 	}
-	content, ok := sessionDocuments[name]
-	return content, ok
+	return t.content, nil
 }

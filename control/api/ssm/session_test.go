@@ -217,7 +217,22 @@ func TestSessionsComeInPages(t *testing.T) {
 func TestPlans(t *testing.T) {
 	r, _ := sessionRig(t)
 	own := `{"schemaVersion":"1.0","sessionType":"Standard_Stream","inputs":{"idleSessionTimeout":5,"maxSessionDuration":"60","runAsEnabled":true,"runAsDefaultUser":"admin","shellProfile":{"linux":"cd /tmp"}}}`
-	r.SessionDocument = func(_ cloud.AccountID, name string) (string, bool) { return own, name == preferences }
+	for name, d := range map[string]shape.CreateDocumentInput{
+		preferences: {Content: own, DocumentType: "Session"},
+		"tail": {DocumentType: "Session", DocumentFormat: "YAML", Content: "schemaVersion: '1.0'\nsessionType: InteractiveCommands\n" +
+			"parameters:\n  lines:\n    type: String\n    default: '10'\nproperties:\n  linux:\n    commands: tail -n {{lines}} /var/log/messages\n"},
+		"work": {Content: `{"schemaVersion":"2.2","mainSteps":[{"action":"aws:runShellScript","name":"a","inputs":{"runCommand":["a"]}}]}`},
+	} {
+		d.Name = name
+		if _, err := r.CreateDocument(r.ctx, &d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"work", "nothing", "AWS-RunShellScript"} {
+		if _, err := r.StartSession(r.ctx, &shape.StartSessionInput{Target: one, DocumentName: name}); cloud.Code(err) != "InvalidDocument" {
+			t.Errorf("a session of %s: got %v", name, err)
+		}
+	}
 	for name, c := range map[string]struct {
 		document string
 		given    map[string][]string
@@ -226,10 +241,12 @@ func TestPlans(t *testing.T) {
 		"preferences of the account": {preferences, nil, cloud.SessionPlan{Kind: cloud.SessionShell, Command: "cd /tmp\nexec \"$SHELL\" -l", User: "admin", Idle: 5 * time.Minute, Longest: time.Hour}},
 		"a port under them": {"AWS-StartPortForwardingSessionToRemoteHost", map[string][]string{"host": {"db"}, "portNumber": {"5432"}},
 			cloud.SessionPlan{Kind: cloud.SessionPort, Host: "db", Port: 5432, User: "admin", Idle: 5 * time.Minute, Longest: time.Hour}},
+		"one of the account's own, in YAML": {"arn:aws:ssm:ichiro-1:000000000000:document/tail", map[string][]string{"lines": {"3"}},
+			cloud.SessionPlan{Kind: cloud.SessionCommand, Command: "tail -n 3 /var/log/messages", User: "admin", Idle: 5 * time.Minute, Longest: time.Hour}},
 		"a command whose text looks like a parameter": {"AWS-StartInteractiveCommand", map[string][]string{"command": {"echo {{command}}"}},
 			cloud.SessionPlan{Kind: cloud.SessionCommand, Command: "echo {{command}}", User: "admin", Idle: 5 * time.Minute, Longest: time.Hour}},
 	} {
-		got, _, err := r.sessionPlan("000000000000", c.document, c.given)
+		got, _, err := r.sessionPlan(r.ctx, r.Mirror.Snapshot(), c.document, c.given)
 		if err != nil || got != c.want {
 			t.Errorf("%s: got %+v, %v, want %+v", name, got, err, c.want)
 		}

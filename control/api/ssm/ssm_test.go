@@ -3,6 +3,8 @@ package ssm
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
@@ -29,8 +31,9 @@ const (
 // porch is a host's door with the same text behind it for every stream.
 type porch struct{ text string }
 
-func (p *porch) Output(_ context.Context, _ cloud.Host, _ cloud.InstanceID, _ cloud.CommandID, _ string, limit int) ([]byte, error) {
-	return []byte(p.text[:min(limit, len(p.text))]), nil
+func (p *porch) Part(_ context.Context, _ cloud.Host, _ cloud.InstanceID, _ cloud.CommandID, _ string, offset int64, limit int) ([]byte, error) {
+	text := p.text[min(int(offset), len(p.text)):]
+	return []byte(text[:min(limit, len(text))]), nil
 }
 
 type rig struct {
@@ -136,7 +139,13 @@ func TestRefusedCommands(t *testing.T) {
 		"empty name":       {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{""} }},
 		"without agent":    {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{mute} }},
 		"somebody else's":  {"InvalidInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{other} }},
-		"twice":            {"DuplicateInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{one, one} }},
+		"a group": {"ValidationException", func(in *shape.SendCommandInput) {
+			in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "resource-groups:Name", Values: []string{"g"}}}
+		}},
+		"many values": {"ValidationException", func(in *shape.SendCommandInput) {
+			in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "tag:a", Values: make([]string, 51)}}
+		}},
+		"twice": {"DuplicateInstanceId", func(in *shape.SendCommandInput) { in.InstanceIds = []string{one, one} }},
 		"unknown target": {"ValidationException", func(in *shape.SendCommandInput) {
 			in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "x", Values: []string{"y"}}}
 		}},
@@ -193,6 +202,174 @@ func TestTargets(t *testing.T) {
 		if *got.TargetCount != c.want || c.want == 0 && got.StatusDetails != "NoInstancesInTag" || c.want > 0 && got.Status != "Pending" {
 			t.Errorf("%s: got %d targets, %s (%s), want %d", name, *got.TargetCount, got.Status, got.StatusDetails, c.want)
 		}
+	}
+}
+
+// grants is a granter that lets everybody in but to some buckets.
+type grants map[string]error
+
+func (g grants) Grant(_ context.Context, bucket, key string) (string, error) {
+	return bucket + "/" + key, g[bucket]
+}
+
+func TestOutputToABucket(t *testing.T) {
+	r := newRig(t)
+	in := script(one)
+	in.OutputS3BucketName = "logs"
+	if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != "InvalidOutputFolder" {
+		t.Errorf("without an object store: %v", err)
+	}
+	r.Outputs, r.Endpoint = grants{"gone": cloud.Errorf("NoSuchBucket", "x"), "shut": cloud.Errorf("AccessDenied", "x")}, "http://127.0.0.1:1"
+	for name, c := range map[string]struct{ bucket, prefix, code string }{
+		"a prefix without a bucket":   {"", "p", "InvalidOutputFolder"},
+		"a name that no bucket has":   {"No_Bucket", "", "InvalidOutputFolder"},
+		"a prefix that climbs":        {"logs", "a/../../b", "InvalidOutputFolder"},
+		"a prefix with an empty name": {"logs", "a//b", "InvalidOutputFolder"},
+		"a long prefix":               {"logs", strings.Repeat("x", 501), "ValidationException"},
+		"a bucket that is not there":  {"gone", "", "InvalidOutputFolder"},
+		"a bucket that refuses":       {"shut", "", "AccessDeniedException"},
+	} {
+		in := script(one)
+		in.OutputS3BucketName, in.OutputS3KeyPrefix = c.bucket, c.prefix
+		if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != c.code {
+			t.Errorf("%s: got %v, want %s", name, err, c.code)
+		}
+	}
+	in.OutputS3KeyPrefix = "p/"
+	c := r.send(in)
+	d, err := store.Get(t.Context(), r.Store, store.Deliveries, c.CommandId)
+	if want := "logs/p/" + c.CommandId + "/" + one + "/awsrunShellScript/0.awsrunShellScript/stdout"; err != nil || d.Value.Grant != want {
+		t.Errorf("asked for %q, want %q (%v)", d.Value.Grant, want, err)
+	}
+	if c.OutputS3BucketName != "logs" || c.OutputS3KeyPrefix != "p/" || r.get(c, one).StandardOutputUrl != "" {
+		t.Errorf("got %q, %q", c.OutputS3BucketName, c.OutputS3KeyPrefix)
+	}
+	r.says(c, one, cloud.Invocation{Status: cloud.InvocationSuccess, Steps: []cloud.StepResult{{Name: "runShellScript", Action: "aws:runShellScript", Status: "Success"}}})
+	if got, want := r.get(c, one), "http://127.0.0.1:1/"+d.Value.Grant; got.StandardOutputUrl != want || got.PluginName != "aws:runShellScript" {
+		t.Errorf("got %q of %s, want %q", got.StandardOutputUrl, got.PluginName, want)
+	}
+}
+
+func TestWhoIsTold(t *testing.T) {
+	r := newRig(t)
+	in := script(one)
+	in.NotificationConfig = &shape.NotificationConfig{NotificationArn: "https://hook", NotificationEvents: []string{"Success", "Failed", "Success"}, NotificationType: "Invocation"}
+	if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != "InvalidNotificationConfig" {
+		t.Errorf("where nobody is told: got %v", err)
+	}
+	r.Notify = func(address string) error {
+		if address != "https://hook" {
+			return errors.New("no")
+		}
+		return nil
+	}
+	c := r.send(in)
+	if got := fmt.Sprint(*c.NotificationConfig); got != "{https://hook [Success Failed] Invocation}" {
+		t.Errorf("got %s", got)
+	}
+	if _, err := store.Get(t.Context(), r.Store, store.Notices, c.CommandId); err != nil {
+		t.Error(err)
+	}
+	for name, n := range map[string]shape.NotificationConfig{
+		"a topic":          {NotificationArn: "arn:aws:sns:eu-1:000000000000:topic"},
+		"an unknown event": {NotificationArn: "https://hook", NotificationEvents: []string{"Pending"}},
+		"an unknown type":  {NotificationArn: "https://hook", NotificationType: "Instance"},
+		"no address":       {NotificationType: "Command"},
+	} {
+		in := script(one)
+		in.NotificationConfig = &n
+		if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != "InvalidNotificationConfig" {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	in = script(one)
+	in.ServiceRoleArn = "arn:aws:iam::000000000000:role/sns"
+	if _, err := r.SendCommand(r.ctx, in); cloud.Code(err) != "InvalidRole" {
+		t.Errorf("a role for it: got %v", err)
+	}
+}
+
+func TestFiltersOfCommands(t *testing.T) {
+	r := newRig(t)
+	c := r.send(script(one, two))
+	r.says(c, one, cloud.Invocation{Status: cloud.InvocationSuccess, Details: "Success"})
+	r.says(c, two, cloud.Invocation{Status: cloud.InvocationTimedOut, Details: "DeliveryTimedOut"})
+	r.now = start.Add(time.Minute)
+	r.send(script(one))
+	for _, tt := range []struct {
+		key, value            string
+		commands, invocations string
+	}{
+		{"Status", "Success", "1", "1"}, {"Status", "Incomplete", "1", "0"}, {"Status", "DeliveryTimedOut", "0", "1"}, {"Status", "Pending", "1", "1"},
+		{"ExecutionStage", "Complete", "1", "InvalidFilterKey"}, {"ExecutionStage", "Executing", "1", "InvalidFilterKey"},
+		{"ExecutionStage", "Done", "InvalidFilterKey", "InvalidFilterKey"},
+		{"InvokedAfter", "2026-11-23T18:00:30Z", "1", "1"}, {"InvokedBefore", "2026-11-23T18:00:30Z", "1", "2"}, {"InvokedAfter", "yesterday", "InvalidFilterKey", "InvalidFilterKey"},
+		{"DocumentName", "AWS-RunShellScript", "2", "3"}, {"DocumentName", "other", "0", "0"}, {"Colour", "red", "InvalidFilterKey", "InvalidFilterKey"},
+	} {
+		filters := []shape.CommandFilter{{Key: tt.key, Value: tt.value}}
+		count := func(n int, err error) string {
+			if err != nil {
+				return cloud.Code(err)
+			}
+			return fmt.Sprint(n)
+		}
+		a, err := r.ListCommands(r.ctx, &shape.ListCommandsInput{Filters: filters})
+		if a == nil {
+			a = &shape.ListCommandsOutput{}
+		}
+		if got := count(len(a.Commands), err); got != tt.commands {
+			t.Errorf("commands by %s %s: got %s, want %s", tt.key, tt.value, got, tt.commands)
+		}
+		b, err := r.ListCommandInvocations(r.ctx, &shape.ListCommandInvocationsInput{Filters: filters})
+		if b == nil {
+			b = &shape.ListCommandInvocationsOutput{}
+		}
+		if got := count(len(b.CommandInvocations), err); got != tt.invocations {
+			t.Errorf("invocations by %s %s: got %s, want %s", tt.key, tt.value, got, tt.invocations)
+		}
+	}
+	if _, err := r.ListCommands(r.ctx, &shape.ListCommandsInput{Filters: make([]shape.CommandFilter, 6)}); cloud.Code(err) != "ValidationException" {
+		t.Errorf("six filters: got %v", err)
+	}
+	if out, err := r.ListCommands(r.ctx, &shape.ListCommandsInput{CommandId: c.CommandId, InstanceId: mute}); err != nil || len(out.Commands) != 0 {
+		t.Errorf("by command and an instance that it was not sent to: got %v, %v", out, err)
+	}
+}
+
+func TestOneStepOfSeveral(t *testing.T) {
+	r := newRig(t)
+	content := `{"schemaVersion":"2.2","mainSteps":[{"action":"aws:runShellScript","name":"first","inputs":{"runCommand":["a"]}},{"action":"aws:runShellScript","name":"second","inputs":{"runCommand":["b"]}}]}`
+	if _, err := r.CreateDocument(r.ctx, &shape.CreateDocumentInput{Name: "two", Content: content, DocumentType: "Command"}); err != nil {
+		t.Fatal(err)
+	}
+	c := r.send(&shape.SendCommandInput{DocumentName: "two", InstanceIds: []string{one}})
+	r.door.text = "onetwo"
+	r.says(c, one, cloud.Invocation{Status: cloud.InvocationFailed, Details: "Failed", ResponseCode: 3, StdoutBytes: 6, Steps: []cloud.StepResult{
+		{Name: "first", Action: "aws:runShellScript", Status: "Success", Details: "Success", StdoutEnd: 3},
+		{Name: "second", Action: "aws:runShellScript", Status: "Failed", Details: "Failed", ResponseCode: 3, StdoutEnd: 6},
+	}})
+	for _, tt := range []struct{ plugin, want string }{
+		{"first", "first Success 0 one"}, {"second", "second Failed 3 two"}, {"", " Failed 3 onetwo"}, {"aws:runShellScript", "InvalidPluginName"}, {"third", "InvalidPluginName"},
+	} {
+		v, err := r.GetCommandInvocation(r.ctx, &shape.GetCommandInvocationInput{CommandId: c.CommandId, InstanceId: one, PluginName: tt.plugin})
+		got := cloud.Code(err)
+		if err == nil {
+			got = fmt.Sprintf("%s %s %d %s", v.PluginName, v.StatusDetails, *v.ResponseCode, v.StandardOutputContent)
+		}
+		if got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.plugin, got, tt.want)
+		}
+	}
+	list, err := r.ListCommandInvocations(r.ctx, &shape.ListCommandInvocationsInput{CommandId: c.CommandId, Details: ptr(true)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, p := range list.CommandInvocations[0].CommandPlugins {
+		got += p.Name + " " + p.Output + ", "
+	}
+	if want := "first one, second two, "; got != want {
+		t.Errorf("plugins: got %q, want %q", got, want)
 	}
 }
 

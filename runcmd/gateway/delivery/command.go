@@ -296,6 +296,7 @@ func (c *command) end(s cloud.InvocationStatus, details string, r *wire.Result, 
 		c.inv.Steps = append(c.inv.Steps, cloud.StepResult{
 			Name: asked.Name, Action: asked.Action, Status: status, Details: details,
 			ResponseCode: code(step), Started: when(step.Started), Ended: when(step.Ended),
+			StdoutEnd: step.Outputs[wire.Stdout], StderrEnd: step.Outputs[wire.Stderr],
 		})
 	}
 	last := c.inv.Steps[len(c.inv.Steps)-1]

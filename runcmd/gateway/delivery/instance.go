@@ -94,13 +94,15 @@ func newInstance(dir bundle.Dir, limits Limits, clock clock, log *slog.Logger) *
 		dir: dir, limits: limits, clock: clock, log: log,
 		gone: make(chan struct{}), joins: make(chan *link), orders: make(chan order),
 		dirty: map[cloud.CommandID]bool{"": true}, wake: make(chan struct{}, 1),
-		commands: map[cloud.CommandID]*command{}, kept: map[cloud.CommandID]int64{},
 	}
 }
 
 // look makes the instance look at a command's files, or at all for "". It never blocks.
 func (i *instance) look(id cloud.CommandID) {
 	i.mu.Lock()
+	if i.dirty == nil {
+		i.dirty = map[cloud.CommandID]bool{}
+	}
 	i.dirty[id] = true
 	i.mu.Unlock()
 	select {
@@ -113,7 +115,7 @@ func (i *instance) takeDirty() map[cloud.CommandID]bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	d := i.dirty
-	i.dirty = map[cloud.CommandID]bool{}
+	i.dirty = nil
 	return d
 }
 
@@ -352,7 +354,7 @@ func (i *instance) read(id cloud.CommandID) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			i.log.Error("list commands", "err", err)
 		}
-		i.used, i.kept = 0, map[cloud.CommandID]int64{}
+		i.used, i.kept = 0, nil
 		for _, e := range entries {
 			if id, kind := bundle.ParseCommandFile(e.Name()); kind == bundle.CommandAsked {
 				i.keep(id, kept(i.dir, id))
@@ -375,6 +377,9 @@ func (i *instance) read(id cloud.CommandID) {
 		if c == nil {
 			return // it has ended, or is gone
 		}
+		if i.commands == nil {
+			i.commands = map[cloud.CommandID]*command{}
+		}
 		i.commands[id] = c
 	} else if c.removed() {
 		i.keep(id, -i.kept[id])
@@ -396,6 +401,12 @@ func (i *instance) read(id cloud.CommandID) {
 
 // keep counts n more bytes of a command's output.
 func (i *instance) keep(id cloud.CommandID, n int64) {
+	if n == 0 {
+		return
+	}
+	if i.kept == nil {
+		i.kept = map[cloud.CommandID]int64{}
+	}
 	i.used += n
 	if i.kept[id] += n; i.kept[id] == 0 {
 		delete(i.kept, id)
@@ -404,7 +415,9 @@ func (i *instance) keep(id cloud.CommandID, n int64) {
 
 // close forgets an open command here and in the guest.
 func (i *instance) close(c *command) {
-	delete(i.commands, c.id)
+	if delete(i.commands, c.id); len(i.commands) == 0 {
+		i.commands = nil // most instances have none most of the time, and a map is not small
+	}
 	c.close()
 	i.send(&wire.Done{ID: c.id})
 }

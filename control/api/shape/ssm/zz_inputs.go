@@ -263,6 +263,12 @@ type TerminateSessionInput struct {
 	SessionId string `wire:"required"`
 }
 
+type UnlabelParameterVersionInput struct {
+	Labels           []string `wire:"required"`
+	Name             string   `wire:"required"`
+	ParameterVersion *int64   `wire:"required"`
+}
+
 type UpdateDocumentDefaultVersionInput struct {
 	DocumentVersion string `wire:"required"`
 	Name            string `wire:"required"`

@@ -196,6 +196,11 @@ type TerminateSessionOutput struct {
 	SessionId string
 }
 
+type UnlabelParameterVersionOutput struct {
+	InvalidLabels []string
+	RemovedLabels []string
+}
+
 type UpdateDocumentDefaultVersionOutput struct {
 	Description *DocumentDefaultVersionDescription
 }

@@ -1,0 +1,181 @@
+package ssm
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/document"
+	"github.com/ichiro-metal/ichiro/internal/store"
+)
+
+// How many characters of output an answer holds: Systems Manager's limits.
+const (
+	stdoutShown = 24000
+	stderrShown = 8000
+	pluginShown = 2500
+	truncated   = "\n--output truncated--"
+)
+
+// allSteps stands for the whole of a command's output.
+const allSteps = -1
+
+// details fills in the steps of an invocation with the beginning of their output.
+func (s *Service) details(ctx context.Context, snap *store.Snapshot, v *shape.CommandInvocation) error {
+	o, err := s.command(ctx, snap, v.CommandId)
+	if err != nil {
+		return err
+	}
+	c := o.Value
+	inv := s.invocation(snap, c, cloud.InstanceID(v.InstanceId))
+	for k, step := range inv.Steps {
+		p := shape.CommandPlugin{Name: plugin(c, step), Status: string(step.Status), StatusDetails: step.Details, ResponseCode: number(step.ResponseCode)}
+		if !step.Started.IsZero() {
+			p.ResponseStartDateTime = &step.Started
+		}
+		if !step.Ended.IsZero() {
+			p.ResponseFinishDateTime = &step.Ended
+		}
+		if c.Output != nil {
+			p.OutputS3BucketName, p.OutputS3KeyPrefix = c.Output.Bucket, c.Output.Prefix
+		}
+		p.StandardOutputUrl, p.StandardErrorUrl = s.urls(c, inv, k)
+		if inv.Status.Terminal() {
+			if p.Output, err = s.output(ctx, snap, c, inv, piece{"stdout", k, pluginShown}); err != nil {
+				return err
+			}
+		}
+		v.CommandPlugins = append(v.CommandPlugins, p)
+	}
+	return nil
+}
+
+// plugin is what Systems Manager calls a step: by its name, but for the document whose step has none there.
+func plugin(c cloud.Command, step cloud.StepResult) string {
+	if ownName(c.DocumentName) == document.RunShellScript {
+		return step.Action
+	}
+	return step.Name
+}
+
+// piece says which part of an output is asked for.
+type piece struct {
+	stream string
+	step   int // or allSteps
+	limit  int // in characters
+}
+
+// output returns the beginning of a piece, cut at a character and with a word that it is cut.
+func (s *Service) output(ctx context.Context, snap *store.Snapshot, c cloud.Command, inv cloud.Invocation, p piece) (string, error) {
+	from, to := int64(0), inv.StdoutBytes
+	if p.stream == "stderr" {
+		to = inv.StderrBytes
+	}
+	if p.step != allSteps {
+		from, to = inv.Part(p.step, p.stream, to)
+	}
+	if from == to {
+		return "", nil
+	}
+	host, err := store.MirroredGet(snap, store.Hosts, c.Hosts[inv.Instance])
+	if err != nil {
+		return "", nil // the host has left the cluster, and the output with it
+	}
+	data, err := s.Door.Part(ctx, host.Value, inv.Instance, c.ID, p.stream, from, int(min(to-from, int64(p.limit*utf8.UTFMax))))
+	if err != nil {
+		s.Log.Warn("output is not to be had", "command", c.ID, "instance", inv.Instance, "host", host.Value.ID, "err", err)
+		return "", nil
+	}
+	text := []rune(strings.ToValidUTF8(string(data), "\uFFFD"))
+	if len(text) <= p.limit && int64(len(data)) >= to-from {
+		return string(text), nil
+	}
+	return string(text[:min(len(text), p.limit-len(truncated))]) + truncated, nil
+}
+
+// GetCommandInvocation shows one command on one instance, with its output once it has ended; or one step of it, by PluginName.
+func (s *Service) GetCommandInvocation(ctx context.Context, in *shape.GetCommandInvocationInput) (*shape.GetCommandInvocationOutput, error) {
+	snap := s.Mirror.Snapshot()
+	o, err := s.command(ctx, snap, in.CommandId)
+	if err != nil {
+		return nil, err
+	}
+	c, id := o.Value, cloud.InstanceID(in.InstanceId)
+	if _, ok := c.Hosts[id]; !ok {
+		return nil, cloud.Errorf("InvocationDoesNotExist", "Command %s was not sent to instance %.40s", c.ID, in.InstanceId)
+	}
+	inv := s.invocation(snap, c, id)
+	out := &shape.GetCommandInvocationOutput{
+		CommandId: string(c.ID), InstanceId: string(id), Comment: c.Comment, DocumentName: c.DocumentName, DocumentVersion: c.DocumentVersion,
+		Status: string(inv.Status), StatusDetails: inv.Details, ResponseCode: number(inv.ResponseCode),
+		CloudWatchOutputConfig: &shape.CloudWatchOutputConfig{CloudWatchLogGroupName: "", CloudWatchOutputEnabled: ptr(false)},
+	}
+	step, err := selected(c, inv, in.PluginName)
+	if err != nil {
+		return nil, err
+	}
+	started, ended := inv.Started, inv.Ended
+	if step != allSteps {
+		one := inv.Steps[step]
+		out.PluginName = plugin(c, one)
+		out.StandardOutputUrl, out.StandardErrorUrl = s.urls(c, inv, step)
+		if len(inv.Steps) > 1 {
+			out.Status, out.StatusDetails, out.ResponseCode = string(one.Status), one.Details, number(one.ResponseCode)
+			started, ended = one.Started, one.Ended
+		}
+	}
+	if !started.IsZero() {
+		out.ExecutionStartDateTime = started.UTC().Format(clock)
+	}
+	if !ended.IsZero() {
+		out.ExecutionEndDateTime = ended.UTC().Format(clock)
+		out.ExecutionElapsedTime = fmt.Sprintf("PT%.3fS", ended.Sub(started).Seconds())
+	}
+	if inv.Status.Terminal() {
+		if out.StandardOutputContent, err = s.output(ctx, snap, c, inv, piece{"stdout", step, stdoutShown}); err != nil {
+			return nil, err
+		}
+		if out.StandardErrorContent, err = s.output(ctx, snap, c, inv, piece{"stderr", step, stderrShown}); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// clock is how a command's times are written in an invocation.
+const clock = "2006-01-02T15:04:05.000Z"
+
+// selected returns the step that a PluginName means: by its name, or by its action if that is one step's only. Without a name
+// it is the only step, or all together if there are several: Systems Manager would want a name, but shows nothing of the whole.
+// Of a command that has not ended the steps are not known yet.
+func selected(c cloud.Command, inv cloud.Invocation, name string) (int, error) {
+	switch {
+	case len(inv.Steps) == 0:
+		return allSteps, nil
+	case name == "" && len(inv.Steps) == 1:
+		return 0, nil
+	case name == "":
+		return allSteps, nil
+	}
+	var names []string
+	found := allSteps
+	for k, step := range inv.Steps {
+		if step.Name == name || plugin(c, step) == name {
+			return k, nil
+		}
+		if step.Action == name {
+			if found != allSteps {
+				return found, cloud.Errorf("InvalidPluginName", "Command %s has several steps of %.80q: name one of %v", c.ID, name, append(names, step.Name))
+			}
+			found = k
+		}
+		names = append(names, step.Name)
+	}
+	if found == allSteps {
+		return found, cloud.Errorf("InvalidPluginName", "Command %s has no step %.40q: it has %v", c.ID, name, names)
+	}
+	return found, nil
+}
