@@ -69,6 +69,9 @@ func TestTheDoorGivesConsoleAndOutput(t *testing.T) {
 	if text, _, err := (wire.Client{}).Console(t.Context(), host, id); err != nil || len(text) != 0 {
 		t.Errorf("before there is a console: got %q, %v", text, err)
 	}
+	if n, err := (wire.Client{}).Length(t.Context(), host, id, command, "stdout"); err != nil || n != 0 {
+		t.Errorf("before there is an output its length is %d, %v", n, err)
+	}
 	if out, err := (wire.Client{}).Output(t.Context(), host, id, command, "stdout", 10); err != nil || len(out) != 0 {
 		t.Errorf("before there is output: got %q, %v", out, err)
 	}
@@ -77,6 +80,12 @@ func TestTheDoorGivesConsoleAndOutput(t *testing.T) {
 	text, at, err := wire.Client{}.Console(t.Context(), host, id)
 	if err != nil || len(text) != 64<<10 || !bytes.HasSuffix(text, []byte("end")) || at.IsZero() {
 		t.Errorf("got %d bytes, %v, %v", len(text), at, err)
+	}
+	if n, err := (wire.Client{}).Length(t.Context(), host, id, command, "stdout"); err != nil || n < 10 {
+		t.Errorf("its length is %d, %v", n, err)
+	}
+	if part, err := (wire.Client{}).Part(t.Context(), host, id, command, "stdout", 4, 3); err != nil || string(part) != "456" {
+		t.Errorf("a part of it is %q, %v", part, err)
 	}
 	if out, err := (wire.Client{}).Output(t.Context(), host, id, command, "stdout", 10); err != nil || string(out) != "0123456789" {
 		t.Errorf("got %q, %v", out, err)
@@ -106,6 +115,9 @@ func TestTheDoorGivesConsoleAndOutput(t *testing.T) {
 	}
 	if _, err := (wire.Client{}).Page(t.Context(), host, id, command, "stdout", 0, 10); !errors.Is(err, wire.ErrTrimmed) {
 		t.Errorf("an output that was removed: got %v", err)
+	}
+	if _, err := (wire.Client{}).Length(t.Context(), host, id, command, "stdout"); !errors.Is(err, wire.ErrTrimmed) {
+		t.Errorf("the length of one that was removed: %v", err)
 	}
 	if out, err := (wire.Client{}).Output(t.Context(), host, id, command, "stdout", 10); err != nil || !bytes.Contains(out, []byte("removed")) {
 		t.Errorf("an output that was removed: got %q, %v, want a line that says so", out, err)

@@ -188,12 +188,15 @@ func (d download) do(ctx context.Context, c *Call) int {
 // address finds a server: a literal address, or a name of /etc/hosts or of the resolver that DHCP told.
 func address(ctx context.Context, host string) (netip.AddrPort, error) {
 	name, port := host, "80"
-	if at := strings.LastIndexByte(host, ':'); at >= 0 {
+	if at := strings.LastIndexByte(host, ':'); at > strings.LastIndexByte(host, ']') { // not one of an address of IPv6
 		name, port = host[:at], host[at+1:]
 	}
 	n, err := strconv.ParseUint(port, 10, 16)
 	if err != nil {
 		return netip.AddrPort{}, fmt.Errorf("%s: %q is no port", host, port)
+	}
+	if inner, ok := strings.CutPrefix(name, "["); ok {
+		name = strings.TrimSuffix(inner, "]")
 	}
 	if a, err := netip.ParseAddr(name); err == nil {
 		return netip.AddrPortFrom(a, uint16(n)), nil

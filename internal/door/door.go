@@ -86,7 +86,7 @@ func (c Client) Page(ctx context.Context, h cloud.Host, i cloud.InstanceID, id c
 // Length returns how many bytes of a command's stdout or stderr the host has; 0 when there is no such output.
 func (c Client) Length(ctx context.Context, h cloud.Host, i cloud.InstanceID, id cloud.CommandID, stream string) (int64, error) {
 	_, header, err := c.get(ctx, h, commandPath(i, id)+"/"+url.PathEscape(stream), "limit=0")
-	if err != nil || header.Get(LengthHeader) == "" {
+	if err != nil {
 		return 0, err
 	}
 	n, err := strconv.ParseInt(header.Get(LengthHeader), 10, 64)
@@ -130,6 +130,7 @@ func (c Client) get(ctx context.Context, h cloud.Host, path, query string) ([]by
 	defer resp.Body.Close()
 	switch resp.StatusCode {
 	case http.StatusNotFound:
+		resp.Header.Set(LengthHeader, "0") // what is not there is empty; a host of before the header says nothing, which is not the same
 		return nil, resp.Header, nil
 	case http.StatusGone:
 		return nil, resp.Header, ErrTrimmed

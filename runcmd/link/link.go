@@ -89,10 +89,11 @@ func (l *Link) Changed(id cloud.CommandID) {
 func (l *Link) takeDirty() map[cloud.CommandID]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d := l.dirty
-	if len(d) > 0 {
-		l.dirty = map[cloud.CommandID]bool{}
+	if len(l.dirty) == 0 {
+		return nil // not the map that others go on writing to
 	}
+	d := l.dirty
+	l.dirty = map[cloud.CommandID]bool{}
 	return d
 }
 

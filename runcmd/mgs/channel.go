@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -34,7 +35,6 @@ type socket interface {
 	ReadRaw() (b []byte, text bool, err error)
 	WriteRaw(b []byte) error
 	Probe() error
-	Ponged() <-chan struct{}
 	Close() error
 }
 
@@ -48,6 +48,7 @@ type Channel struct {
 	in     chan wire.Frame // of what was made of the agent's messages
 	quit   chan struct{}   // closed by Close
 	hangUp sync.Once
+	pong   atomic.Pointer[func()]
 
 	mu     sync.Mutex // of what follows, and of writing
 	next   int64      // sequence number
@@ -87,6 +88,16 @@ func (c *Channel) Receive() (wire.Frame, error) {
 }
 
 var errGone = errors.New("control channel is closed")
+
+// OnPong has f called when the agent has answered a probe.
+func (c *Channel) OnPong(f func()) { c.pong.Store(&f) }
+
+// ponged is called when it has.
+func (c *Channel) ponged() {
+	if f := c.pong.Load(); f != nil {
+		(*f)()
+	}
+}
 
 // Close ends the channel.
 func (c *Channel) Close() error {

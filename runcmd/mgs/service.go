@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
@@ -217,6 +218,12 @@ func (s *Service) connect(w http.ResponseWriter, r *http.Request, from bundle.Fo
 // attend serves a websocket until it breaks.
 func (s *Service) attend(ws *wire.Raw, from bundle.Found, addr netip.Addr) {
 	defer ws.Close()
+	var admitted atomic.Pointer[Channel]
+	ws.OnPong(func() {
+		if c := admitted.Load(); c != nil {
+			c.ponged()
+		}
+	})
 	hurry := time.AfterFunc(helloWait, func() { ws.Close() })
 	b, text, err := ws.ReadRaw()
 	hurry.Stop()
@@ -233,6 +240,7 @@ func (s *Service) attend(ws *wire.Raw, from bundle.Found, addr netip.Addr) {
 		s.log.Debug("control channel has no token of ours", "instance", from.ID)
 		return
 	}
+	admitted.Store(c)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go ws.Ping(ctx) // the agent's own pings come too seldom

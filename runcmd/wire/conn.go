@@ -24,7 +24,7 @@ const (
 // Conn carries frames. One goroutine may send while another receives.
 type Conn struct {
 	ws     *websocket.Conn
-	ponged chan struct{}
+	ponged func()
 	out    []byte
 	max    int64
 
@@ -76,16 +76,13 @@ func Upgrade(w http.ResponseWriter, r *http.Request) (*Conn, error) {
 }
 
 func newConn(ws *websocket.Conn, max int64) *Conn {
-	c := &Conn{ws: ws, max: max, ponged: make(chan struct{}, 1)}
+	c := &Conn{ws: ws, max: max, ponged: func() {}}
 	ws.SetReadLimit(max)
 	ws.SetReadDeadline(time.Now().Add(silence))
 	alive := func() { ws.SetReadDeadline(time.Now().Add(silence)) }
 	ws.SetPongHandler(func(string) error {
 		alive()
-		select {
-		case c.ponged <- struct{}{}:
-		default:
-		}
+		c.ponged()
 		return nil
 	})
 	ws.SetPingHandler(func(data string) error {
@@ -117,14 +114,14 @@ func (c *Conn) Ping(ctx context.Context) {
 	}
 }
 
-// Probe asks the other side for a sign of life, which Ponged then tells. It does not wait.
+// Probe asks the other side for a sign of life, of which OnPong's function is then told. It does not wait.
 func (c *Conn) Probe() error {
 	return c.ws.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeWait))
 }
 
-// Ponged receives when the other side has answered a probe or a ping since the last receive. Somebody must be
-// in Receive meanwhile.
-func (c *Conn) Ponged() <-chan struct{} { return c.ponged }
+// OnPong has f called when the other side has answered a probe or a ping. Somebody must be in Receive, which calls it: f must
+// not block. Before the first Receive.
+func (c *Conn) OnPong(f func()) { c.ponged = f }
 
 // Send writes one frame. After an error the connection is of no more use.
 func (c *Conn) Send(f Frame) error {

@@ -27,9 +27,7 @@ func (s *Service) shape(snap *store.Snapshot, c cloud.Command) *shape.Command {
 		TargetCount: number(sum.Targets), CompletedCount: number(sum.Completed), ErrorCount: number(sum.Errors), DeliveryTimedOutCount: number(sum.TimedOut),
 		InstanceIds: []string{}, Targets: []shape.Target{},
 	}
-	if c.Notify != nil {
-		out.NotificationConfig = notified(c.Notify)
-	}
+	out.NotificationConfig = notified(c.Notify)
 	if c.Output != nil {
 		out.OutputS3BucketName, out.OutputS3KeyPrefix = c.Output.Bucket, c.Output.Prefix
 	}
@@ -198,13 +196,18 @@ func (s *Service) ListCommandInvocations(ctx context.Context, in *shape.ListComm
 			for _, f := range in.Filters {
 				keep = keep && ofStatus(f, string(v.Status), v.Details)
 			}
-			if keep {
-				out = append(out, shape.CommandInvocation{
-					CommandId: string(c.ID), InstanceId: string(id), Comment: c.Comment, DocumentName: c.DocumentName, DocumentVersion: c.DocumentVersion,
-					RequestedDateTime: &c.Requested, Status: string(v.Status), StatusDetails: v.Details, CommandPlugins: []shape.CommandPlugin{},
-					InstanceName: s.name(snap, id),
-				})
+			if !keep {
+				continue
 			}
+			one := shape.CommandInvocation{
+				CommandId: string(c.ID), InstanceId: string(id), Comment: c.Comment, DocumentName: c.DocumentName, DocumentVersion: c.DocumentVersion,
+				RequestedDateTime: &c.Requested, Status: string(v.Status), StatusDetails: v.Details, CommandPlugins: []shape.CommandPlugin{},
+				InstanceName: s.name(snap, id), NotificationConfig: notified(c.Notify),
+			}
+			if len(v.Steps) == 1 { // of several each has its own
+				one.StandardOutputUrl, one.StandardErrorUrl = s.urls(c, v, 0)
+			}
+			out = append(out, one)
 		}
 	}
 	cut, next := api.Cut(page, snap.Rev(), out, func(v shape.CommandInvocation) string {

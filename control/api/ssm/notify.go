@@ -44,6 +44,9 @@ func (s *Service) notification(in *shape.SendCommandInput) (*cloud.Notification,
 
 // notified is a notification in Systems Manager's shape.
 func notified(n *cloud.Notification) *shape.NotificationConfig {
+	if n == nil {
+		return nil
+	}
 	out := &shape.NotificationConfig{NotificationArn: n.URL, NotificationType: "Command", NotificationEvents: []string{}}
 	if n.Instances {
 		out.NotificationType = "Invocation"

@@ -1,7 +1,7 @@
 // Package delivery takes commands from files to the agents in guests, and what they answer into files.
 //
-// An instance has one goroutine that owns all that is known of its commands and at most one
-// connection: the newest, which fences the others. What it knows it could read again at any time: its
+// What is known of an instance's commands one goroutine at a time deals with, which is there while there is something to do;
+// and it has at most one connection: the newest, which fences the others. What it knows it could read again at any time: its
 // state is the directory. A command is open until its state file says that it has ended:
 //
 //	request.json --------> send (first writes `sent`) --> accepted, output ... result --> ID.json
@@ -60,6 +60,7 @@ type Gateway struct {
 	mu        sync.Mutex
 	ctx       context.Context // of Run; nil before it
 	instances map[cloud.InstanceID]*instance
+	ports     map[cloud.InstanceID]context.CancelFunc // of those whose serial port is served
 	wg        sync.WaitGroup
 }
 
@@ -67,7 +68,7 @@ type Gateway struct {
 func New(root bundle.Root, find finder, limits Limits, log *slog.Logger) *Gateway {
 	return &Gateway{
 		root: root, find: find, limits: limits, clock: newClock(), log: log, ready: make(chan struct{}),
-		instances: map[cloud.InstanceID]*instance{},
+		instances: map[cloud.InstanceID]*instance{}, ports: map[cloud.InstanceID]context.CancelFunc{},
 	}
 }
 
@@ -79,7 +80,7 @@ func (g *Gateway) String() string { return "delivery" }
 // Run follows the files until ctx ends.
 func (g *Gateway) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	defer g.wg.Wait()
+	defer g.end()
 	defer cancel()
 	g.mu.Lock()
 	g.ctx = ctx
@@ -152,7 +153,17 @@ func (g *Gateway) changed(path string) {
 	}
 }
 
-// instance returns the goroutine of an instance, started if need be; nil when the gateway has ended.
+// end waits until nothing is done any more for any instance.
+func (g *Gateway) end() {
+	g.mu.Lock()
+	for _, i := range g.instances {
+		i.retire()
+	}
+	g.mu.Unlock()
+	g.wg.Wait()
+}
+
+// instance returns an instance's side here, made if need be; nil when the gateway has ended.
 func (g *Gateway) instance(id cloud.InstanceID) *instance {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -161,22 +172,23 @@ func (g *Gateway) instance(id cloud.InstanceID) *instance {
 	}
 	i := g.instances[id]
 	if i == nil {
-		i = newInstance(g.root.Instance(id), g.limits, g.clock, g.log.With("instance", id))
+		i = newInstance(g.root.Instance(id), g.limits, g.clock, g.log.With("instance", id), g.wg.Go)
 		g.instances[id] = i
-		ctx, cancel := context.WithCancel(g.ctx)
-		i.ctx, i.retire = ctx, cancel
-		g.wg.Go(func() { i.run(ctx) })
 	}
 	return i
 }
 
-// retire ends the goroutine of an instance whose directory is gone.
+// retire ends what is done for an instance whose directory is gone.
 func (g *Gateway) retire(id cloud.InstanceID) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if i := g.instances[id]; i != nil {
 		i.retire()
 		delete(g.instances, id)
+	}
+	if unplug := g.ports[id]; unplug != nil {
+		unplug()
+		delete(g.ports, id)
 	}
 }
 
@@ -257,12 +269,10 @@ func (g *Gateway) Order(id cloud.InstanceID, f wire.Frame) error {
 		return errAway
 	}
 	answer := make(chan error, 1)
-	select {
-	case i.orders <- order{f, answer}:
-		return <-answer
-	case <-i.gone:
+	if !i.turns.do(func() { answer <- i.order(f) }) {
 		return errAway
 	}
+	return <-answer
 }
 
 // who tells whose a request is, by its address; it has answered already if nobody's.

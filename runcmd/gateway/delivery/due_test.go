@@ -67,8 +67,8 @@ func TestSetClockEndsNoCommand(t *testing.T) {
 			s.stop()
 			s.start(shift)
 			c = s.guest()
-			for range 2 {
-				r := until[*wire.Request](t, c)
+			asked := []*wire.Request{until[*wire.Request](t, c), until[*wire.Request](t, c)}
+			for _, r := range asked {
 				if r.ID != running && r.ID != waiting || r.Resume {
 					t.Errorf("got a request for %s, as if of another boot: %t", r.ID, r.Resume)
 				}

@@ -1,13 +1,13 @@
 package delivery
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
@@ -38,18 +38,13 @@ type instance struct {
 	limits Limits
 	clock  clock
 	log    *slog.Logger
-	ctx    context.Context // ends with the instance
-	retire context.CancelFunc
-	port   sync.Once
-	gone   chan struct{} // closed when run has returned
-	joins  chan *link
-	orders chan order
+	turns  turns
 
 	mu    sync.Mutex
-	dirty map[cloud.CommandID]bool // to be looked at; "" stands for all
-	wake  chan struct{}
+	dirty map[cloud.CommandID]bool // to be looked at; "" stands for all; nil while there is nothing
 
-	// The rest belongs to run.
+	// The rest belongs to the turns.
+	timer    *time.Timer
 	now      *link     // nil when the agent is away
 	heard    time.Time // when the current connection last gave a sign of life
 	probed   time.Time // when it was asked for one that has not come; zero for never
@@ -75,7 +70,7 @@ type Conn interface {
 	Send(wire.Frame) error
 	Receive() (wire.Frame, error)
 	Probe() error
-	Ponged() <-chan struct{}
+	OnPong(func())
 	Close() error
 }
 
@@ -85,29 +80,29 @@ type link struct {
 	stock  bool // it is the stock agent's
 	hello  wire.Hello
 	addr   netip.Addr
-	frames chan wire.Frame // closed by the receiver
-	fenced chan struct{}   // closed when the connection is not the current one any more
+	turn   chan struct{} // full while a frame of it is dealt with
+	ponged atomic.Bool   // and nobody has taken note of it yet
+	fenced chan struct{} // closed when the connection is not the current one any more
 }
 
-func newInstance(dir bundle.Dir, limits Limits, clock clock, log *slog.Logger) *instance {
-	return &instance{
-		dir: dir, limits: limits, clock: clock, log: log,
-		gone: make(chan struct{}), joins: make(chan *link), orders: make(chan order),
-		dirty: map[cloud.CommandID]bool{"": true}, wake: make(chan struct{}, 1),
-	}
+func newInstance(dir bundle.Dir, limits Limits, clock clock, log *slog.Logger, start func(func())) *instance {
+	i := &instance{dir: dir, limits: limits, clock: clock, log: log, dirty: map[cloud.CommandID]bool{"": true}}
+	i.turns.start, i.turns.idle = start, i.arm
+	i.turns.do(i.welcomeBack)
+	return i
 }
 
 // look makes the instance look at a command's files, or at all for "". It never blocks.
 func (i *instance) look(id cloud.CommandID) {
 	i.mu.Lock()
-	if i.dirty == nil {
+	first := i.dirty == nil
+	if first {
 		i.dirty = map[cloud.CommandID]bool{}
 	}
 	i.dirty[id] = true
 	i.mu.Unlock()
-	select {
-	case i.wake <- struct{}{}:
-	default:
+	if first {
+		i.turns.do(i.lookAll)
 	}
 }
 
@@ -122,8 +117,12 @@ func (i *instance) takeDirty() map[cloud.CommandID]bool {
 // serve receives from a connection until it breaks.
 func (i *instance) serve(conn Conn, addr netip.Addr, stock bool) {
 	defer conn.Close()
-	l := &link{conn: conn, stock: stock, addr: addr, frames: make(chan wire.Frame), fenced: make(chan struct{})}
-	defer close(l.frames)
+	l := &link{conn: conn, stock: stock, addr: addr, turn: make(chan struct{}, 1), fenced: make(chan struct{})}
+	conn.OnPong(func() {
+		if !l.ponged.Swap(true) { // a guest may send as many as it likes
+			i.turns.do(func() { i.pong(l) })
+		}
+	})
 	hurry := time.AfterFunc(helloWait, func() { conn.Close() })
 	f, err := conn.Receive()
 	hurry.Stop()
@@ -136,79 +135,63 @@ func (i *instance) serve(conn Conn, addr netip.Addr, stock bool) {
 		return
 	}
 	l.hello = *hello
-	select {
-	case i.joins <- l:
-	case <-i.gone:
+	if !i.turns.do(func() { i.join(l) }) {
 		return
 	}
+	defer i.turns.do(func() {
+		if i.now == l {
+			i.hangUp(nil)
+		}
+	})
 	for {
 		f, err := conn.Receive()
 		if err != nil {
 			return
 		}
-		// Unbuffered: when the next frame is taken, this one has been dealt with, which is what
-		// Receive's two buffers allow.
+		// When the next frame is handed over, this one has been dealt with, which is what Receive allows.
 		select {
-		case l.frames <- f:
+		case l.turn <- struct{}{}:
+			i.turns.do(func() {
+				if i.now == l {
+					i.heed(f)
+				}
+				<-l.turn
+			})
 		case <-l.fenced:
 			return
 		}
 	}
 }
 
-// run serves the instance until ctx ends.
-func (i *instance) run(ctx context.Context) {
-	defer close(i.gone)
-	defer func() {
+// pong takes note of an answer to a probe.
+func (i *instance) pong(l *link) {
+	l.ponged.Store(false)
+	if i.now == l {
+		i.alive()
+	}
+}
+
+// arm has the instance look at its clock when there is something to do that nobody will wake it for.
+func (i *instance) arm() {
+	left := time.Until(i.next(time.Now()))
+	if i.timer == nil {
+		i.timer = time.AfterFunc(left, func() { i.turns.do(func() { i.tick(time.Now()) }) })
+	} else {
+		i.timer.Reset(left)
+	}
+}
+
+// retire ends what is done for the instance.
+func (i *instance) retire() {
+	i.turns.end(func() {
+		if i.timer != nil {
+			i.timer.Stop()
+		}
 		i.hangUp(nil)
 		for _, c := range i.commands {
 			c.close()
 		}
-	}()
-	apart(i.welcomeBack)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		timer.Reset(time.Until(i.next(time.Now())))
-		var frames chan wire.Frame
-		var ponged <-chan struct{}
-		if i.now != nil {
-			frames, ponged = i.now.frames, i.now.conn.Ponged()
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-i.wake:
-			apart(i.lookAll)
-		case l := <-i.joins:
-			apart(func() { i.join(l) })
-		case o := <-i.orders:
-			o.answer <- i.order(o.frame)
-		case f, ok := <-frames:
-			if !ok {
-				i.hangUp(nil)
-			} else if o, ok := f.(*wire.Output); ok {
-				i.heed(o)
-			} else {
-				apart(func() { i.heed(f) })
-			}
-		case <-ponged:
-			apart(i.alive)
-		case <-timer.C:
-			apart(func() { i.tick(time.Now()) })
-		}
-	}
-}
-
-// apart does something on a stack of its own and waits for it. Files and JSON need a large one, which the goroutine of an
-// instance would keep for as long as nothing happens to it.
-func apart(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	<-done
+	})
 }
 
 // lookAll looks at whatever is to be looked at.
@@ -246,12 +229,6 @@ func (i *instance) welcomeBack() {
 			i.read(id)
 		}
 	}
-}
-
-// order is a frame about a session, and where to say whether it was sent.
-type order struct {
-	frame  wire.Frame
-	answer chan<- error
 }
 
 // errAway is the error of an order for an agent that is not there, or knows no sessions.

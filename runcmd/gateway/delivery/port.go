@@ -20,33 +20,39 @@ func (g *Gateway) plug(i *instance) {
 	if _, err := os.Lstat(i.dir.Port()); err != nil {
 		return // it is looked at again when it is made
 	}
-	i.port.Do(func() {
-		g.wg.Go(func() {
-			for i.ctx.Err() == nil {
-				if err := g.servePort(i); err != nil {
-					i.log.Debug("serial port", "err", err)
-				}
-				select {
-				case <-i.ctx.Done():
-				case <-time.After(portPause):
-				}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	id := i.dir.ID()
+	if g.ports[id] != nil || g.instances[id] != i {
+		return
+	}
+	ctx, unplug := context.WithCancel(g.ctx)
+	g.ports[id] = unplug
+	g.wg.Go(func() {
+		for ctx.Err() == nil {
+			if err := g.servePort(ctx, i); err != nil {
+				i.log.Debug("serial port", "err", err)
 			}
-		})
+			select {
+			case <-ctx.Done():
+			case <-time.After(portPause):
+			}
+		}
 	})
 }
 
 // servePort serves one connection to a port until that breaks.
-func (g *Gateway) servePort(i *instance) error {
-	conn, err := (&net.Dialer{}).DialContext(i.ctx, "unix", i.dir.Port())
+func (g *Gateway) servePort(ctx context.Context, i *instance) error {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", i.dir.Port())
 	if err != nil {
 		return err
 	}
-	line, err := serial.Gateway(i.ctx, conn)
+	line, err := serial.Gateway(ctx, conn)
 	if err != nil {
 		return err
 	}
 	defer line.Close()
-	defer context.AfterFunc(i.ctx, func() { line.Close() })()
+	defer context.AfterFunc(ctx, func() { line.Close() })()
 	i.log.Info("an agent comes by the serial port")
 	return g.server(func(http.ResponseWriter, *http.Request) (cloud.InstanceID, netip.Addr, bool) {
 		return i.dir.ID(), netip.Addr{}, true
