@@ -35,6 +35,7 @@ import (
 	"github.com/ichiro-metal/ichiro/runcmd/link"
 	"github.com/ichiro-metal/ichiro/runcmd/netconf"
 	"github.com/ichiro-metal/ichiro/runcmd/runner"
+	"github.com/ichiro-metal/ichiro/runcmd/serial"
 	"github.com/ichiro-metal/ichiro/runcmd/session"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -140,13 +141,15 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 	go kept.Run(ctx) // ends with the process
 	hello := hello(string(bytes.TrimSpace(boot)))
 	l := link.New(cfg.gateway, hello, log)
+	way := serial.NewWay(wire.Network, log)
+	l.Dial(way.DialContext)
 	r := runner.New(runner.Config{
 		Journal: j, Boot: hello.Boot, Environment: environment(hello), Shell: cfg.shell, Grace: cfg.grace,
 		Changed: l.Changed, Keep: kept.Keep, Release: kept.Release, Exit: kept.Exit,
 		Reboot: func() error { return reboot(cfg.reboot) }, Log: log,
 	})
 	l.Attach(r)
-	guests := session.New(session.Config{Gateway: cfg.gateway, Etc: cfg.etc, Group: r.Group, Log: log})
+	guests := session.New(session.Config{Gateway: cfg.gateway, Dial: way.DialContext, Etc: cfg.etc, Group: r.Group, Log: log})
 	defer guests.Close()
 	l.Host(guests)
 	if cfg.network != nil {

@@ -161,8 +161,16 @@ type machine struct {
 	kernel, ramdisk string
 }
 
-// alone are the options of a guest's QEMU that tie it to its host: its monitor and its wire.
-var alone = []string{"-mon", "-netdev"}
+// tied tells the options of a guest's QEMU that tie it to its host: its monitor, its wire and its port.
+func tied(option, value string) bool {
+	switch option {
+	case "-chardev":
+		return strings.HasPrefix(value, "socket,")
+	case "-device":
+		return strings.HasPrefix(value, "virtio-net") || strings.HasPrefix(value, "virtserialport")
+	}
+	return option == "-mon" || option == "-netdev"
+}
 
 // machine takes the arguments of an instance's QEMU and frees them of what ties it to its host. It also
 // returns the processor time that this QEMU has used.
@@ -186,8 +194,7 @@ func (h *host) machine(id cloud.InstanceID) (m machine, used time.Duration, err 
 			value = args[i+1]
 		}
 		switch {
-		case slices.Contains(alone, option), option == "-chardev" && strings.HasPrefix(value, "socket,id=monitor"),
-			option == "-device" && strings.HasPrefix(value, "virtio-net"):
+		case tied(option, value):
 			i++
 		case option == "-kernel", option == "-initrd":
 			// /proc/self/fd/N there is a file that has a name here.

@@ -418,6 +418,14 @@ func (s *Shim) launch() (*qemu.Process, qemu.Accel, error) {
 		return nil, "", err
 	}
 	defer monitor.Close()
+	port, err := shim.Listen(string(s.dir), bundle.PortSocket)
+	if err != nil {
+		return nil, "", err
+	}
+	defer port.Close()
+	if err := s.dir.SharePort(); err != nil {
+		return nil, "", err
+	}
 	output, err := s.console.Writer()
 	if err != nil {
 		return nil, "", err
@@ -425,7 +433,7 @@ func (s *Shim) launch() (*qemu.Process, qemu.Accel, error) {
 	defer output.Close()
 	s.mark(fmt.Sprintf("boot %d of %s", s.want.Boot, s.want.ID))
 	p, err := qemu.Spawn(s.want, qemu.Parts{
-		Accel: accel, Console: output, Monitor: monitor, Taps: s.taps, Output: s.dir.Path(outputFile),
+		Accel: accel, Console: output, Monitor: monitor, Port: port, Taps: s.taps, Output: s.dir.Path(outputFile),
 	})
 	if err != nil {
 		return nil, "", err

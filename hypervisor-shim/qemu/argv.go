@@ -32,16 +32,16 @@ const (
 // FileTable numbers the files that QEMU inherits; 0 is none. Taps and Disks go by the order of
 // Machine's interfaces and disks.
 type FileTable struct {
-	Console, Monitor, Kernel, Ramdisk int
-	Taps, Disks                       []int
-	Next                              int // the first number that is free
+	Console, Monitor, Port, Kernel, Ramdisk int
+	Taps, Disks                             []int
+	Next                                    int // the first number that is free
 }
 
 // Files returns the table for m. The numbers begin after stdin, stdout and stderr.
 func Files(m bundle.Machine) FileTable {
 	t := FileTable{Next: 3}
 	take := func() int { t.Next++; return t.Next - 1 }
-	t.Console, t.Monitor = take(), take()
+	t.Console, t.Monitor, t.Port = take(), take(), take()
 	if m.Kernel != "" {
 		t.Kernel = take()
 	}
@@ -102,6 +102,11 @@ func Args(m bundle.Machine, accel Accel) []string {
 	add("-object", "rng-builtin,id=entropy")
 	add("-device", "virtio-rng-pci,rng=entropy,id=rng"+modern(m))
 	add("-device", "pvpanic-pci,id=panic")
+	// The guest's second way to its host, without a network. Its slot is of its own, or the network cards, which guests name
+	// by their slots, would move.
+	add("-chardev", fmt.Sprintf("socket,id=runcmd,fd=%d,server=on,wait=off", files.Port))
+	add("-device", "virtio-serial-pci,id=serial,max_ports=2,addr=0xf"+modern(m))
+	add("-device", "virtserialport,bus=serial.0,nr=1,chardev=runcmd,id=runcmd,name="+bundle.PortName)
 	for i := range m.HotPlug {
 		// Eight functions in a slot: a slot of its own for each would be one more bus for the
 		// firmware to probe. Slots from 0x10 leave room for the devices above.

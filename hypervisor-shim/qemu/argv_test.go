@@ -63,8 +63,8 @@ func TestArgs(t *testing.T) {
 func TestFilesAreNumberedWithoutGaps(t *testing.T) {
 	m := bundle.Machine{Kernel: "/k", Ramdisk: "/r", Interfaces: make([]bundle.MachineInterface, 2), Disks: make([]bundle.MachineDisk, 3)}
 	f := Files(m)
-	got := slices.Concat([]int{f.Console, f.Monitor, f.Kernel, f.Ramdisk}, f.Taps, f.Disks, []int{f.Next})
-	if want := []int{3, 4, 5, 6, 7, 8, 9, 10, 11, 12}; !slices.Equal(got, want) {
+	got := slices.Concat([]int{f.Console, f.Monitor, f.Port, f.Kernel, f.Ramdisk}, f.Taps, f.Disks, []int{f.Next})
+	if want := []int{3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -38,8 +38,9 @@ type Parts struct {
 	Accel   Accel
 	Console *os.File // opened to append
 	Monitor *net.UnixListener
-	Taps    []*os.File // in the order of the machine's interfaces
-	Output  string     // path of the file for what QEMU itself prints
+	Port    *net.UnixListener // of the guest's serial port to the gateway
+	Taps    []*os.File        // in the order of the machine's interfaces
+	Output  string            // path of the file for what QEMU itself prints
 }
 
 // Spawn starts a QEMU for m, which waits until Release. If the caller ends before that, so does the
@@ -66,8 +67,13 @@ func Spawn(m bundle.Machine, p Parts) (_ *Process, err error) {
 		return nil, err
 	}
 	ours = append(ours, monitor)
+	port, err := p.Port.File()
+	if err != nil {
+		return nil, err
+	}
+	ours = append(ours, port)
 	// The order is that of Files.
-	extra := []*os.File{p.Console, monitor}
+	extra := []*os.File{p.Console, monitor, port}
 	table := Files(m)
 	confined := jail.Config{User: m.User.UID, Group: m.User.GID, KVM: p.Accel == KVM}
 	for _, boot := range []struct {

@@ -97,6 +97,7 @@ var rooms = map[string]int{
 	"runcmd/gateway":     mains,
 	"runcmd/mgs":         conductors, // the stock agent's calls and its control channel
 	"runcmd/mgs/frame":   contracts,  // the binary message of the stock agent and plugin
+	"runcmd/serial":      conductors, // the agent's second way to its gateway: a port of a virtio console
 	"runcmd/stream":      engines,    // the bytes of one session, over as many websockets as it takes
 	"runcmd/session":     conductors, // shells and ports in the guest
 	"runcmd/client":      mains,
@@ -183,7 +184,7 @@ var libraries = map[string]library{
 	"github.com/versity/versitygw":                  {why: "IAM's engine; the S3 front", doors: []string{"control/iam", "deploy/s3"}},
 	"github.com/vishvananda/netlink":                {why: "links, routes, neighbours", doors: []string{"agent/link", "internal/vmtest", "internal/network"}},
 	"github.com/vishvananda/netns":                  {why: "network namespaces", doors: []string{"agent/link"}},
-	"github.com/xtaci/smux":                         {why: "many connections over one session: what the stock plugin speaks", doors: []string{"runcmd/mgs/mux"}},
+	"github.com/xtaci/smux":                         {why: "many connections over one session: what the stock plugin speaks, and a serial port carries", doors: []string{"runcmd/mgs/mux"}},
 	"golang.org/x/term":                             {why: "the raw terminal of ichiro shell", doors: []string{"runcmd/client"}},
 	"go.etcd.io/etcd/api/v3":                        {why: "the store's wire types and errors", doors: []string{"internal/store", "control/etcd"}},
 	"go.etcd.io/etcd/client/v3":                     {why: "the store's client", doors: []string{"internal/store", "control/etcd"}},

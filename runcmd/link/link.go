@@ -33,6 +33,7 @@ const (
 // Link is the agent's side of the connection.
 type Link struct {
 	url    string
+	dial   wire.Dialer
 	hello  wire.Hello
 	runner *runner.Runner
 	log    *slog.Logger
@@ -46,8 +47,11 @@ type Link struct {
 
 // New returns a link. Attach a runner before Run.
 func New(url string, hello wire.Hello, log *slog.Logger) *Link {
-	return &Link{url: url, hello: hello, log: log, dirty: map[cloud.CommandID]bool{}, wake: make(chan struct{}, 1)}
+	return &Link{url: url, dial: wire.Network, hello: hello, log: log, dirty: map[cloud.CommandID]bool{}, wake: make(chan struct{}, 1)}
 }
+
+// Dial has the gateway dialled otherwise than over the network alone. Before Run.
+func (l *Link) Dial(by wire.Dialer) { l.dial = by }
 
 // Attach sets the runner whose jobs the link tells about.
 func (l *Link) Attach(r *runner.Runner) { l.runner = r }
@@ -116,7 +120,7 @@ func (l *Link) Run(ctx context.Context) error {
 
 // connect serves one connection until it breaks, and reports whether the gateway took it.
 func (l *Link) connect(ctx context.Context) (welcomed bool, err error) {
-	conn, err := wire.Dial(ctx, l.url)
+	conn, err := l.dial.Dial(ctx, l.url)
 	if err != nil {
 		return false, err
 	}

@@ -41,6 +41,7 @@ const (
 // Config is what a manager works with.
 type Config struct {
 	Gateway string // URL of the agent's websocket; those of sessions are beside it
+	Dial    wire.Dialer
 	Etc     string // where passwd and group are: /etc
 	// Group makes a control group: its descriptor, and what kills and removes it. It may be nil, and so may kill.
 	Group func() (fd int, kill func())
@@ -209,7 +210,7 @@ func (s *session) connect(ctx context.Context, told chan<- struct{}) {
 			s.stop(errLost)
 			return
 		}
-		conn, err := wire.DialSession(context.WithoutCancel(ctx), s.url(nonce))
+		conn, err := s.m.cfg.Dial.DialSession(context.WithoutCancel(ctx), s.url(nonce))
 		if err != nil {
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -33,10 +34,16 @@ type Conn struct {
 
 var pool sync.Pool // of write buffers: an idle connection holds none
 
+// Dialer makes the connection below a websocket.
+type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Dial connects an agent to the gateway at url, over the network.
+func Dial(ctx context.Context, url string) (*Conn, error) { return Network.Dial(ctx, url) }
+
 // Dial connects an agent to the gateway at url.
-func Dial(ctx context.Context, url string) (*Conn, error) {
+func (by Dialer) Dial(ctx context.Context, url string) (*Conn, error) {
 	d := websocket.Dialer{
-		NetDialContext:   dial,
+		NetDialContext:   by,
 		HandshakeTimeout: 5 * time.Second,
 		ReadBufferSize:   4096,
 		WriteBufferSize:  MaxData + 1024, // an Output frame leaves in one write

@@ -25,6 +25,9 @@ const (
 	mute = idle + 500*time.Millisecond
 )
 
+// Network is the dialer of the guest's network.
+var Network Dialer = dial
+
 // dial opens a connection to addr and has it watched. It gives up when ctx ends, or when the kernel says that nobody is there.
 func dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithCancel(ctx)

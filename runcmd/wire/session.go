@@ -84,9 +84,14 @@ type SessionMessage struct {
 // SessionConn carries a session. One goroutine may send while another receives.
 type SessionConn struct{ *Conn }
 
-// DialSession connects an agent to the gateway for a session.
+// DialSession connects an agent to the gateway for a session, over the network.
 func DialSession(ctx context.Context, url string) (*SessionConn, error) {
-	c, err := Dial(ctx, url)
+	return Network.DialSession(ctx, url)
+}
+
+// DialSession connects an agent to the gateway for a session.
+func (by Dialer) DialSession(ctx context.Context, url string) (*SessionConn, error) {
+	c, err := by.Dial(ctx, url)
 	if err != nil {
 		return nil, err
 	}

@@ -60,6 +60,7 @@ type Gateway struct {
 	mu        sync.Mutex
 	ctx       context.Context // of Run; nil before it
 	instances map[cloud.InstanceID]*instance
+	ports     map[cloud.InstanceID]context.CancelFunc // of those whose serial port is served
 	wg        sync.WaitGroup
 }
 
@@ -67,7 +68,7 @@ type Gateway struct {
 func New(root bundle.Root, find finder, limits Limits, log *slog.Logger) *Gateway {
 	return &Gateway{
 		root: root, find: find, limits: limits, clock: newClock(), log: log, ready: make(chan struct{}),
-		instances: map[cloud.InstanceID]*instance{},
+		instances: map[cloud.InstanceID]*instance{}, ports: map[cloud.InstanceID]context.CancelFunc{},
 	}
 }
 
@@ -114,6 +115,7 @@ func (g *Gateway) changed(path string) {
 		for _, id := range ids {
 			if i := g.instance(id); i != nil {
 				i.look("")
+				g.plug(i)
 			}
 		}
 		return
@@ -135,6 +137,10 @@ func (g *Gateway) changed(path string) {
 	case len(elem) == 2 && elem[1] == "metadata.json":
 		if i := g.instance(id); i != nil {
 			i.look(metadata)
+		}
+	case len(elem) == 2 && elem[1] == bundle.PortSocket:
+		if i := g.instance(id); i != nil {
+			g.plug(i)
 		}
 	case len(elem) == 3 && elem[1] == "commands":
 		cmd, kind := bundle.ParseCommandFile(elem[2])
@@ -180,6 +186,10 @@ func (g *Gateway) retire(id cloud.InstanceID) {
 		i.retire()
 		delete(g.instances, id)
 	}
+	if unplug := g.ports[id]; unplug != nil {
+		unplug()
+		delete(g.ports, id)
+	}
 }
 
 // AuthorityPath is where guests find the certificate of whom their stock agents are to trust.
@@ -188,13 +198,27 @@ const AuthorityPath = "/v1/authority.pem"
 // Authority has the certificate for stock agents served. Before Serve.
 func (g *Gateway) Authority(h http.Handler) { g.authority = h }
 
-// Serve accepts the agents of a VPC until l is closed.
+// Serve accepts the agents of a VPC until l is closed. Who they are only their addresses tell.
 func (g *Gateway) Serve(vpc cloud.VPCID, l net.Listener) error {
+	return g.server(func(w http.ResponseWriter, r *http.Request) (cloud.InstanceID, netip.Addr, bool) {
+		return g.who(vpc, w, r)
+	}).Serve(newDoor(l))
+}
+
+// teller tells whose a request is; it has answered already if nobody's.
+type teller func(http.ResponseWriter, *http.Request) (cloud.InstanceID, netip.Addr, bool)
+
+// server returns what answers agents.
+func (g *Gateway) server(who teller) *http.Server {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+wire.Path, func(w http.ResponseWriter, r *http.Request) { g.accept(vpc, w, r) })
+	mux.HandleFunc("GET "+wire.Path, func(w http.ResponseWriter, r *http.Request) {
+		if id, addr, ok := who(w, r); ok {
+			g.accept(id, addr, w, r)
+		}
+	})
 	if g.guest != nil {
 		mux.HandleFunc("GET "+wire.SessionPath+"{session}", func(w http.ResponseWriter, r *http.Request) {
-			if id, _, ok := g.who(vpc, w, r); ok {
+			if id, _, ok := who(w, r); ok {
 				g.guest(id, w, r)
 			}
 		})
@@ -202,14 +226,13 @@ func (g *Gateway) Serve(vpc cloud.VPCID, l net.Listener) error {
 	if g.authority != nil {
 		mux.Handle("GET "+AuthorityPath, g.authority)
 	}
-	srv := &http.Server{
+	return &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       5 * time.Second,
 		MaxHeaderBytes:    4096,
 		ErrorLog:          slog.NewLogLogger(discard{}, slog.LevelDebug), // it would quote what guests send
 	}
-	return srv.Serve(newDoor(l))
 }
 
 // discard is a log handler for what must not be logged.
@@ -217,12 +240,8 @@ type discard struct{ slog.Handler }
 
 func (discard) Enabled(context.Context, slog.Level) bool { return false }
 
-// accept makes a connection of an agent's request. Who it is only its address tells.
-func (g *Gateway) accept(vpc cloud.VPCID, w http.ResponseWriter, r *http.Request) {
-	id, addr, ok := g.who(vpc, w, r)
-	if !ok {
-		return
-	}
+// accept makes a connection of an agent's request.
+func (g *Gateway) accept(id cloud.InstanceID, addr netip.Addr, w http.ResponseWriter, r *http.Request) {
 	i := g.instance(id)
 	if i == nil {
 		http.Error(w, "the gateway is ending", http.StatusServiceUnavailable)

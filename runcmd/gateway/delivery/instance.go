@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"sync"
 	"time"
@@ -52,6 +53,14 @@ type instance struct {
 	used     int64                        // the sum of kept
 	ping     cloud.AgentPing
 	pinged   time.Time // when agent.json is due
+}
+
+// address is that of a network; an agent at a port has none.
+func address(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func newInstance(dir bundle.Dir, limits Limits, clock clock, log *slog.Logger, start func(func())) *instance {
@@ -175,7 +184,7 @@ func (i *instance) join(l *link) {
 		Instance: i.dir.ID(), Connected: true,
 		Version: printable(l.hello.Agent), PlatformType: printable(l.hello.PlatformType),
 		PlatformName: printable(l.hello.PlatformName), PlatformVer: printable(l.hello.PlatformVer),
-		ComputerName: printable(l.hello.ComputerName), Address: l.addr.String(),
+		ComputerName: printable(l.hello.ComputerName), Address: address(l.addr),
 	}
 	i.log.Info("agent connected", "epoch", i.epoch)
 	i.send(&wire.Welcome{Version: wire.Version, Epoch: i.epoch, Instance: i.dir.ID()})
