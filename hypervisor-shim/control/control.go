@@ -143,6 +143,7 @@ func (s *Shim) keep(ctx context.Context, adopted bool) error {
 	os.Remove(s.dir.Path(controlSocket))
 	if s.ended() {
 		os.Remove(s.dir.Path(monitorSocket))
+		os.Remove(s.dir.Port())
 	}
 	return errors.Join(err, <-consoleDone)
 }
