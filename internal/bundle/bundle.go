@@ -115,6 +115,7 @@ func Files() []File {
 		{"commands/agent.json", "gateway", []string{"agent/host"}},
 		{"shim.sock, status.json, console.log", "shim", []string{"agent/host", "agent/door", "agent/unit"}},
 		{"shim.log, qemu.log, qmp.sock", "shim", []string{"operator", "shim"}},
+		{PortSocket, "shim", []string{"gateway"}},
 	}
 }
 
