@@ -42,10 +42,10 @@ net: ## tests in network namespaces (root)
 	@$(COUNT) net $(GO) test -count=1 -tags net -p 1 $$(deploy/scripts/tagged net)
 
 vm: build ## tests with guests in QEMU (root)
-	@$(COUNT) vm $(GO) test -count=1 -tags vm -p 1 -timeout 25m $$(deploy/scripts/tagged vm)
+	@ICHIRO_BUILT=$(CURDIR)/bin $(COUNT) vm $(GO) test -count=1 -tags vm -p 1 -timeout 25m $$(deploy/scripts/tagged vm)
 
 walk: build ## the walkthrough's scripts, with the AWS CLI (root)
-	@$(COUNT) walk $(GO) test -count=1 -tags walk -p 1 -timeout 20m $$(deploy/scripts/tagged walk)
+	@ICHIRO_BUILT=$(CURDIR)/bin $(COUNT) walk $(GO) test -count=1 -tags walk -p 1 -timeout 20m $$(deploy/scripts/tagged walk)
 
 debian: needs-test build ## a whole Debian 12 guest with stock cloud-init (root): five minutes, so not in test
 	@ICHIRO_DEBIAN=1 $(COUNT) debian $(GO) test -count=1 -tags vm -timeout 25m -run TestDebian ./deploy/e2e

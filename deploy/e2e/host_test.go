@@ -84,8 +84,12 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// build builds the programs from the tree that the test belongs to.
+// build builds the programs from the tree that the test belongs to. ICHIRO_BUILT is where they have been built just now: they are
+// copied, as daemons' users may not come to where they lie.
 func build(dir string) error {
+	if built := os.Getenv("ICHIRO_BUILT"); built != "" {
+		return os.CopyFS(dir, os.DirFS(built))
+	}
 	for name, source := range programs {
 		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, name), "./"+source)
 		cmd.Dir = filepath.Join("..", "..")
