@@ -22,6 +22,9 @@ const (
 	noticeLife  = 24 * time.Hour
 )
 
+// turn is after what time an address that is slow is told the rest the next time: all commands' notices wait for one round's end.
+const turn = 5 * time.Second
+
 // told is how many addresses are told at the same time: one that takes its time is not to hold up the others.
 const told = 16
 
@@ -95,6 +98,9 @@ func (u *Notices) tell(ctx context.Context, snap *store.Snapshot, n store.Object
 	var failed error
 	done := 0
 	for _, e := range due {
+		if done > 0 && u.Now().Sub(now) > turn {
+			break
+		}
 		header, body := u.notice(c, e)
 		if failed = u.Poster.Post(ctx, c.Notify.URL, header, body); failed != nil {
 			break
@@ -105,7 +111,7 @@ func (u *Notices) tell(ctx context.Context, snap *store.Snapshot, n store.Object
 	switch {
 	case failed == nil:
 		u.delay(c.ID, delay{})
-		if last {
+		if last && done == len(due) {
 			return u.over(ctx, n)
 		}
 	case last && now.Sub(ended(seen, c)) > noticeLife:

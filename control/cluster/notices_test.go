@@ -16,6 +16,7 @@ import (
 // letterbox takes notices, unless it is shut.
 type letterbox struct {
 	shut  error
+	slow  func() // called by each
 	tries int
 	got   []string
 	ids   map[string]string
@@ -23,6 +24,9 @@ type letterbox struct {
 
 func (l *letterbox) Post(_ context.Context, address string, header map[string]string, body []byte) error {
 	l.tries++
+	if l.slow != nil {
+		l.slow()
+	}
 	if l.shut != nil {
 		return l.shut
 	}
@@ -111,5 +115,40 @@ func TestNotices(t *testing.T) {
 	round()
 	if _, err := store.Get(t.Context(), w.c, store.Notices, c.ID); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a notice that nobody takes is kept: %v", err)
+	}
+}
+
+// Who takes long for each notice does not have all others wait until they have taken theirs.
+func TestASlowAddressIsToldLittleAtATime(t *testing.T) {
+	w := newWorld(t)
+	c := w.queue(5, "5", "0", nil)
+	c.Notify = &cloud.Notification{URL: "https://hook", Instances: true, Events: []cloud.InvocationStatus{cloud.InvocationSuccess}}
+	w.write(func(t *store.Txn) {
+		store.Put(t, store.Commands, c.ID, c)
+		store.Create(t, store.Notices, c.ID, cloud.Notice{Command: c.ID})
+		for k, id := range c.Instances {
+			store.Put(t, store.Invocations(c.Hosts[id]), store.InvocationID(c.ID, id), cloud.Invocation{Command: c.ID, Instance: id, Status: cloud.InvocationSuccess, Details: "Success",
+				Started: start, Ended: start.Add(time.Duration(k) * time.Second)})
+		}
+	})
+	cfg := w.config(w.m)
+	now := start.Add(time.Minute)
+	cfg.Now = func() time.Time { return now }
+	box := &letterbox{ids: map[string]string{}, slow: func() { now = now.Add(4 * time.Second) }}
+	u := &cluster.Notices{Config: cfg, Poster: box}
+	for _, want := range []int{2, 4, 5} {
+		if err := u.Reconcile(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(box.got) != want {
+			t.Errorf("%d were told, want %d: %q", len(box.got), want, box.got)
+		}
+		rev, _ := w.c.Head(t.Context())
+		if err := w.m.WaitRev(t.Context(), rev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := store.Get(t.Context(), w.c, store.Notices, c.ID); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("all is told, and there is still something to do: %v", err)
 	}
 }
