@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -55,13 +56,14 @@ func (u *Outputs) Reconcile(ctx context.Context) error {
 		return err
 	}
 	now, waiting := u.Now(), map[cloud.CommandID]time.Time{}
+	hosts := &patient{outputDoor: u.Door, away: map[cloud.HostID]error{}}
 	var errs []error
 	for _, d := range all {
 		if until, ok := u.refused[d.Value.Command]; ok && now.Before(until) {
 			waiting[d.Value.Command] = until
 			continue
 		}
-		err := u.deliver(ctx, snap, d)
+		err := u.deliver(ctx, snap, hosts, d)
 		if cloud.Code(err) != "" {
 			u.Log.Warn("the output of a command was not let into its bucket", "command", d.Value.Command, "err", err)
 			waiting[d.Value.Command] = now.Add(refusedFor)
@@ -73,8 +75,31 @@ func (u *Outputs) Reconcile(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// patient is the doors of one round, in which a host that has not answered is not waited for again.
+type patient struct {
+	outputDoor
+	mu   sync.Mutex
+	away map[cloud.HostID]error
+}
+
+func (p *patient) Length(ctx context.Context, h cloud.Host, i cloud.InstanceID, id cloud.CommandID, stream string) (int64, error) {
+	p.mu.Lock()
+	err := p.away[h.ID]
+	p.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	n, err := p.outputDoor.Length(ctx, h, i, id, stream)
+	if silent := new(url.Error); errors.As(err, &silent) { // what it answers, if only about one output, takes no time
+		p.mu.Lock()
+		p.away[h.ID] = err
+		p.mu.Unlock()
+	}
+	return n, err
+}
+
 // deliver carries what has ended of one command, and keeps a note of it in one transaction.
-func (u *Outputs) deliver(ctx context.Context, snap *store.Snapshot, d store.Object[cloud.Delivery]) error {
+func (u *Outputs) deliver(ctx context.Context, snap *store.Snapshot, hosts outputDoor, d store.Object[cloud.Delivery]) error {
 	o, err := store.MirroredGet(snap, store.Commands, d.Value.Command)
 	if errors.Is(err, store.ErrNotFound) { // forgotten
 		t := store.NewTxn()
@@ -97,7 +122,7 @@ func (u *Outputs) deliver(ctx context.Context, snap *store.Snapshot, d store.Obj
 		}
 		slots <- struct{}{}
 		group.Go(func() {
-			err := u.carry(ctx, snap, o.Value, d.Value, inv)
+			err := u.carry(ctx, snap, hosts, o.Value, d.Value, inv)
 			<-slots
 			mu.Lock()
 			defer mu.Unlock()
@@ -124,7 +149,7 @@ func (u *Outputs) deliver(ctx context.Context, snap *store.Snapshot, d store.Obj
 }
 
 // carry puts the outputs of a command on an instance into the bucket.
-func (u *Outputs) carry(ctx context.Context, snap *store.Snapshot, c cloud.Command, d cloud.Delivery, inv cloud.Invocation) error {
+func (u *Outputs) carry(ctx context.Context, snap *store.Snapshot, hosts outputDoor, c cloud.Command, d cloud.Delivery, inv cloud.Invocation) error {
 	host, err := store.MirroredGet(snap, store.Hosts, c.Hosts[inv.Instance])
 	if errors.Is(err, store.ErrNotFound) {
 		return nil // it has left the cloud, or nothing was ever sent: there is no output
@@ -135,7 +160,7 @@ func (u *Outputs) carry(ctx context.Context, snap *store.Snapshot, c cloud.Comma
 	var lengths [2]int64
 	gone := [2]bool{}
 	for k, stream := range []string{"stdout", "stderr"} {
-		lengths[k], err = u.Door.Length(ctx, host.Value, inv.Instance, c.ID, stream)
+		lengths[k], err = hosts.Length(ctx, host.Value, inv.Instance, c.ID, stream)
 		if gone[k] = errors.Is(err, door.ErrTrimmed); gone[k] {
 			lengths[k], err = max(inv.StdoutBytes, 0), nil
 			if stream == "stderr" {
@@ -148,7 +173,7 @@ func (u *Outputs) carry(ctx context.Context, snap *store.Snapshot, c cloud.Comma
 	}
 	for _, p := range c.Output.Parts(c, d, inv, lengths[0], lengths[1]) {
 		size, body := p.To-p.From, io.Reader(&pages{read: func(offset int64, limit int) ([]byte, error) {
-			return u.Door.Page(ctx, host.Value, inv.Instance, c.ID, p.Stream, offset, limit)
+			return hosts.Page(ctx, host.Value, inv.Instance, c.ID, p.Stream, offset, limit)
 		}, at: p.From, end: p.To})
 		if gone[0] && p.Stream == "stdout" || gone[1] && p.Stream == "stderr" {
 			size, body = int64(len(trimmedNote)), strings.NewReader(trimmedNote)

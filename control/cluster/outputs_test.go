@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ type shelf struct {
 	mu      sync.Mutex
 	outputs map[string]string
 	away    bool  // the host
+	asked   int   // how often it was, while it was
 	refusal error // of the bucket
 	objects map[string]string
 	puts    int
@@ -34,7 +36,10 @@ func (s *shelf) Length(_ context.Context, _ cloud.Host, i cloud.InstanceID, _ cl
 		return 0, door.ErrTrimmed
 	}
 	if s.away {
-		return 0, errors.New("the host is away")
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.asked++
+		return 0, &url.Error{Op: "Get", URL: "http://host", Err: errors.New("the host is away")}
 	}
 	return int64(len(text)), nil
 }
@@ -139,5 +144,31 @@ func TestOutputsAreCarriedToTheirBucket(t *testing.T) {
 	}
 	if _, err := store.Get(t.Context(), w.c, store.Deliveries, c.ID); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("all is carried, and there is still something to do: %v", err)
+	}
+}
+
+// A host that does not answer costs a round one wait, however many outputs it has.
+func TestAHostThatIsAwayIsWaitedForOnce(t *testing.T) {
+	w := newWorld(t)
+	c := w.queue(1, "4", "0", nil)
+	c.Output = &cloud.OutputPlace{Bucket: "b"}
+	host := c.Hosts["i-000"]
+	w.write(func(t *store.Txn) {
+		store.Put(t, store.Hosts, host, cloud.Host{ID: host})
+		for _, id := range []cloud.CommandID{"c1", "c2", "c3"} {
+			c := c
+			c.ID = id
+			store.Put(t, store.Commands, id, c)
+			store.Create(t, store.Deliveries, id, cloud.Delivery{Command: id})
+			store.Put(t, store.Invocations(host), store.InvocationID(id, "i-000"), cloud.Invocation{Command: id, Instance: "i-000", Status: cloud.InvocationSuccess, StdoutBytes: 1})
+		}
+	})
+	s := &shelf{away: true}
+	u := &cluster.Outputs{Config: w.config(w.m), Door: s, Bucket: s}
+	if err := u.Reconcile(t.Context()); err == nil || s.asked != 1 {
+		t.Errorf("asked %d times, %v", s.asked, err)
+	}
+	if err := u.Reconcile(t.Context()); err == nil || s.asked != 2 {
+		t.Errorf("in the next round asked %d times, %v", s.asked, err)
 	}
 }
