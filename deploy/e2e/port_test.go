@@ -16,4 +16,7 @@ func TestAGuestWithoutANetworkIsReachedByItsPort(t *testing.T) {
 	if got := h.sh(t, id, "ls /sys/class/net"); strings.Contains(got, "eth") {
 		t.Errorf("its network is %s", got)
 	}
+	if out, code := h.shell(t, id, "echo through the $((1+1))nd way; exit 7\n"); code != 7 || !strings.Contains(out, "through the 2nd way") {
+		t.Errorf("a shell has code %d and says %q", code, out)
+	}
 }

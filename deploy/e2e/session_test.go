@@ -24,21 +24,7 @@ func TestSession(t *testing.T) {
 	id := *h.guest(t, nil).InstanceId
 	shell := func(in string, args ...string) (string, int) {
 		t.Helper()
-		cmd := h.ichiro(append([]string{"shell", "--run", h.run(), "--state", h.state(), id}, args...)...)
-		guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
-		defer guard.Stop()
-		cmd.Stdin = strings.NewReader(in)
-		var errs bytes.Buffer
-		cmd.Stderr = &errs
-		out, err := cmd.Output()
-		var exit *exec.ExitError
-		if err != nil && !errors.As(err, &exit) {
-			t.Fatal(err)
-		}
-		if errs.Len() > 0 {
-			t.Logf("ichiro shell said %s", &errs)
-		}
-		return string(out), cmd.ProcessState.ExitCode()
+		return h.shell(t, id, in, args...)
 	}
 	out, code := shell("echo I am $USER at $HOME; test -t 0 && echo on a terminal; exit 23\n")
 	if code != 23 || !strings.Contains(out, "I am root at /root") || !strings.Contains(out, "on a terminal") {
@@ -65,4 +51,24 @@ func TestSession(t *testing.T) {
 	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 2 || !strings.Contains(string(audit), `"Code":23`) {
 		t.Errorf("the audit lacks the ends of the sessions: %v", err)
 	}
+}
+
+// shell has `ichiro shell` in a guest read what it is given, and returns what it says and its exit code.
+func (h *host) shell(t *testing.T, id, in string, args ...string) (string, int) {
+	t.Helper()
+	cmd := h.ichiro(append([]string{"shell", "--run", h.run(), "--state", h.state(), id}, args...)...)
+	guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer guard.Stop()
+	cmd.Stdin = strings.NewReader(in)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	if errs.Len() > 0 {
+		t.Logf("ichiro shell said %s", &errs)
+	}
+	return string(out), cmd.ProcessState.ExitCode()
 }
