@@ -168,7 +168,11 @@ func (h *host) start(name string, args ...string) *exec.Cmd {
 	h.t.Helper()
 	cmd := exec.Command(filepath.Join(h.bin, name), args...)
 	cmd.Stdout, cmd.Stderr = h.log, h.log
-	cmd.Env = append(append(os.Environ(), "ICHIRO_LOG=debug"), h.env...)
+	level := "ICHIRO_LOG=debug"
+	if os.Getenv("ICHIRO_MEASURE") != "" {
+		level = "ICHIRO_LOG=info" // as on a host
+	}
+	cmd.Env = append(append(os.Environ(), level), h.env...)
 	check(h.t, cmd.Start())
 	h.t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
 	return cmd

@@ -250,7 +250,7 @@ const (
 // TestMeasureCrowd measures 10,000 agents on one gateway: its memory, a command to all, and all of them at once after a restart.
 func TestMeasureCrowd(t *testing.T) {
 	measuring(t)
-	// A connection and an open command need a descriptor each.
+	// This process has the connections of all agents and those of the yardstick.
 	var files unix.Rlimit
 	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &files))
 	n := min(agents, int(files.Max-2000)/2)

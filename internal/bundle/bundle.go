@@ -119,54 +119,8 @@ func Files() []File {
 	}
 }
 
-// Write stores v as JSON at path so that a reader sees the old content or the new, never a part.
-func Write(path string, v any, mode fs.FileMode) error {
-	data, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode %s: %v", path, err)
-	}
-	return WriteBytes(path, append(data, '\n'), mode)
-}
-
-// WriteBytes is Write for content that is already encoded.
-func WriteBytes(path string, data []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err = f.Write(data); err != nil {
-		return err
-	}
-	if err = f.Chmod(mode); err != nil {
-		return err
-	}
-	if err = f.Sync(); err != nil {
-		return err
-	}
-	if err = f.Close(); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDirectory(filepath.Dir(path))
-}
-
-// syncDirectory makes the names in a directory survive a loss of power. What is in a tmpfs does not, and costs nothing.
-func syncDirectory(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}
+// Commands returns the directory of the instance's commands.
+func (d Dir) Commands() string { return d.Path("commands") }
 
 // Read returns the value stored at path. A missing file is fs.ErrNotExist; a field that T does not have,
 // or anything behind the value, is an error.

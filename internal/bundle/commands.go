@@ -1,3 +1,5 @@
+//go:build linux
+
 package bundle
 
 import (
@@ -6,8 +8,9 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
@@ -67,9 +70,6 @@ func ParseCommandFile(name string) (cloud.CommandID, CommandFile) {
 	return cloud.CommandID(name), kind
 }
 
-// Commands returns the directory of the instance's commands.
-func (d Dir) Commands() string { return d.Path("commands") }
-
 // CommandOutput returns the path of stdout or stderr of a command.
 func (d Dir) CommandOutput(id cloud.CommandID, stream string) string {
 	return d.Path("commands", string(id), stream)
@@ -104,29 +104,21 @@ func share(dir string, group int) error {
 // PutCommand asks the gateway for what the wish says: to run the command, or, if it says so, to cancel
 // it. To ask again changes nothing.
 //
-// It, RemoveCommand, Invocation and Agent go through os.Root, wait for no pipe, and believe no name that they read:
+// It, RemoveCommand, Invocation and Agent follow no link, wait for no pipe, and believe no name that they read:
 // the gateway parses what guests send and may one day be made to plant links, pipes and lies here, and the
 // caller has more rights than the gateway.
 func (d Dir) PutCommand(req CommandRequest) error {
-	root, err := os.OpenRoot(d.Commands())
-	if err != nil {
-		return err
-	}
-	defer root.Close()
 	id := string(req.Command)
 	if _, kind := ParseCommandFile(id); kind != CommandAsked {
 		return fmt.Errorf("command ID %.40q is not a UUID in lower case", id)
 	}
 	if req.Cancel {
-		f, err := root.OpenFile(id+".cancel", os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+		err := putAt(unix.AT_FDCWD, d.Path("commands", id+".cancel"), nil, unix.O_CREAT|unix.O_EXCL, 0o640, false)
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		if err == nil {
-			f.Close()
-		}
 	}
-	if _, err := root.Lstat(id); err == nil {
+	if _, err := os.Lstat(d.Path("commands", id)); err == nil {
 		return nil
 	}
 	req.Cancel = false // ID.cancel says it
@@ -134,25 +126,29 @@ func (d Dir) PutCommand(req CommandRequest) error {
 	if err != nil {
 		return fmt.Errorf("encode command %s: %v", id, err)
 	}
-	temp := "." + id
-	if err := root.RemoveAll(temp); err != nil { // of a writer that was killed
-		return err
+	temp := d.Path("commands", "."+id)
+	err = unix.Mkdir(temp, 0o770)
+	if errors.Is(err, fs.ErrExist) { // of a writer that was killed
+		if err = d.removeCommands("." + id); err == nil {
+			err = unix.Mkdir(temp, 0o770)
+		}
 	}
-	if err := root.Mkdir(temp, 0o770); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("make %s: %w", temp, err)
 	}
-	if err := root.Chmod(temp, commandsMode); err != nil {
-		return err
-	}
-	f, err := root.OpenFile(filepath.Join(temp, "request.json"), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
+	// From here on by descriptor: the gateway, which may write to commands/, could have put another in its place.
+	dir, err := openAt(unix.AT_FDCWD, temp, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(data, '\n'))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	defer unix.Close(dir)
+	if err := unix.Fchmod(dir, unix.S_ISGID|0o770); err != nil {
+		return fmt.Errorf("share %s: %w", temp, err)
+	}
+	if err := putAt(dir, "request.json", append(data, '\n'), unix.O_CREAT|unix.O_EXCL, 0o640, true); err != nil {
 		return err
 	}
-	return root.Rename(temp, id)
+	return os.Rename(temp, d.Path("commands", id))
 }
 
 // RemoveCommand removes all that is kept of a command. A guest that still runs it is told to stop.
@@ -160,6 +156,11 @@ func (d Dir) RemoveCommand(id cloud.CommandID) error {
 	if _, kind := ParseCommandFile(string(id)); kind != CommandAsked {
 		return fmt.Errorf("command ID %.40q is not a UUID in lower case", id)
 	}
+	return d.removeCommands(string(id), string(id)+".cancel", string(id)+".json")
+}
+
+// removeCommands removes entries of commands/ with all that is in them, and follows no link.
+func (d Dir) removeCommands(names ...string) error {
 	root, err := os.OpenRoot(d.Commands())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -168,8 +169,8 @@ func (d Dir) RemoveCommand(id cloud.CommandID) error {
 		return err
 	}
 	defer root.Close()
-	for _, suffix := range []string{"", ".cancel", ".json"} {
-		if err := root.RemoveAll(string(id) + suffix); err != nil {
+	for _, name := range names {
+		if err := root.RemoveAll(name); err != nil {
 			return err
 		}
 	}

@@ -23,7 +23,7 @@ const slack = 30 * time.Second
 type command struct {
 	id     cloud.CommandID
 	req    bundle.CommandRequest
-	root   *os.Root // its directory: the only place that its output can go to
+	dir    string // the command's own: the only place that its output can go to
 	inv    cloud.Invocation
 	sent   string // the boot that it was first sent to; "" before
 	sentAt time.Time
@@ -42,6 +42,12 @@ type command struct {
 	full   [wire.Streams]bool  // no more is kept: there is a gap, or a limit was met
 }
 
+// requestLimit is more than a request can have, of 64 steps with 64 KiB each.
+const requestLimit = 8 << 20
+
+// noteLimit is more than a note of the gateway has: the name of a boot and three numbers.
+const noteLimit = 4 << 10
+
 // open reads the files of a command; nil if it has ended or is gone.
 func open(dir bundle.Dir, id cloud.CommandID, k clock) (*command, error) {
 	inv, err := dir.Invocation(id)
@@ -51,49 +57,38 @@ func open(dir bundle.Dir, id cloud.CommandID, k clock) (*command, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(dir.Path("commands", string(id)))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	c := &command{id: id, root: root, inv: inv, clock: k}
-	if err := c.load(); err != nil {
-		c.close()
-		return nil, err
-	}
-	return c, nil
+	c := &command{id: id, dir: dir.Path("commands", string(id)), inv: inv, clock: k}
+	return c, c.load()
 }
 
+func (c *command) path(name string) string { return c.dir + "/" + name }
+
 func (c *command) load() error {
-	data, err := c.root.ReadFile("request.json")
+	request, err := bundle.ReadPlain(c.path("request.json"), requestLimit)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(data, &c.req); err != nil {
+	if err := json.Unmarshal(request.Data, &c.req); err != nil {
 		return fmt.Errorf("decode the request: %v", err)
 	}
 	if c.req.Command != c.id || len(c.req.Steps) == 0 || len(c.req.Steps) > wire.MaxSteps {
 		return fmt.Errorf("request is of %q with %d steps", c.req.Command, len(c.req.Steps))
 	}
-	note, err := c.root.ReadFile("due")
+	note, err := bundle.ReadPlain(c.path("due"), noteLimit)
 	c.noted = err == nil
-	if data, err := c.root.ReadFile("sent"); err == nil {
-		boot, rest, _ := strings.Cut(string(data), "\n")
+	if sent, err := bundle.ReadPlain(c.path("sent"), noteLimit); err == nil {
+		boot, rest, _ := strings.Cut(string(sent.Data), "\n")
 		if c.sent = strings.TrimSpace(boot); c.sent != "" {
-			note = []byte(rest)
+			note.Data = []byte(rest)
 		}
-		if info, err := c.root.Stat("sent"); err == nil {
-			c.sentAt = info.ModTime()
-		}
-	}
-	c.due = c.clock.due(c.req, string(note))
-	for n := range wire.Streams {
-		if info, err := c.root.Stat(n.String()); err == nil {
-			c.have[n] = info.Size()
+		c.sentAt = sent.Modified
+		for n := range wire.Streams {
+			if info, err := os.Lstat(c.path(n.String())); err == nil {
+				c.have[n] = info.Size()
+			}
 		}
 	}
+	c.due = c.clock.due(c.req, string(note.Data))
 	return nil
 }
 
@@ -121,12 +116,11 @@ func (c *command) close() {
 			f.Close()
 		}
 	}
-	c.root.Close()
 }
 
 // removed reports whether the command's directory is gone.
 func (c *command) removed() bool {
-	_, err := c.root.Lstat("request.json")
+	_, err := os.Lstat(c.path("request.json"))
 	return errors.Is(err, fs.ErrNotExist)
 }
 
@@ -140,7 +134,7 @@ func (c *command) markSent(boot string, now time.Time) error {
 	if strings.TrimSpace(boot) == "" {
 		boot = "unknown"
 	}
-	if err := c.root.WriteFile("sent", []byte(boot+"\n"+c.clock.note(c.due)), 0o640); err != nil {
+	if err := bundle.PutPlain(c.path("sent"), []byte(boot+"\n"+c.clock.note(c.due)), 0o640); err != nil {
 		return err
 	}
 	c.sent, c.sentAt = boot, now
@@ -153,7 +147,7 @@ func (c *command) waits() error {
 		return nil
 	}
 	c.noted = true
-	return c.root.WriteFile("due", []byte(c.clock.note(c.due)), 0o640)
+	return bundle.PutPlain(c.path("due"), []byte(c.clock.note(c.due)), 0o640)
 }
 
 // request is the command as it goes to an agent.
@@ -198,7 +192,7 @@ func (c *command) append(f *wire.Output, limit, room int64) (int64, error) {
 	}
 	if c.out[s] == nil {
 		var err error
-		if c.out[s], err = c.root.OpenFile(s.String(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640); err != nil {
+		if c.out[s], err = os.OpenFile(c.path(s.String()), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640); err != nil {
 			return 0, fmt.Errorf("open %s of %s: %w", s, c.id, err)
 		}
 	}

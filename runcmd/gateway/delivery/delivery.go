@@ -61,7 +61,7 @@ type Gateway struct {
 	ctx       context.Context // of Run; nil before it
 	instances map[cloud.InstanceID]*instance
 	ports     map[cloud.InstanceID]context.CancelFunc // of those whose serial port is served
-	wg        sync.WaitGroup
+	crew      crew
 }
 
 // New returns a gateway for the instances below a run directory.
@@ -91,7 +91,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		return err
 	}
 	failed := make(chan error, 1)
-	g.wg.Go(func() { failed <- w.Run(ctx) })
+	g.crew.Go(func() { failed <- w.Run(ctx) })
 	close(g.ready)
 	for {
 		select {
@@ -160,7 +160,7 @@ func (g *Gateway) end() {
 		i.retire()
 	}
 	g.mu.Unlock()
-	g.wg.Wait()
+	g.crew.Wait()
 }
 
 // instance returns an instance's side here, made if need be; nil when the gateway has ended.
@@ -172,7 +172,7 @@ func (g *Gateway) instance(id cloud.InstanceID) *instance {
 	}
 	i := g.instances[id]
 	if i == nil {
-		i = newInstance(g.root.Instance(id), g.limits, g.clock, g.log.With("instance", id), g.wg.Go)
+		i = newInstance(g.root.Instance(id), g.limits, g.clock, g.log.With("instance", id), g.crew.Go)
 		g.instances[id] = i
 	}
 	return i

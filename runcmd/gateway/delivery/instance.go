@@ -263,17 +263,16 @@ func (i *instance) read(id cloud.CommandID) {
 	}
 	c := i.commands[id]
 	if c == nil {
-		if _, err := os.Lstat(i.dir.Path("commands", string(id))); err != nil {
-			i.keep(id, -i.kept[id])
-			return
-		}
 		var err error
 		if c, err = open(i.dir, id, i.clock); err != nil {
 			i.log.Error("read a command", "command", id, "err", err)
 			return
 		}
-		if c == nil {
-			return // it has ended, or is gone
+		if c == nil { // it has ended, or is gone
+			if _, err := os.Lstat(i.dir.Path("commands", string(id))); err != nil {
+				i.keep(id, -i.kept[id])
+			}
+			return
 		}
 		if i.commands == nil {
 			i.commands = map[cloud.CommandID]*command{}

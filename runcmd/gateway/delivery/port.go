@@ -28,7 +28,7 @@ func (g *Gateway) plug(i *instance) {
 	}
 	ctx, unplug := context.WithCancel(g.ctx)
 	g.ports[id] = unplug
-	g.wg.Go(func() {
+	g.crew.Go(func() {
 		for ctx.Err() == nil {
 			if err := g.servePort(ctx, i); err != nil {
 				i.log.Debug("serial port", "err", err)
