@@ -15,6 +15,7 @@ const (
 // of its nearest ancestor that is.
 var rooms = map[string]int{
 	"internal/cloud":     nouns,
+	"internal/pattern":   contracts,
 	"internal/bundle":    contracts,
 	"internal/delta":     deciders,
 	"internal/document":  deciders,

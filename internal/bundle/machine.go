@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
@@ -66,8 +67,10 @@ type MachineUser struct{ UID, GID int }
 const DefaultConsoleSize = 1 << 20
 
 var (
-	uuidForm   = regexp.MustCompile(`^ec2[0-9a-f]{5}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
-	deviceForm = regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`)
+	uuidForm = sync.OnceValue(func() *regexp.Regexp {
+		return regexp.MustCompile(`^ec2[0-9a-f]{5}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
+	})
+	deviceForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9-]{0,39}$`) })
 )
 
 // MachineUUID returns the UUID by which an instance's firmware identifies it. It depends on id
@@ -124,7 +127,7 @@ func (m Machine) Validate() error {
 		return fmt.Errorf("machine.json: VCPUs is %d: give 1 to 288", m.VCPUs)
 	case m.MemoryMiB < 32:
 		return fmt.Errorf("machine.json: MemoryMiB is %d: give 32 or more", m.MemoryMiB)
-	case !uuidForm.MatchString(m.UUID):
+	case !uuidForm().MatchString(m.UUID):
 		return fmt.Errorf("machine.json: UUID %q is not one that begins with ec2, in lower case", m.UUID)
 	case m.Board != "q35" && m.Board != "pc":
 		return fmt.Errorf("machine.json: Board is %q: give q35 or pc", m.Board)
@@ -153,7 +156,7 @@ func (m Machine) Validate() error {
 func (m Machine) validateDevices() error {
 	seen := map[string]bool{}
 	once := func(id string) error {
-		if !deviceForm.MatchString(id) || seen[id] {
+		if !deviceForm().MatchString(id) || seen[id] {
 			return fmt.Errorf("machine.json: device ID %q is malformed or used twice", id)
 		}
 		seen[id] = true

@@ -48,7 +48,7 @@ func TestMachineUUID(t *testing.T) {
 	seen := map[string]bool{}
 	for _, id := range []cloud.InstanceID{"i-0123456789abcdef0", "i-0123456789abcdef1", ""} {
 		u := MachineUUID(id)
-		if !uuidForm.MatchString(u) || u[14] != '4' || u[19] != '8' || seen[u] || u != MachineUUID(id) {
+		if !uuidForm().MatchString(u) || u[14] != '4' || u[19] != '8' || seen[u] || u != MachineUUID(id) {
 			t.Errorf("%q: got %s", id, u)
 		}
 		seen[u] = true

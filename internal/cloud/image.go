@@ -3,6 +3,7 @@ package cloud
 import (
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -55,22 +56,22 @@ func (k ImageKind) Prefix() string {
 
 // poolFile is the name of a file in the image pool: the SHA-256 of its bytes and what it is. A location
 // never names any other file of a host.
-var poolFile = regexp.MustCompile(`^[0-9a-f]{64}\.(kernel|ramdisk)$`)
+var poolFile = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[0-9a-f]{64}\.(kernel|ramdisk)$`) })
 
 // KindOfLocation returns what a pool file is, or an error for anything that is not the name of one.
 func KindOfLocation(location string) (ImageKind, error) {
-	if !poolFile.MatchString(location) {
+	if !poolFile().MatchString(location) {
 		return "", Errorf("InvalidParameterValue", "ImageLocation must name a file of the image pool, <sha256>.kernel or <sha256>.ramdisk: put one there with `ichiro image add kernel|ramdisk FILE`")
 	}
 	return ImageKind(location[strings.IndexByte(location, '.')+1:]), nil
 }
 
-// imageName says nothing of the length: {3,128} would be 390 KB of every program, the agents in guests among them.
-var imageName = regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]+$`)
+// imageName says nothing of the length: {3,128} would be 390 KB of every program that asks.
+var imageName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9()\[\] ./\-'@_]+$`) })
 
 // ValidateImageName applies EC2's rule for names of images.
 func ValidateImageName(name string) error {
-	if len(name) < 3 || len(name) > 128 || !imageName.MatchString(name) {
+	if len(name) < 3 || len(name) > 128 || !imageName().MatchString(name) {
 		return Errorf("InvalidAMIName.Malformed", "AMI name %.40q must have 3 to 128 of: letters, numbers, '(', ')', '.', '-', '/', '_', '@', \"'\", '[', ']' and spaces", name)
 	}
 	return nil

@@ -4,17 +4,18 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // maxLabels is how many labels a version of a parameter may have: Systems Manager's number.
 const maxLabels = 10
 
-var labelForm = regexp.MustCompile(`^[a-zA-Z_.-][a-zA-Z0-9_.-]{0,99}$`)
+var labelForm = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z_.-][a-zA-Z0-9_.-]{0,99}$`) })
 
 // validLabel reports whether a label may be given. One that begins with a digit would be taken for a version.
 func validLabel(l string) bool {
 	lower := strings.ToLower(l)
-	return labelForm.MatchString(l) && !strings.HasPrefix(lower, "aws") && !strings.HasPrefix(lower, "ssm")
+	return labelForm().MatchString(l) && !strings.HasPrefix(lower, "aws") && !strings.HasPrefix(lower, "ssm")
 }
 
 // Label returns the parameter with labels at a version, taken from the versions that had them. Those that no label may be are left

@@ -2,11 +2,11 @@ package document
 
 import (
 	"encoding/json"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 )
 
 // action is what a step is to do, with placeholders in it. fill puts the values in their places; what is common to all
@@ -95,10 +95,10 @@ func checkTimeout(t Text) error {
 const sha256Digits = 64
 
 var (
-	variable  = word{regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`), 128}
-	userName  = word{regexp.MustCompile(`^[a-z_][a-z0-9_.-]*\$?$|^[0-9]+$`), 32}
-	umaskForm = regexp.MustCompile(`^0?[0-7]{3}$`)
-	hexDigits = word{regexp.MustCompile(`^[0-9a-fA-F]+$`), sha256Digits}
+	variable  = word{pattern.New(`^[A-Za-z_][A-Za-z0-9_]*$`), 128}
+	userName  = word{pattern.New(`^[a-z_][a-z0-9_.-]*\$?$|^[0-9]+$`), 32}
+	umaskForm = pattern.New(`^0?[0-7]{3}$`)
+	hexDigits = word{pattern.New(`^[0-9a-fA-F]+$`), sha256Digits}
 )
 
 func (a *shellScript) fill(f *filler, s *cloud.Step) error {
@@ -287,7 +287,7 @@ type packages struct {
 }
 
 // packageName is what apt, dnf and apk have for names, and nothing that any of them could take for an option.
-var packageName = word{regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+_:@~^-]*$`), 128}
+var packageName = word{pattern.New(`^[A-Za-z0-9][A-Za-z0-9.+_:@~^-]*$`), 128}
 
 func (a *packages) fill(f *filler, s *cloud.Step) error {
 	verb, version := f.text(a.Action), f.text(a.Version)

@@ -16,11 +16,11 @@ package document
 import (
 	"bytes"
 	"encoding/json"
-	"regexp"
 	"slices"
 	"strconv"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 )
 
 // Limits of Systems Manager: a document's size, and how long a script may run, in seconds.
@@ -141,20 +141,19 @@ func strict(data []byte, v any) error {
 	return nil
 }
 
-// word is a form with a greatest length. The length is no part of the pattern: {1,128} is compiled to 128 states, which the
-// agent would make at each of its starts.
+// word is a form with a greatest length. The length is no part of the pattern: {1,128} is compiled to 128 states.
 type word struct {
-	pattern *regexp.Regexp
-	most    int
+	form *pattern.Pattern
+	most int
 }
 
 // MatchString reports whether the whole of s has the form.
-func (w word) MatchString(s string) bool { return len(s) <= w.most && w.pattern.MatchString(s) }
+func (w word) MatchString(s string) bool { return len(s) <= w.most && w.form.MatchString(s) }
 
 var (
-	nameForm = word{regexp.MustCompile(`^[A-Za-z0-9_-]+$`), 128}
+	nameForm = word{pattern.New(`^[A-Za-z0-9_-]+$`), 128}
 	// paramRef is a placeholder: of a parameter of the document, or of the store as {{ssm:NAME}} or {{ssm:NAME:VERSION}}.
-	paramRef = regexp.MustCompile(`\{\{\s*([A-Za-z0-9]+|ssm(?:-secure)?:[A-Za-z0-9_./:-]+)\s*\}\}`)
+	paramRef = pattern.New(`\{\{\s*([A-Za-z0-9]+|ssm(?:-secure)?:[A-Za-z0-9_./:-]+)\s*\}\}`)
 )
 
 func (d *Document) validate() error {

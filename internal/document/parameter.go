@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 )
 
 // Parameter declares what a caller may give.
@@ -100,7 +101,7 @@ const (
 func isList(kind string) bool { return kind == typeList || kind == typeMaps }
 func isMap(kind string) bool  { return kind == typeMap || kind == typeMaps }
 
-var paramName = word{regexp.MustCompile(`^[A-Za-z0-9]+$`), 128}
+var paramName = word{pattern.New(`^[A-Za-z0-9]+$`), 128}
 
 func (p Parameter) validate(name string) error {
 	switch p.Type {

@@ -4,8 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strings"
+
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 )
 
 // ToYAML returns the YAML of a document that is written in JSON: keys in their order, strings in double quotes, whose escapes YAML
@@ -28,7 +29,7 @@ func ToYAML(content []byte) ([]byte, error) {
 }
 
 // plainKey are keys that are themselves without quotes. Words that YAML takes for truth values are not among them.
-var plainKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]{2,}$`)
+var plainKey = pattern.New(`^[A-Za-z_][A-Za-z0-9_-]{2,}$`)
 
 // writeYAML writes the value that begins with t, behind a key or a dash, with the lines that follow at a level.
 func writeYAML(b *bytes.Buffer, dec *json.Decoder, t json.Token, level int) error {

@@ -8,13 +8,13 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 	"github.com/ichiro-metal/ichiro/internal/userdata/config"
 )
 
@@ -135,7 +135,7 @@ const (
 )
 
 // short names of devices, as people write them without /dev.
-var short = regexp.MustCompile(`^(x?[shv]d[a-z][0-9]*|sr[0-9]+|nvme[0-9]+n[0-9]+(p[0-9]+)?)$`)
+var short = pattern.New(`^(x?[shv]d[a-z][0-9]*|sr[0-9]+|nvme[0-9]+n[0-9]+(p[0-9]+)?)$`)
 
 // mounts writes fstab's lines and mounts what they say.
 func (r *run) mounts(ctx context.Context) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -20,6 +21,8 @@ type sender struct {
 	link *Link
 	conn *wire.Conn
 	buf  [wire.MaxData]byte
+
+	resting *time.Timer // the receiver's
 
 	mu   sync.Mutex
 	told map[cloud.CommandID]*told
@@ -101,9 +104,30 @@ func (s *sender) handle(ctx context.Context, f wire.Frame) {
 		fault.At("agent acknowledged")
 		s.mu.Lock()
 		delete(s.told, f.ID)
+		last := len(s.told) == 0
 		s.mu.Unlock()
 		r.Forget(f.ID)
+		if last {
+			s.rest()
+		}
 	}
+}
+
+// rest gives back what commands have used, when none has come for a while: the runtime would keep it for minutes, and a guest of
+// 128 MiB has better use for it.
+func (s *sender) rest() {
+	const idle = time.Second
+	if s.resting != nil {
+		s.resting.Stop()
+	}
+	s.resting = time.AfterFunc(idle, func() {
+		s.mu.Lock()
+		busy := len(s.told) > 0
+		s.mu.Unlock()
+		if !busy {
+			debug.FreeOSMemory()
+		}
+	})
 }
 
 // tell sends at most one frame of each output, and when all is sent the result. It reports whether

@@ -3,11 +3,11 @@ package config
 import (
 	"encoding/base64"
 	"path"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 	"github.com/ichiro-metal/ichiro/internal/userdata"
 	"github.com/ichiro-metal/ichiro/internal/userdata/yaml"
 )
@@ -26,7 +26,7 @@ func (d *decoder) upgrade(v *yaml.Value) {
 }
 
 // packageName is what no package manager takes for an option or for two words.
-var packageName = regexp.MustCompile(`^[A-Za-z0-9@_/.][^\s\x00]*$`)
+var packageName = pattern.New(`^[A-Za-z0-9@_/.][^\s\x00]*$`)
 
 func (d *decoder) packages(v *yaml.Value) {
 	if v.Kind == yaml.String { // one name
@@ -230,7 +230,7 @@ func (d *decoder) swap(v *yaml.Value) {
 }
 
 // name of a host: labels of letters, digits and dashes, with points between them.
-var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
+var hostName = pattern.New(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
 
 func (d *decoder) hostname(v *yaml.Value, to *string) {
 	var s string

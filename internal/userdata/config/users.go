@@ -1,14 +1,14 @@
 package config
 
 import (
-	"regexp"
 	"strings"
 
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 	"github.com/ichiro-metal/ichiro/internal/userdata/yaml"
 )
 
 // account is a name of a user or a group which no tool takes for an option and no file for two fields.
-var account = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_.@-]{0,31}\$?$`)
+var account = pattern.New(`^[A-Za-z0-9_.][A-Za-z0-9_.@-]{0,31}\$?$`)
 
 func (d *decoder) account(v *yaml.Value, to *string) bool {
 	var s string
