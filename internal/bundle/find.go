@@ -34,6 +34,7 @@ var ErrTwoOwners = errors.New("two instances claim this address")
 type Index struct {
 	root    Root
 	inotify func(flags int) (fd int, err error)
+	owner   bool // only that is kept
 
 	// mu is held while files are read: they are small, on tmpfs, and only read after a change.
 	mu      sync.Mutex
@@ -54,7 +55,8 @@ type indexKey struct {
 type indexEntry struct {
 	id       cloud.InstanceID
 	watch    int32
-	metadata *Metadata // nil: no file, or err
+	claims   []indexKey
+	metadata *Metadata // nil: no file, or err, or nobody wants it
 	err      error
 
 	credentials     *Credentials
@@ -62,7 +64,7 @@ type indexEntry struct {
 	credentialsRead bool
 }
 
-// Found is the answer of Find. The metadata must not be changed: others hold it too.
+// Found is the answer of Find. The metadata must not be changed: others hold it too. NewOwners leaves it out.
 type Found struct {
 	ID       cloud.InstanceID
 	Dir      Dir
@@ -80,6 +82,14 @@ const (
 
 // NewIndex returns an Index of a run directory, which need not exist yet.
 func NewIndex(root Root) *Index { return &Index{root: root, inotify: syscall.InotifyInit1, fd: -1} }
+
+// NewOwners returns an Index for who wants no more than to know whose an address is: ten thousand instances' metadata would be
+// half of all that it holds.
+func NewOwners(root Root) *Index {
+	x := NewIndex(root)
+	x.owner = true
+	return x
+}
 
 // Find returns the instance that has the address in the VPC; ErrNobody or ErrTwoOwners if there is not exactly one.
 func (x *Index) Find(vpc cloud.VPCID, addr netip.Addr) (Found, error) {
@@ -265,14 +275,17 @@ func (x *Index) load(e *indexEntry) {
 		e.err = fmt.Errorf("it speaks of %q", m.Instance)
 		return
 	}
-	e.metadata = &m
-	for k := range claims(e) {
+	e.claims = claims(&m)
+	for _, k := range e.claims {
 		x.owners[k] = append(x.owners[k], e)
+	}
+	if !x.owner {
+		e.metadata = &m
 	}
 }
 
 func (x *Index) disown(e *indexEntry) {
-	for k := range claims(e) {
+	for _, k := range e.claims {
 		owners := slices.DeleteFunc(x.owners[k], func(o *indexEntry) bool { return o == e })
 		if len(owners) == 0 {
 			delete(x.owners, k)
@@ -280,15 +293,15 @@ func (x *Index) disown(e *indexEntry) {
 			x.owners[k] = owners
 		}
 	}
+	e.claims = nil
 }
 
 // claims returns the addresses of an instance, each once.
-func claims(e *indexEntry) map[indexKey]bool {
-	keys := map[indexKey]bool{}
-	if e.metadata != nil {
-		for _, n := range e.metadata.Interfaces {
-			for _, a := range slices.Concat(n.Addresses, n.IPv6) {
-				keys[indexKey{n.VPC, a.Unmap()}] = true
+func claims(m *Metadata) (keys []indexKey) {
+	for _, n := range m.Interfaces {
+		for _, a := range slices.Concat(n.Addresses, n.IPv6) {
+			if k := (indexKey{n.VPC, a.Unmap()}); !slices.Contains(keys, k) {
+				keys = append(keys, k)
 			}
 		}
 	}

@@ -33,7 +33,7 @@ const stockConnections = 24
 
 // gcPercent is how much garbage may lie beside what is known of the agents, in percent of it: with the usual 100 every agent's
 // place on the host would count twice. What a command costs the collector is little beside its files.
-const gcPercent = 35
+const gcPercent = 25
 
 func main() { os.Exit(service.Main("gateway", run)) }
 
@@ -50,7 +50,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	debug.SetGCPercent(gcPercent)
 	root := bundle.Root(*dir)
-	index := bundle.NewIndex(root)
+	index := bundle.NewOwners(root)
 	defer index.Close()
 	gateway := delivery.New(root, index, delivery.Limits{Output: *limit, Quota: *quota, Quiet: time.Second, Patience: 3 * time.Second}, log)
 	hub := sessions.New(sessions.Config{Dir: *records, Limit: *recording, Quota: *recordings, Guests: gateway, Log: log})

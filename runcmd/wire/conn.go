@@ -26,7 +26,6 @@ const (
 type Conn struct {
 	ws     *websocket.Conn
 	ponged atomic.Pointer[func()]
-	out    []byte
 	max    int64
 
 	before, last []byte // in which lies what the last two calls of Receive have returned
@@ -126,27 +125,29 @@ func (c *Conn) Probe() error {
 // not block.
 func (c *Conn) OnPong(f func()) { c.ponged.Store(&f) }
 
+// headMost is more than stands before the bytes of an output.
+const headMost = 128
+
 // Send writes one frame. After an error the connection is of no more use.
 func (c *Conn) Send(f Frame) error {
-	var err error
-	if c.out, err = Append(c.out[:0], f); err != nil {
-		return err
+	size := 0
+	if out, ok := f.(*Output); ok {
+		size = len(out.Data) + headMost
 	}
-	return c.write()
+	b, err := Append(take(size), f)
+	if err == nil {
+		err = c.write(b)
+	}
+	give(b)
+	return err
 }
 
-// write sends what is in c.out.
-func (c *Conn) write() error {
+// write sends a message.
+func (c *Conn) write(b []byte) error {
 	if err := c.ws.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
 		return err
 	}
-	if err := c.ws.WriteMessage(websocket.BinaryMessage, c.out); err != nil {
-		return err
-	}
-	if cap(c.out) > 4096 && len(c.out) < 4096 {
-		c.out = nil // do not hold a large buffer for an idle connection
-	}
-	return nil
+	return c.ws.WriteMessage(websocket.BinaryMessage, b)
 }
 
 // Receive returns the next frame. What it returned two calls ago is overwritten, so one frame may be

@@ -111,10 +111,11 @@ func UpgradeSession(w http.ResponseWriter, r *http.Request) (*SessionConn, error
 
 // Send writes one message.
 func (c *SessionConn) Send(m SessionMessage) error {
-	out := append(c.out[:0], byte(m.Frame))
+	out := append(take(len(m.Data)+headMost), byte(m.Frame))
 	out = binary.BigEndian.AppendUint64(out, uint64(m.Offset))
-	c.out = append(out, m.Data...)
-	return c.write()
+	out = append(out, m.Data...)
+	defer give(out)
+	return c.write(out)
 }
 
 // Receive returns the next message.

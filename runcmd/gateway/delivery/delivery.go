@@ -172,7 +172,7 @@ func (g *Gateway) instance(id cloud.InstanceID) *instance {
 	}
 	i := g.instances[id]
 	if i == nil {
-		i = newInstance(g.root.Instance(id), g.limits, g.clock, g.log.With("instance", id), g.crew.Go)
+		i = newInstance(g.root.Instance(id), g.limits, g.clock, g.log, g.crew.Go)
 		g.instances[id] = i
 	}
 	return i

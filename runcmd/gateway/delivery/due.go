@@ -69,6 +69,6 @@ func (k clock) note(d due) string {
 // waits makes a note of a command that the next gateway may have to deliver.
 func (i *instance) waits(c *command) {
 	if err := c.waits(); err != nil {
-		i.log.Warn("record until when a command waits", "command", c.id, "err", err)
+		i.log().Warn("record until when a command waits", "command", c.id, "err", err)
 	}
 }

@@ -36,7 +36,7 @@ type instance struct {
 	dir    bundle.Dir
 	limits Limits
 	clock  clock
-	log    *slog.Logger
+	logs   *slog.Logger
 	turns  turns
 
 	mu    sync.Mutex
@@ -55,6 +55,9 @@ type instance struct {
 	pinged   time.Time // when agent.json is due
 }
 
+// log says whose it is. It is made when there is something to say: of ten thousand instances most never have.
+func (i *instance) log() *slog.Logger { return i.logs.With("instance", i.dir.ID()) }
+
 // address is that of a network; an agent at a port has none.
 func address(a netip.Addr) string {
 	if !a.IsValid() {
@@ -64,7 +67,7 @@ func address(a netip.Addr) string {
 }
 
 func newInstance(dir bundle.Dir, limits Limits, clock clock, log *slog.Logger, start func(func())) *instance {
-	i := &instance{dir: dir, limits: limits, clock: clock, log: log, dirty: map[cloud.CommandID]bool{"": true}}
+	i := &instance{dir: dir, limits: limits, clock: clock, logs: log, dirty: map[cloud.CommandID]bool{"": true}}
 	i.turns.start, i.turns.idle = start, i.arm
 	i.turns.do(i.welcomeBack)
 	return i
@@ -156,7 +159,7 @@ func (i *instance) welcomeBack() {
 var errAway = errors.New("the agent is not connected, or too old for sessions")
 
 func (i *instance) order(f wire.Frame) error {
-	if i.now == nil || !i.now.hello.Sessions {
+	if i.now == nil || !i.now.guest.sessions {
 		return errAway
 	}
 	i.send(f)
@@ -165,13 +168,13 @@ func (i *instance) order(f wire.Frame) error {
 
 // tellMetadata wakes the agent, if it listens. One that connects later reads the metadata by itself.
 func (i *instance) tellMetadata() {
-	if i.now != nil && i.now.hello.Listens {
+	if i.now != nil && i.now.guest.listens {
 		i.send(&wire.Metadata{})
 	}
 }
 
 // join makes a connection the current one. Frames of an older one are never looked at again.
-func (i *instance) join(l *link) {
+func (i *instance) join(l *link, hello *wire.Hello) {
 	if l.stock && i.now != nil && !i.now.stock {
 		close(l.fenced) // our own agent is there
 		l.conn.Close()
@@ -180,15 +183,16 @@ func (i *instance) join(l *link) {
 	i.hangUp(nil)
 	i.epoch = max(i.epoch+1, uint64(time.Now().UnixMicro())) // grows over restarts, too
 	i.now, i.heard = l, time.Now()
+	l.guest = guestAgent{boot: hello.Boot, level: hello.Level, listens: hello.Listens, sessions: hello.Sessions}
 	i.ping = cloud.AgentPing{
 		Instance: i.dir.ID(), Connected: true,
-		Version: printable(l.hello.Agent), PlatformType: printable(l.hello.PlatformType),
-		PlatformName: printable(l.hello.PlatformName), PlatformVer: printable(l.hello.PlatformVer),
-		ComputerName: printable(l.hello.ComputerName), Address: address(l.addr),
+		Version: printable(hello.Agent), PlatformType: printable(hello.PlatformType),
+		PlatformName: printable(hello.PlatformName), PlatformVer: printable(hello.PlatformVer),
+		ComputerName: printable(hello.ComputerName), Address: address(l.addr),
 	}
-	i.log.Info("agent connected", "epoch", i.epoch)
+	i.log().Info("agent connected", "epoch", i.epoch)
 	i.send(&wire.Welcome{Version: wire.Version, Epoch: i.epoch, Instance: i.dir.ID()})
-	for _, id := range l.hello.Commands {
+	for _, id := range hello.Commands {
 		if i.commands[id] == nil {
 			i.send(&wire.Done{ID: id}) // it has ended here, or was removed
 		}
@@ -226,9 +230,9 @@ func (i *instance) hangUp(err error) {
 	i.ping.Connected, i.ping.LastSeen = false, time.Now().UTC()
 	i.pinged = time.Now()
 	if err != nil {
-		i.log.Warn("agent was disconnected", "err", err)
+		i.log().Warn("agent was disconnected", "err", err)
 	} else {
-		i.log.Info("agent disconnected")
+		i.log().Info("agent disconnected")
 	}
 	for _, c := range i.commands {
 		c.told = false
@@ -250,7 +254,7 @@ func (i *instance) read(id cloud.CommandID) {
 	if id == "" {
 		entries, err := os.ReadDir(i.dir.Commands())
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			i.log.Error("list commands", "err", err)
+			i.log().Error("list commands", "err", err)
 		}
 		i.used, i.kept = 0, nil
 		for _, e := range entries {
@@ -265,7 +269,7 @@ func (i *instance) read(id cloud.CommandID) {
 	if c == nil {
 		var err error
 		if c, err = open(i.dir, id, i.clock); err != nil {
-			i.log.Error("read a command", "command", id, "err", err)
+			i.log().Error("read a command", "command", id, "err", err)
 			return
 		}
 		if c == nil { // it has ended, or is gone
@@ -334,7 +338,7 @@ func (i *instance) deliver(c *command) {
 			i.waits(c)
 		}
 		return
-	case c.sent == "" && c.level() > i.now.hello.Level:
+	case c.sent == "" && c.level() > i.now.guest.level:
 		i.end(c, cloud.InvocationFailed, "InvalidPlatform", nil) // an old agent would take something else for it
 		return
 	case c.sent == "" && now.Sub(i.heard) > i.limits.Quiet:
@@ -350,16 +354,16 @@ func (i *instance) hand(c *command, now time.Time) {
 		return // offer hands it over
 	}
 	fault.At("gateway seen")
-	if err := c.markSent(i.now.hello.Boot, now); err != nil {
-		i.log.Error("record a delivery", "command", c.id, "err", err)
+	if err := c.markSent(i.now.guest.boot, now); err != nil {
+		i.log().Error("record a delivery", "command", c.id, "err", err)
 		c.again = now.Add(time.Second) // the host's disk is full, and may not be then
 		return
 	}
 	fault.At("gateway noted")
 	c.told = true
-	i.send(c.request(i.dir.ID(), i.now.hello.Boot, min(i.limits.Output, i.limits.Quota)))
+	i.send(c.request(i.dir.ID(), i.now.guest.boot, min(i.limits.Output, i.limits.Quota)))
 	fault.At("gateway sent")
-	i.log.Debug("command sent", "command", c.id)
+	i.log().Debug("command sent", "command", c.id)
 	if c.cancel {
 		i.advance(c, cloud.InvocationCancelling)
 	}
@@ -403,7 +407,7 @@ func (i *instance) advance(c *command, s cloud.InvocationStatus) {
 func (i *instance) save(c *command) {
 	c.saveAt = time.Time{}
 	if err := c.save(i.dir); err != nil {
-		i.log.Error("write the state of a command", "command", c.id, "err", err)
+		i.log().Error("write the state of a command", "command", c.id, "err", err)
 	}
 }
 
@@ -415,7 +419,7 @@ func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *
 	fault.At("gateway output synced")
 	if err := c.save(i.dir); err != nil {
 		// It stays open: the agent keeps the result and offers it again on its next connection.
-		i.log.Error("write the result of a command", "command", c.id, "err", err)
+		i.log().Error("write the result of a command", "command", c.id, "err", err)
 		i.hangUp(nil)
 		c.reopen(time.Now())
 		return
@@ -423,7 +427,7 @@ func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *
 	fault.At("gateway result kept")
 	i.close(c)
 	fault.At("gateway acknowledged")
-	i.log.Debug("command ended", "command", c.id, "status", s)
+	i.log().Debug("command ended", "command", c.id, "status", s)
 }
 
 var errNotAsked = errors.New("agent speaks of a command that it was not sent")
@@ -518,7 +522,7 @@ func earlier(a, b time.Time) time.Time {
 
 func (i *instance) tick(now time.Time) {
 	if !i.probed.IsZero() && !now.Before(i.probed.Add(i.limits.Patience)) {
-		i.log.Info("agent gives no sign of life")
+		i.log().Info("agent gives no sign of life")
 		i.hangUp(nil)
 	}
 	for _, c := range i.commands {
@@ -547,6 +551,6 @@ func (i *instance) tick(now time.Time) {
 	}
 	err := bundle.Write(i.dir.Path("commands", "agent.json"), i.ping, 0o640)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		i.log.Error("write agent.json", "err", err)
+		i.log().Error("write agent.json", "err", err)
 	}
 }

@@ -22,11 +22,18 @@ type Conn interface {
 type link struct {
 	conn   Conn
 	stock  bool // it is the stock agent's
-	hello  wire.Hello
+	guest  guestAgent
 	addr   netip.Addr
 	turn   chan struct{} // full while a frame of it is dealt with
 	ponged atomic.Bool   // and nobody has taken note of it yet
 	fenced chan struct{} // closed when the connection is not the current one any more
+}
+
+// guestAgent is what has to be known of an agent as long as it is connected.
+type guestAgent struct {
+	boot              string // of the guest
+	level             int    // of the steps that it understands
+	listens, sessions bool
 }
 
 // serve receives from a connection until it breaks.
@@ -46,11 +53,10 @@ func (i *instance) serve(conn Conn, addr netip.Addr, stock bool) {
 	}
 	hello, ok := f.(*wire.Hello)
 	if !ok || hello.Version != wire.Version {
-		i.log.Debug("agent speaks another version")
+		i.log().Debug("agent speaks another version")
 		return
 	}
-	l.hello = *hello
-	if !i.turns.do(func() { i.join(l) }) {
+	if !i.turns.do(func() { i.join(l, hello) }) {
 		return
 	}
 	defer i.turns.do(func() {

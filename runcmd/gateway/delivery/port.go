@@ -31,7 +31,7 @@ func (g *Gateway) plug(i *instance) {
 	g.crew.Go(func() {
 		for ctx.Err() == nil {
 			if err := g.servePort(ctx, i); err != nil {
-				i.log.Debug("serial port", "err", err)
+				i.log().Debug("serial port", "err", err)
 			}
 			select {
 			case <-ctx.Done():
@@ -53,7 +53,7 @@ func (g *Gateway) servePort(ctx context.Context, i *instance) error {
 	}
 	defer line.Close()
 	defer context.AfterFunc(ctx, func() { line.Close() })()
-	i.log.Info("an agent comes by the serial port")
+	i.log().Info("an agent comes by the serial port")
 	return g.server(func(http.ResponseWriter, *http.Request) (cloud.InstanceID, netip.Addr, bool) {
 		return i.dir.ID(), netip.Addr{}, true
 	}).Serve(line)

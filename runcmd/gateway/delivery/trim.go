@@ -33,7 +33,7 @@ func (i *instance) trim(n int64) {
 	for n = max(n, i.limits.Quota/16); n > 0 && len(all) > 0; all = all[1:] {
 		had := i.kept[all[0].id]
 		if err := removeOutputs(i.dir, all[0].id); err != nil {
-			i.log.Error("make room for output", "command", all[0].id, "err", err)
+			i.log().Error("make room for output", "command", all[0].id, "err", err)
 			continue
 		}
 		i.keep(all[0].id, -had)
