@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
+	"github.com/ichiro-metal/ichiro/runcmd/keeper"
 	"github.com/ichiro-metal/ichiro/runcmd/spool"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -82,12 +83,23 @@ func (r *Runner) Linger() error {
 		}
 	}
 	err := startWaiting(all)
-	for n, p := range processes { // what has ended before somebody else could see it
-		if code, ok := p.over(); ok {
+	for n, p := range processes {
+		if code, ok := p.leaving(); ok {
 			all[n].note(code)
 		}
 	}
 	return err
+}
+
+// leaving returns how the process ended, if nobody else can see that any more: a zombie can not be traced, and while it has other
+// threads, as our own shell has, even its parent is told nothing yet.
+func (p *process) leaving() (code int, ok bool) {
+	for until := time.Now().Add(attachWithin); ; time.Sleep(lookEvery) {
+		s, err := keeper.Stat(p.PID)
+		if code, ok = p.over(); ok || err != nil || !s.Ended || time.Now().After(until) {
+			return code, ok
+		}
+	}
 }
 
 // settle waits until it is on record of each command that its process runs, that it does not, or how it has ended.

@@ -55,8 +55,8 @@ func launch(cmd *exec.Cmd, out [wire.Streams]*os.File, group *cgroup) (*process,
 	pid := cmd.Process.Pid
 	p := &process{group: group, ended: make(chan struct{}), reap: func() { cmd.Wait() }}
 	p.PID = pid
-	if s, err := startTime(pid); err == nil {
-		p.Start = s
+	if s, err := keeper.Stat(pid); err == nil { // also if it has ended already: it is a zombie until it is reaped
+		p.Start = s.Start
 	}
 	go func() {
 		defer close(p.ended)

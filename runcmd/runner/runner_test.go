@@ -46,6 +46,11 @@ func newBench(t *testing.T, dir string) *bench {
 	if err := b.r.Adopt(context.Background()); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // else it makes a room for the next command while its directory is removed
+		b.r.Close()
+		b.r.wg.Wait()
+		b.r.Close()
+	})
 	return b
 }
 
