@@ -52,6 +52,7 @@ type options struct {
 	etcd, cert, key, cacrt string
 	elastic, ipv6          []netip.Prefix
 	objectsUser, imdsUser  uint
+	gatewayUser            uint
 	issuer                 string
 }
 
@@ -71,6 +72,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.key, "etcd-key", "", "its key `file`")
 	flags.StringVar(&o.cacrt, "etcd-ca", "", "`file` of the CA that signed the servers' certificates")
 	flags.UintVar(&o.objectsUser, "objects-user", 0, "`uid` that the object store runs as, and that may ask whom an S3 request is from")
+	flags.UintVar(&o.gatewayUser, "gateway-user", 0, "`uid` that the gateway runs as, and that may carry machines' registrations here")
 	flags.UintVar(&o.imdsUser, "imds-user", 0, "`uid` that the metadata service runs as, and that may carry guests' requests here")
 	flags.StringVar(&o.issuer, "issuer", "", "`URL` by which systems that trust instances' tokens reach this API (default: its own, which only this machine reaches)")
 	elastic := flags.String("elastic", "", "public addresses to give out: `CIDRs`, comma separated; every address of them is used")
@@ -299,15 +301,19 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 	var front *api.Front
 	run := ssm.Config{Sealer: secrets, Store: b.store, Mirror: b.mirror, Door: b.reader, Sessions: b.reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: b.log,
 		Outputs: b.outputs, Endpoint: b.endpoint, Authorize: mayIn(o.region, b.authority), Notify: b.sender.Check}
+	run.Registered = func(n cloud.ManagedNode, source, code string) {
+		front.Note("ssm", "RegisterManagedInstance", api.Identity{Account: string(n.Account)}, "managed-instance/"+string(n.ID), registration{source, n.Activation, code})
+	}
 	run.Ended = func(x cloud.Session) {
 		front.Note("ssm", "SessionEnded", api.Identity{Account: string(x.Account), ARN: x.Owner}, "session/"+string(x.ID), sessionNote{x.Target, x.Started, *x.End})
 	}
 	guests := ssm.NewSessions(run)
 	front, err = api.New(api.Config{
 		Region: o.region, Authority: b.authority, Log: b.log, Audit: audit, Registry: b.registry,
-		Objects:  o.root.Objects(),
-		Channels: guests,
-		Public:   b.tokens.public(),
+		Objects:       o.root.Objects(),
+		Channels:      guests,
+		Registrations: ssm.Registrations(run),
+		Public:        b.tokens.public(),
 		Services: []api.Service{
 			ec2.New(ec2.Config{
 				Store: b.store, Mirror: b.mirror, Profiles: profiles{b.engine, b.authority}, Door: b.reader, Pager: pager,
@@ -320,6 +326,13 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 		},
 	})
 	return front, guests, audit, err
+}
+
+// registration is what the audit keeps of a machine that has registered, or was refused.
+type registration struct {
+	Source     string             `json:"source"`
+	Activation cloud.ActivationID `json:"activation,omitempty"`
+	Code       string             `json:"code,omitempty"`
 }
 
 // sessionNote is what the audit keeps of a session that has ended.

@@ -59,7 +59,7 @@ type serving struct {
 func newServing(o options, log *slog.Logger, f *api.Front, l net.Listener, endpoint string, on ...<-chan struct{}) *serving {
 	return &serving{
 		front: f, listener: l, path: filepath.Join(string(o.root), "control", "endpoint"), endpoint: endpoint, on: on, ready: make(chan struct{}),
-		guests: o.root.GuestAPI(), carriers: []uint32{uint32(o.imdsUser)}, log: log,
+		guests: o.root.GuestAPI(), carriers: []uint32{uint32(o.imdsUser), uint32(o.gatewayUser)}, log: log,
 	}
 }
 

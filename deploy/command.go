@@ -31,7 +31,7 @@ func command(ctx context.Context, args []string, _ *slog.Logger) error {
 	root := bundle.Root(l.Run)
 	f := follower{host: cloud.Host{ID: "this one", Door: "unix:" + root.Door()}, id: cloud.CommandID(rest[1]), out: os.Stdout, err: os.Stderr}
 	if len(rest) == 3 {
-		if f.instance = cloud.InstanceID(rest[2]); !cloud.WellFormed(f.instance, "i") {
+		if f.instance = cloud.InstanceID(rest[2]); !cloud.WellFormed(f.instance, "i", cloud.ManagedPrefix) {
 			return service.Usagef("%q is no ID of an instance", rest[2])
 		}
 	} else if f.instance, err = whose(root, f.id); err != nil {

@@ -132,6 +132,7 @@ func up(ctx context.Context, args []string, log *slog.Logger) error {
 		fs.StringVar(&opt.Elastic, "elastic", "", "public addresses to give out: CIDRs, comma separated; every address of them is used")
 		fs.StringVar(&opt.IPv6Pool, "ipv6-pool", "", "VPCs' blocks of IPv6 come from here, and are routed to this machine: CIDRs, comma separated (default: unique local ones, which stay in their VPC)")
 		fs.StringVar(&opt.Issuer, "issuer", "", "`URL` by which systems that trust instances' tokens reach the API (default: its own, which only this machine reaches)")
+		fs.StringVar(&opt.Machines, "machines", "", "`HOST:PORT` at which machines that are no guests come to Run Command, over TLS (default: none may)")
 		fs.StringVar(&opt.Underlay, "underlay", "", "`address` of this machine at which the cloud's other hosts reach it, to join VPCs by VXLAN (default: they are not joined)")
 		fs.IntVar(&opt.MTU, "mtu", 9001, "MTU of the instances' network interfaces")
 		fs.StringVar(&opt.SourceCheck, "source-check", "instance", "instance: an interface may use all addresses of its instance; eni: only its own, as on EC2")

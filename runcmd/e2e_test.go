@@ -98,7 +98,10 @@ func (l *logs) String() string {
 }
 
 // newHost makes a host whose daemons do not run yet.
-func newHost(t testing.TB) *host {
+func newHost(t testing.TB) *host { return newHostOf(t, instance) }
+
+// newHostOf makes a host of a guest, or a machine, with that ID.
+func newHostOf(t testing.TB, id cloud.InstanceID) *host {
 	t.Helper()
 	bin, err := programs()
 	if err != nil {
@@ -110,13 +113,13 @@ func newHost(t testing.TB) *host {
 	}
 	t.Cleanup(func() { os.RemoveAll(run) })
 	h := &host{t: t, bin: bin, root: bundle.Root(run), state: t.TempDir(), log: &logs{}, watch: make(chan struct{}, 1)}
-	h.dir = h.root.Instance(instance)
+	h.dir = h.root.Instance(id)
 	h.boot = filepath.Join(run, "boot")
 	check(t, os.WriteFile(h.boot, []byte("first\n"), 0o644))
 	check(t, os.MkdirAll(string(h.dir), 0o755))
 	check(t, h.dir.MakeCommands(os.Getgid()))
 	check(t, bundle.Write(h.dir.Path("metadata.json"), bundle.Metadata{
-		Instance:   instance,
+		Instance:   id,
 		Interfaces: []bundle.MetadataInterface{{VPC: vpc, Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}},
 	}, 0o644))
 
@@ -207,7 +210,7 @@ func (h *host) send(script string, edit ...func(*bundle.CommandRequest)) cloud.C
 	id, err := cloud.NewUUID(rand.Reader)
 	check(h.t, err)
 	req := bundle.CommandRequest{CommandWish: cloud.CommandWish{
-		Command: cloud.CommandID(id), Instance: instance, DocumentName: "AWS-RunShellScript",
+		Command: cloud.CommandID(id), Instance: h.dir.ID(), DocumentName: "AWS-RunShellScript",
 		Steps:     []cloud.Step{{Name: "runShellScript", Action: "aws:runShellScript", Script: script, TimeoutSeconds: 3600}},
 		Requested: time.Now(), DeliverBy: time.Now().Add(time.Hour),
 	}}

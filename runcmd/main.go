@@ -9,14 +9,17 @@
 //	ichiro-runcmd            the agent
 //	ichiro-runcmd network    only the network, for guests that have another agent or none; SIGHUP reads the metadata
 //	ichiro-runcmd exec, act  a step of a command that is more than a script (package act)
+//	ichiro-runcmd register   once, in a machine that is no guest: its agent then comes to a gateway over TLS (package machine)
 //	ichiro-runcmd provision  what user data asks for at boot, for guests without cloud-init (package provision)
 package main
 
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -33,6 +36,7 @@ import (
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
 	"github.com/ichiro-metal/ichiro/runcmd/keeper"
 	"github.com/ichiro-metal/ichiro/runcmd/link"
+	"github.com/ichiro-metal/ichiro/runcmd/machine"
 	"github.com/ichiro-metal/ichiro/runcmd/netconf"
 	"github.com/ichiro-metal/ichiro/runcmd/runner"
 	"github.com/ichiro-metal/ichiro/runcmd/serial"
@@ -66,9 +70,12 @@ func run(ctx context.Context, args []string) error {
 	if len(args) > 0 && args[0] == "provision" {
 		return provisionInstance(ctx, args[1:])
 	}
+	if len(args) > 0 && args[0] == "register" {
+		return register(ctx, args[1:])
+	}
 	flags := flag.NewFlagSet("ichiro-runcmd", flag.ExitOnError)
 	gateway := flags.String("gateway", "ws://169.254.169.254:8774"+wire.Path, "`URL` of the host's gateway")
-	state := flags.String("state", "/var/lib/ichiro-runcmd", "`directory` of the journal")
+	state := flags.String("state", stateDir, "`directory` of the journal, and of the registration of a machine that is no guest")
 	etc := flags.String("etc", "/etc", "`directory` of passwd and group, for sessions")
 	grace := flags.Duration("grace", 5*time.Second, "`time` between SIGTERM and SIGKILL of a command that must end")
 	verbose := flags.Bool("verbose", false, "log every attempt to connect")
@@ -97,6 +104,17 @@ func run(ctx context.Context, args []string) error {
 	if !*network {
 		net = nil
 	}
+	dir, err := filepath.Abs(*state) // commands have working directories of their own
+	if err != nil {
+		return err
+	}
+	self, err := machine.Load(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if self != nil { // no host's agent keeps its network, and no metadata service is there to ask
+		net, *gateway, *certificates = nil, self.URL(), ""
+	}
 	kept := keeper.Connect()
 	if kept == nil {
 		return keeper.New(log).Run(ctx)
@@ -105,7 +123,34 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return fmt.Errorf("read -api: %w", err)
 	}
-	return work(ctx, kept, config{*gateway, *state, *shell, *bootID, *reboot, *etc, *grace, net, provision.Certificates{API: address, File: *certificates}}, log)
+	return work(ctx, kept, config{*gateway, dir, *shell, *bootID, *reboot, *etc, *grace, net, self, provision.Certificates{API: address, File: *certificates}}, log)
+}
+
+// stateDir is where the agent's state is unless it is told otherwise.
+const stateDir = "/var/lib/ichiro-runcmd"
+
+// register registers this machine, which is no guest.
+func register(ctx context.Context, args []string) error {
+	flags := flag.NewFlagSet("ichiro-runcmd register", flag.ExitOnError)
+	gateway := flags.String("gateway", "", "`HOST:PORT` where a host's gateway takes machines (ichiro up --machines)")
+	certificate := flags.String("certificate", "", "`file` with that gateway's certificate: STATE/gateway/certificate.pem of its host")
+	id := flags.String("id", "", "`ID` of an activation (aws ssm create-activation)")
+	code := flags.String("code", os.Getenv("ICHIRO_ACTIVATION_CODE"), "its `code`; better in the environment as ICHIRO_ACTIVATION_CODE, which no process list shows")
+	state := flags.String("state", stateDir, "`directory` of the agent's state")
+	flags.Parse(args)
+	if *gateway == "" || *certificate == "" || *id == "" || *code == "" {
+		return errors.New("give -gateway, -certificate, -id and -code")
+	}
+	pem, err := os.ReadFile(*certificate)
+	if err != nil {
+		return err
+	}
+	instance, err := machine.Register(ctx, *state, *gateway, pem, *id, *code)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s\n", instance)
+	return nil
 }
 
 // keepNetwork is all that is done without the agent. Nobody tells of new metadata then: SIGHUP does.
@@ -125,6 +170,7 @@ type config struct {
 	bootID, reboot, etc   string
 	grace                 time.Duration
 	network               *netconf.Manager // nil: others keep it
+	machine               *machine.Machine // nil: it is a guest
 	certificates          provision.Certificates
 }
 
@@ -141,15 +187,18 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 	go kept.Run(ctx) // ends with the process
 	hello := hello(string(bytes.TrimSpace(boot)))
 	l := link.New(cfg.gateway, hello, log)
-	way := serial.NewWay(wire.Network, log)
-	l.Dial(way.DialContext)
+	dial := serial.NewWay(wire.Network, log).DialContext
+	if cfg.machine != nil {
+		dial = cfg.machine.Dialer()
+	}
+	l.Dial(dial)
 	r := runner.New(runner.Config{
 		Journal: j, Boot: hello.Boot, Environment: environment(hello), Shell: cfg.shell, Grace: cfg.grace,
 		Changed: l.Changed, Keep: kept.Keep, Release: kept.Release, Exit: kept.Exit,
 		Reboot: func() error { return reboot(cfg.reboot) }, Log: log,
 	})
 	l.Attach(r)
-	guests := session.New(session.Config{Gateway: cfg.gateway, Dial: way.DialContext, Etc: cfg.etc, Group: r.Group, Log: log})
+	guests := session.New(session.Config{Gateway: cfg.gateway, Dial: dial, Etc: cfg.etc, Group: r.Group, Log: log})
 	defer guests.Close()
 	l.Host(guests)
 	if cfg.network != nil {

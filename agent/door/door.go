@@ -137,7 +137,7 @@ func (d *Door) sessions() http.Handler {
 
 func (d *Door) instance(w http.ResponseWriter, r *http.Request) (bundle.Dir, bool) {
 	id := cloud.InstanceID(r.PathValue("instance"))
-	if !cloud.WellFormed(id, "i") {
+	if !cloud.WellFormed(id, "i", cloud.ManagedPrefix) {
 		http.Error(w, "not an instance", http.StatusBadRequest)
 		return "", false
 	}

@@ -66,6 +66,7 @@ func (c *Commands) Reconcile(ctx context.Context) error {
 	}
 	var errs []error
 	t := store.NewTxn()
+	errs = append(errs, c.nodes(view, t))
 	var done []func() // remembers what the transaction has written
 	for key, w := range c.open {
 		inv, err := c.carry(key, w)
@@ -191,7 +192,7 @@ const sweepEvery = 30 * time.Second
 
 // sweep removes commands whose wishes were withdrawn before anything was reported of them.
 func (c *Commands) sweep(view *store.Snapshot) error {
-	ids, err := c.Root.List()
+	ids, err := c.agents()
 	if err != nil {
 		return err
 	}
@@ -221,7 +222,7 @@ const batch = 256
 
 // heard reports what the gateway knows of the agents in the guests.
 func (c *Commands) heard(t *store.Txn, done *[]func()) error {
-	ids, err := c.Root.List()
+	ids, err := c.agents()
 	if err != nil {
 		return err
 	}

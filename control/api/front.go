@@ -20,6 +20,7 @@ import (
 	"github.com/ichiro-metal/ichiro/control/api/wire"
 	"github.com/ichiro-metal/ichiro/control/sigv4"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/enrol"
 )
 
 // maxBody holds the largest request: 16 KiB of user data is 22 KiB as base64 and 30 KiB escaped; an SSM
@@ -43,6 +44,8 @@ type Config struct {
 	Now       func() time.Time        // nil for the clock
 	Objects   string                  // socket of the object store; "" for none
 	Public    map[string]http.Handler // by path: what anybody may read
+	// Registrations answers machines that register through gateways at enrol.Path; nil where none can.
+	Registrations http.Handler
 	// Channels serves what lies below ChannelPath, which has another way to know who calls; nil for none.
 	Channels http.Handler
 }
@@ -112,6 +115,10 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Before the objects: without a websocket it could be one of a bucket named v1.
 	if f.cfg.Channels != nil && r.Header.Get("Upgrade") != "" && strings.HasPrefix(r.URL.Path, ChannelPath) {
 		f.cfg.Channels.ServeHTTP(w, r)
+		return
+	}
+	if f.cfg.Registrations != nil && r.URL.Path == enrol.Path {
+		f.cfg.Registrations.ServeHTTP(w, r)
 		return
 	}
 	if f.objects != nil && ofObjects(r) {

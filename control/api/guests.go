@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/origin"
 	"github.com/ichiro-metal/ichiro/internal/service"
 )
@@ -75,6 +76,19 @@ func (c *carried) Read(b []byte) (int, error) {
 }
 
 type carriedKey struct{}
+
+// Gateway is the host whose gateway carries a machine's registration; false for every other request.
+func Gateway(ctx context.Context) (cloud.HostID, bool) {
+	c, ok := ctx.Value(carriedKey{}).(*carried)
+	if !ok {
+		return "", false
+	}
+	g, err := c.origin()
+	if err != nil || g.VPC != origin.Gateway {
+		return "", false
+	}
+	return cloud.HostID(g.Instance), true
+}
 
 func withConn(ctx context.Context, c net.Conn) context.Context {
 	if g, ok := c.(*carried); ok {

@@ -50,8 +50,8 @@ func (c *Cluster) send(ctx context.Context, snap *store.Snapshot, waiting store.
 	t := store.NewTxn()
 	next.Hosts = maps.Clone(next.Hosts)
 	for _, id := range plan.Send {
-		if i, err := store.MirroredGet(snap, store.Instances, id); err == nil && i.Value.Host != "" {
-			next.Hosts[id] = i.Value.Host // it may have been started anew, elsewhere
+		if i, err := store.Target(snap, id); err == nil && i.Host != "" {
+			next.Hosts[id] = i.Host // it may have been started anew, elsewhere
 		}
 		store.Create(t, store.CommandWishes(next.Hosts[id]), store.InvocationID(next.ID, id), next.Wish(id, waiting.Value.Steps, now))
 	}
@@ -78,8 +78,8 @@ func shown(snap *store.Snapshot, c cloud.Command, id cloud.InstanceID, now time.
 		seen = s.Value
 	}
 	var instance *cloud.Instance
-	if i, err := store.MirroredGet(snap, store.Instances, id); err == nil {
-		instance = &i.Value
+	if i, err := store.Target(snap, id); err == nil {
+		instance = &i
 	}
 	return c.Show(seen, instance, now), seen.Status.Terminal()
 }

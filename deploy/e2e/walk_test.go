@@ -59,7 +59,7 @@ func (h *host) walk(t *testing.T, file string) {
 	s, err := script.NewState(t.Context(), dir, []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "AWS_PAGER=", "AWS_DEFAULT_REGION=" + h.region, "AWS_DEFAULT_OUTPUT=text",
 		"AWS_ACCESS_KEY_ID=" + h.key[0], "AWS_SECRET_ACCESS_KEY=" + h.key[1], "ENDPOINT=" + h.url, "AWS_ENDPOINT_URL=" + h.url,
-		"ICHIRO=" + filepath.Join(bin, "ichiro"), "RUN=" + h.run(), "STATE=" + h.state(), "CERTIFICATE=" + h.run("control", "identity.crt"),
+		"ICHIRO=" + filepath.Join(bin, "ichiro"), "RUNCMD=" + filepath.Join(bin, "ichiro-runcmd"), "RUN=" + h.run(), "STATE=" + h.state(), "CERTIFICATE=" + h.run("control", "identity.crt"),
 	})
 	if err == nil {
 		err = s.ExtractFiles(archive)

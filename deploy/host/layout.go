@@ -62,6 +62,9 @@ func (l Layout) keys() string            { return filepath.Join(l.State, "keys")
 // sessions is where the gateway records the sessions of guests.
 func (l Layout) sessions() string { return filepath.Join(l.State, "sessions") }
 
+// gateway is where the gateway keeps the key by which machines that are no guests know it.
+func (l Layout) gateway() string { return filepath.Join(l.State, "gateway") }
+
 func (l Layout) images() string   { return filepath.Join(l.State, "images") }
 func (l Layout) tokenKey() string { return filepath.Join(l.State, "imds", "token.key") }
 func (l Layout) exports() string  { return filepath.Join(l.Run, "exports") }
@@ -116,6 +119,7 @@ func (l Layout) make(u Users) error {
 		{filepath.Dir(l.tokenKey()), 0o700, u.IMDS.UID, u.IMDS.GID},
 		{l.images(), 0o755, 0, 0},
 		{l.sessions(), 0o700, u.Gateway.UID, u.Gateway.GID},
+		{l.gateway(), 0o755, u.Gateway.UID, u.Gateway.GID},
 		{filepath.Join(l.State, "objects"), 0o700, u.Objects.UID, u.Objects.GID},
 		{l.Run, 0o755, 0, 0},
 		{l.records(), 0o755, 0, 0},

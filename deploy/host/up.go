@@ -36,6 +36,7 @@ type Options struct {
 	Elastic     string // public addresses to give out: CIDRs with commas between them
 	IPv6Pool    string // VPCs' blocks of IPv6 come from here, as Elastic
 	Issuer      string // URL by which systems that trust instances' tokens reach the API; "" for its own
+	Machines    string // HOST:PORT where machines that are no guests come to Run Command; "" for nowhere
 	Underlay    string // address of this machine for the cloud's other hosts; "" for a host that stands alone
 	MTU         int
 	SourceCheck string
@@ -163,7 +164,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 	control := []string{
 		"--run", opt.Run, "--state", opt.State, "--listen", opt.Listen, "--listen-fd", "4",
 		"--region", opt.Region, "--zone", opt.Zone, "--account", opt.Account, "--config", opt.Config, "--elastic", opt.Elastic, "--ipv6-pool", opt.IPv6Pool, "--issuer", opt.Issuer,
-		"--objects-user", fmt.Sprint(u.Objects.UID), "--imds-user", fmt.Sprint(u.IMDS.UID),
+		"--objects-user", fmt.Sprint(u.Objects.UID), "--imds-user", fmt.Sprint(u.IMDS.UID), "--gateway-user", fmt.Sprint(u.Gateway.UID),
 	}
 	agent := []string{
 		"--run", opt.Run, "--state", opt.State, "--region", opt.Region, "--zone", opt.Zone, "--accel", opt.Accel, "--uplink", opt.Outside, "--uplink-range", opt.Uplink, "--ipv6-pool", opt.IPv6Pool,
@@ -187,7 +188,7 @@ func daemons(opt Options, u Users, socket *os.File, log *slog.Logger) []*process
 		api,
 		one("agent", process.User{}, agent...),
 		one("imds", u.IMDS, "--run", opt.Run, "--token-key", opt.tokenKey(), "--api", opt.Listen, "--resolvers", opt.Resolvers, fmt.Sprintf("--trust-clock=%t", opt.TrustClock)),
-		one("gateway", u.Gateway, "--run", opt.Run, "--sessions", opt.sessions()),
+		one("gateway", u.Gateway, "--run", opt.Run, "--sessions", opt.sessions(), "--machines", opt.Machines, "--identity", opt.gateway(), "--host", filepath.Join(opt.State, "host-id")),
 		one("s3", u.Objects, "--run", opt.Run, "--state", opt.State, "--region", opt.Region),
 	}
 }

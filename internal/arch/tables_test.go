@@ -16,6 +16,7 @@ const (
 var rooms = map[string]int{
 	"internal/cloud":     nouns,
 	"internal/pattern":   contracts,
+	"internal/enrol":     contracts, // how a machine that is no guest registers
 	"internal/bundle":    contracts,
 	"internal/delta":     deciders,
 	"internal/document":  deciders,
@@ -98,6 +99,7 @@ var rooms = map[string]int{
 	"runcmd/gateway":     mains,
 	"runcmd/mgs":         conductors, // the stock agent's calls and its control channel
 	"runcmd/mgs/frame":   contracts,  // the binary message of the stock agent and plugin
+	"runcmd/machine":     conductors, // the agent in a machine that is no guest
 	"runcmd/serial":      conductors, // the agent's second way to its gateway: a port of a virtio console
 	"runcmd/stream":      engines,    // the bytes of one session, over as many websockets as it takes
 	"runcmd/session":     conductors, // shells and ports in the guest

@@ -62,7 +62,9 @@ func (r Root) ObjectDoor() string { return filepath.Join(string(r), "control", "
 func (r Root) GuestAPI() string { return filepath.Join(string(r), "control", "guests.sock") }
 
 // List returns the instances that have a directory, in order of their IDs.
-func (r Root) List() ([]cloud.InstanceID, error) {
+func (r Root) List() ([]cloud.InstanceID, error) { return r.list("i") }
+
+func (r Root) list(prefix string) ([]cloud.InstanceID, error) {
 	entries, err := os.ReadDir(r.Instances())
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -72,7 +74,7 @@ func (r Root) List() ([]cloud.InstanceID, error) {
 	}
 	var ids []cloud.InstanceID
 	for _, e := range entries {
-		if id := cloud.InstanceID(e.Name()); e.IsDir() && cloud.WellFormed(id, "i") {
+		if id := cloud.InstanceID(e.Name()); e.IsDir() && cloud.WellFormed(id, prefix) {
 			ids = append(ids, id)
 		}
 	}
@@ -116,6 +118,7 @@ func Files() []File {
 		{"shim.sock, status.json, console.log", "shim", []string{"agent/host", "agent/door", "agent/unit"}},
 		{"shim.log, qemu.log, qmp.sock", "shim", []string{"operator", "shim"}},
 		{PortSocket, "shim", []string{"gateway"}},
+		{"node.json", "agent/host", []string{"gateway"}},
 	}
 }
 

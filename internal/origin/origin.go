@@ -22,6 +22,9 @@ type Guest struct {
 	From     netip.AddrPort
 }
 
+// Gateway stands for the VPC where a host's gateway carries the registration of a machine that is no guest; Instance is the host then.
+const Gateway cloud.VPCID = "gateway"
+
 // Write writes g at the head of a connection.
 func Write(w io.Writer, g Guest) error {
 	line := fmt.Sprintf("%s %s %s", g.Instance, g.VPC, g.From)

@@ -14,7 +14,7 @@ const namespace = "/ichiro/v1/"
 // Prefix is where the keys of a kind begin, below the name space. It ends with a slash.
 //
 //	spec/<kind>/<id>                        wishes of the API and the planners
-//	wish/<host>/<kind>/<id>                 what control wishes of a host: instance, credentials, command, network, membership
+//	wish/<host>/<kind>/<id>                 what control wishes of a host: instance, credentials, command, node, network, membership
 //	status/<host>/<kind>/<id>               what the host has seen; only the host writes there
 //	spec/resting/<subnet>/<ip>              since when an address is free that somebody had; PublicPool instead of a subnet
 //	ipam/<subnet>/<ip>                      an address in use, with its interface; PublicPool or BlockPool instead of a subnet

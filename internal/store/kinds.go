@@ -31,13 +31,15 @@ var (
 	// MetadataDefaults are what an account's new instances get, by account; what is empty is left to the image.
 	MetadataDefaults = NewKind[cloud.MetadataOptions](SpecPrefix("metadata-defaults"))
 
-	Sessions   = NewKind[cloud.Session](SpecPrefix("session")) // of Session Manager
-	Commands   = NewKind[cloud.Command](SpecPrefix("command"))
-	Sendings   = NewKind[cloud.Sending](SpecPrefix("sending"))     // of the commands that instances wait for, by CommandID
-	Deliveries = NewKind[cloud.Delivery](SpecPrefix("delivery"))   // of outputs that are not in their buckets yet, by CommandID
-	Notices    = NewKind[cloud.Notice](SpecPrefix("notice"))       // of what nobody has been told yet, by CommandID
-	Documents  = NewKind[cloud.Document](SpecPrefix("document"))   // by cloud.DocumentID
-	Parameters = NewKind[cloud.Parameter](SpecPrefix("parameter")) // by cloud.DocumentID: names are an account's own
+	Sessions    = NewKind[cloud.Session](SpecPrefix("session")) // of Session Manager
+	Commands    = NewKind[cloud.Command](SpecPrefix("command"))
+	Sendings    = NewKind[cloud.Sending](SpecPrefix("sending"))       // of the commands that instances wait for, by CommandID
+	Deliveries  = NewKind[cloud.Delivery](SpecPrefix("delivery"))     // of outputs that are not in their buckets yet, by CommandID
+	Notices     = NewKind[cloud.Notice](SpecPrefix("notice"))         // of what nobody has been told yet, by CommandID
+	Activations = NewKind[cloud.Activation](SpecPrefix("activation")) // by cloud.ActivationID
+	Nodes       = NewKind[cloud.ManagedNode](SpecPrefix("node"))      // by their ID
+	Documents   = NewKind[cloud.Document](SpecPrefix("document"))     // by cloud.DocumentID
+	Parameters  = NewKind[cloud.Parameter](SpecPrefix("parameter"))   // by cloud.DocumentID: names are an account's own
 	// ParameterBoxes is where the values of SecureStrings are sealed for; they lie in the parameter.
 	ParameterBoxes = NewKind[Sealed](SpecPrefix("parameter"))
 	// DocumentTexts are the versions of documents, by Document.TextID. They are no specs, so that no mirror holds them:
@@ -84,6 +86,38 @@ func CommandWishes(h cloud.HostID) Kind[cloud.CommandWish] {
 	return NewKind[cloud.CommandWish](WishPrefix(h, "command"))
 }
 
+// NodeWishes are the machines that may connect to a host's gateway.
+func NodeWishes(h cloud.HostID) Kind[cloud.NodeWish] {
+	return NewKind[cloud.NodeWish](WishPrefix(h, "node"))
+}
+
+// Target returns what Run Command reaches under an ID: an instance, or a managed machine as one.
+func Target(v View, id cloud.InstanceID) (cloud.Instance, error) {
+	if cloud.WellFormed(id, cloud.ManagedPrefix) {
+		o, err := MirroredGet(v, Nodes, id)
+		return o.Value.Target(), err
+	}
+	o, err := MirroredGet(v, Instances, id)
+	return o.Value, err
+}
+
+// Targets returns all that Run Command may reach, instances first.
+func Targets(v View) ([]cloud.Instance, error) {
+	instances, err := Mirrored(v, Instances)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := Mirrored(v, Nodes)
+	out := make([]cloud.Instance, 0, len(instances)+len(nodes))
+	for _, o := range instances {
+		out = append(out, o.Value)
+	}
+	for _, o := range nodes {
+		out = append(out, o.Value.Target())
+	}
+	return out, err
+}
+
 // The kinds of the statuses, which only the host writes.
 
 // InstanceStatuses are what a host has seen of its instances.
@@ -107,9 +141,9 @@ func AboutCommands(key string) bool {
 	part := strings.Split(key, "/")
 	switch part[0] {
 	case "spec":
-		return len(part) > 1 && slices.Contains([]string{"command", "sending", "delivery", "notice", "document", "parameter", "session"}, part[1])
+		return len(part) > 1 && slices.Contains([]string{"command", "sending", "delivery", "notice", "document", "parameter", "session", "activation", "node"}, part[1])
 	case "wish", "status":
-		return len(part) > 2 && (part[2] == "command" || part[2] == "invocation" || part[2] == "agent")
+		return len(part) > 2 && (part[2] == "command" || part[2] == "invocation" || part[2] == "node" || part[2] == "agent")
 	}
 	return false
 }

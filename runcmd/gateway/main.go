@@ -1,10 +1,10 @@
 // Ichiro-gateway brings commands to the agents in this host's guests, and people into them.
 //
 // It runs without privileges. Its listening sockets come from the host's agent (package handover), two for
-// each VPC: one for our own agents and one for stock ones (package mgs). Its orders and its results are files
-// in the instances' directories (package bundle); the clients of sessions come through the host's door. It keeps
-// the records of sessions below the state directory and the key by which stock agents know it, and may be killed
-// at any time.
+// each VPC: one for our own agents and one for stock ones (package mgs); machines that are no guests come where the
+// operator says (package managed). Its orders and its results are files in the instances' directories (package
+// bundle); the clients of sessions come through the host's door. It keeps the records of sessions and the keys by
+// which stock agents and machines know it, and may be killed at any time.
 package main
 
 import (
@@ -24,6 +24,7 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/handover"
 	"github.com/ichiro-metal/ichiro/internal/service"
 	"github.com/ichiro-metal/ichiro/runcmd/gateway/delivery"
+	"github.com/ichiro-metal/ichiro/runcmd/gateway/managed"
 	"github.com/ichiro-metal/ichiro/runcmd/gateway/sessions"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs"
 )
@@ -45,6 +46,9 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	records := flags.String("sessions", "/var/lib/ichiro/sessions", "`directory` of the sessions' records")
 	recording := flags.Int64("recording-limit", 64<<20, "`bytes` kept of one session's recording")
 	recordings := flags.Int64("recording-quota", 2<<30, "`bytes` kept of all sessions' records, of 30 days at most")
+	machines := flags.String("machines", "", "`HOST:PORT` where machines that are no guests come; none when empty")
+	identity := flags.String("identity", "/var/lib/ichiro/gateway", "`directory` of the key by which they know this gateway")
+	host := flags.String("host", "/var/lib/ichiro/host-id", "`file` with this host's ID")
 	if err := service.Parse(flags, args); err != nil {
 		return err
 	}
@@ -80,13 +84,18 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		go gateway.Serve(s.VPC, s.Listener) // until the client closes it
 	}
 	remove := func(s handover.Socket) { log.Info("not serving any more", "vpc", s.VPC) }
-	return service.Run(ctx,
+	tasks := []service.Task{
 		gateway,
 		service.Func("sessions", hub.Run),
 		service.Func("channels", func(ctx context.Context) error { return serve(ctx, root.Sessions(), hub.Handler()) }),
 		service.Func("sockets", func(ctx context.Context) error { return sockets.Run(ctx, add, remove) }),
 		service.Admin(root.Admin("gateway")),
-	)
+	}
+	if *machines != "" {
+		cfg := managed.Config{Listen: *machines, Dir: *identity, Host: *host, API: root.GuestAPI(), Log: log}
+		tasks = append(tasks, service.Func("machines", func(ctx context.Context) error { return managed.Run(ctx, cfg, gateway) }))
+	}
+	return service.Run(ctx, tasks...)
 }
 
 // serve answers what comes through the host's door: only the agent, which is root, may open the socket.

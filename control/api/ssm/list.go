@@ -224,6 +224,13 @@ func (s *Service) ListCommandInvocations(ctx context.Context, in *shape.ListComm
 }
 
 func (s *Service) name(snap *store.Snapshot, id cloud.InstanceID) string {
+	if cloud.WellFormed(id, cloud.ManagedPrefix) {
+		o, err := store.MirroredGet(snap, store.Nodes, id)
+		if err != nil {
+			return ""
+		}
+		return o.Value.Name
+	}
 	o, err := store.MirroredGet(snap, store.Instances, id)
 	if err != nil {
 		return ""
@@ -249,13 +256,12 @@ func (s *Service) DescribeInstanceInformation(ctx context.Context, in *shape.Des
 			return nil, err
 		}
 	}
-	all, err := store.Mirrored(snap, store.Instances)
+	all, err := store.Targets(snap)
 	if err != nil {
 		return nil, err
 	}
 	var out []shape.InstanceInformation
-	for _, o := range all {
-		i := o.Value
+	for _, i := range all {
 		if i.Account != caller(ctx) || i.Host == "" {
 			continue
 		}
@@ -274,6 +280,10 @@ func (s *Service) DescribeInstanceInformation(ctx context.Context, in *shape.Des
 		}
 		if i.Profile != nil {
 			v.IamRole = i.Profile.RoleName
+		}
+		if o, err := store.MirroredGet(snap, store.Nodes, i.ID); err == nil {
+			n := o.Value
+			v.ResourceType, v.ActivationId, v.Name, v.IamRole, v.RegistrationDate = managedInstance, string(n.Activation), n.Name, n.Role, &n.Registered
 		}
 		keep := true
 		for key, values := range filters {
@@ -294,6 +304,9 @@ func (s *Service) DescribeInstanceInformation(ctx context.Context, in *shape.Des
 // online reports whether the agent is there now. A machine that ended without a word leaves a connection
 // behind that looks alive for a while, so what was heard must be of the boot that runs.
 func (s *Service) online(snap *store.Snapshot, i cloud.Instance, p cloud.AgentPing) bool {
+	if cloud.WellFormed(i.ID, cloud.ManagedPrefix) {
+		return p.Connected
+	}
 	st, err := store.MirroredGet(snap, store.InstanceStatuses(i.Host), i.ID)
 	return err == nil && p.Connected && i.State(&st.Value) == cloud.StateRunning && !p.LastSeen.Before(st.Value.Started)
 }
@@ -312,6 +325,8 @@ func informed(v shape.InstanceInformation, i cloud.Instance, key string, values 
 		return slices.Contains(values, v.ResourceType), nil
 	case "IamRole":
 		return slices.Contains(values, v.IamRole), nil
+	case "ActivationIds":
+		return slices.Contains(values, v.ActivationId), nil
 	}
 	if strings.HasPrefix(key, "tag:") || key == "tag-key" {
 		return matches(i, cloud.CommandTarget{Key: key, Values: values})

@@ -199,36 +199,36 @@ func (s *Service) resolve(snap *store.Snapshot, c cloud.Command) ([]cloud.Instan
 		if slices.Contains(c.AskedInstances[:k], id) {
 			return nil, cloud.Errorf("DuplicateInstanceId", "Instance %s is named twice", id)
 		}
-		o, err := store.MirroredGet(snap, store.Instances, nonEmpty(string(id)))
+		i, err := store.Target(snap, nonEmpty(id))
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return nil, err
 		}
-		if err != nil || o.Value.Account != c.Account || !s.managed(snap, o.Value) {
+		if err != nil || i.Account != c.Account || !s.managed(snap, i) {
 			return nil, cloud.Errorf("InvalidInstanceId", "Instances [[%.40s]] not in a valid state for account %s: it must be running and its agent must have connected, see describe-instance-information", id, c.Account)
 		}
-		out = append(out, o.Value)
+		out = append(out, i)
 	}
 	if len(c.Targets) == 0 {
 		return out, nil
 	}
-	all, err := store.Mirrored(snap, store.Instances)
+	all, err := store.Targets(snap)
 	if err != nil {
 		return nil, err
 	}
-	for _, o := range all {
-		if o.Value.Account != c.Account || !s.managed(snap, o.Value) {
+	for _, i := range all {
+		if i.Account != c.Account || !s.managed(snap, i) {
 			continue
 		}
 		match := true
 		for _, t := range c.Targets {
-			ok, err := matches(o.Value, t)
+			ok, err := matches(i, t)
 			if err != nil {
 				return nil, err
 			}
 			match = match && ok
 		}
 		if match {
-			out = append(out, o.Value)
+			out = append(out, i)
 		}
 	}
 	if len(out) > targetLimit {

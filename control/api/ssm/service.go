@@ -48,6 +48,9 @@ type Config struct {
 
 	Sessions sessionDoor         // what hosts do for sessions
 	Ended    func(cloud.Session) // is told of each session that has ended; nil for nobody
+
+	// Registered is told of each machine that registers, or was refused with a code, and from where; nil for nobody.
+	Registered func(n cloud.ManagedNode, source, code string)
 }
 
 // Service answers the actions.
@@ -59,7 +62,7 @@ func New(cfg Config) api.Service {
 	ro := api.ReadOnly()
 	return api.Service{
 		Name: "ssm", Protocol: wire.JSON, Version: shape.Version, TargetPrefix: shape.TargetPrefix, Known: shape.Operations, Ignored: shape.Ignored,
-		Actions: slices.Concat(s.documentActions(), s.tagActions(), s.parameterActions(), s.sessionActions(), []api.Action{
+		Actions: slices.Concat(s.documentActions(), s.activationActions(), s.tagActions(), s.parameterActions(), s.sessionActions(), []api.Action{
 			api.Do("SendCommand", s.SendCommand, api.Resource(s.reached)),
 			api.Do("CancelCommand", s.CancelCommand),
 			api.Do("ListCommands", s.ListCommands, ro),
@@ -78,20 +81,28 @@ func (s *Service) reached(in *shape.SendCommandInput) []string {
 		out = append(out, parameterARN(name)...)
 	}
 	for _, id := range in.InstanceIds {
-		out = append(out, "ec2:instance/"+id)
+		out = append(out, targetARN(cloud.InstanceID(id)))
 	}
 	if len(in.Targets) == 0 {
 		return out
 	}
-	all, _ := store.Mirrored(s.Mirror.Snapshot(), store.Instances) // what cannot be read now cannot be reached either
-	for _, o := range all {
+	all, _ := store.Targets(s.Mirror.Snapshot()) // what cannot be read now cannot be reached either
+	for _, i := range all {
 		for _, t := range in.Targets {
-			if ok, err := matches(o.Value, cloud.CommandTarget{Key: t.Key, Values: t.Values}); ok && err == nil {
-				out = append(out, "ec2:instance/"+string(o.Value.ID))
+			if ok, err := matches(i, cloud.CommandTarget{Key: t.Key, Values: t.Values}); ok && err == nil {
+				out = append(out, targetARN(i.ID))
 			}
 		}
 	}
 	return out
+}
+
+// targetARN is the resource that an instance or a managed machine is.
+func targetARN(id cloud.InstanceID) string {
+	if cloud.WellFormed(id, cloud.ManagedPrefix) {
+		return "managed-instance/" + string(id)
+	}
+	return "ec2:instance/" + string(id)
 }
 
 func caller(ctx context.Context) cloud.AccountID {
@@ -107,7 +118,7 @@ func (s *Service) command(ctx context.Context, snap *store.Snapshot, id string) 
 	return o, err
 }
 
-func nonEmpty(id string) string {
+func nonEmpty[ID ~string](id ID) ID {
 	if id == "" {
 		return "-"
 	}
@@ -121,8 +132,8 @@ func (s *Service) invocation(snap *store.Snapshot, c cloud.Command, id cloud.Ins
 		seen = o.Value
 	}
 	var i *cloud.Instance
-	if o, err := store.MirroredGet(snap, store.Instances, id); err == nil {
-		i = &o.Value
+	if target, err := store.Target(snap, id); err == nil {
+		i = &target
 	}
 	return c.Show(seen, i, s.Now())
 }

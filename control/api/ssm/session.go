@@ -91,12 +91,12 @@ func (s *Service) StartSession(ctx context.Context, in *shape.StartSessionInput)
 
 // connected returns the caller's instance, and whether its agent is connected.
 func (s *Service) connected(ctx context.Context, snap *store.Snapshot, target string) (cloud.Instance, bool) {
-	o, err := store.MirroredGet(snap, store.Instances, cloud.InstanceID(nonEmpty(target)))
-	if err != nil || o.Value.Account != caller(ctx) || !s.managed(snap, o.Value) {
+	i, err := store.Target(snap, cloud.InstanceID(nonEmpty(target)))
+	if err != nil || i.Account != caller(ctx) || !s.managed(snap, i) {
 		return cloud.Instance{}, false
 	}
-	ping, err := store.MirroredGet(snap, store.Pings(o.Value.Host), o.Value.ID)
-	return o.Value, err == nil && ping.Value.Connected
+	ping, err := store.MirroredGet(snap, store.Pings(i.Host), i.ID)
+	return i, err == nil && ping.Value.Connected
 }
 
 // newSessionID names a session for who starts it, as Session Manager does: policies go by session/${aws:username}-*.

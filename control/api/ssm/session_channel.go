@@ -98,8 +98,8 @@ func (s *Service) settle(ctx context.Context, id cloud.SessionID) error {
 func (s *Service) endOf(ctx context.Context, snap *store.Snapshot, x cloud.Session) (*cloud.SessionEnd, error) {
 	now := s.Now().UTC()
 	lost := &cloud.SessionEnd{At: now, Code: -1, Reason: "lost"}
-	i, err := store.MirroredGet(snap, store.Instances, x.Target)
-	if err != nil || i.Value.Host != x.HostID {
+	i, err := store.Target(snap, x.Target)
+	if err != nil || i.Host != x.HostID {
 		return lost, nil // the instance is gone, and with it what ran in it
 	}
 	host, err := store.MirroredGet(snap, store.Hosts, x.HostID)

@@ -21,6 +21,9 @@ func (s *Service) tagActions() []api.Action {
 	}
 }
 
+// managedInstance is the type of machines that are no guests.
+const managedInstance = "ManagedInstance"
+
 // tagged is the resource that a change of tags needs permission for.
 func tagged(kind, id string) []string {
 	switch kind {
@@ -28,6 +31,8 @@ func tagged(kind, id string) []string {
 		return documentARN(id)
 	case "Parameter":
 		return parameterARN(id)
+	case managedInstance:
+		return []string{"managed-instance/" + id}
 	}
 	return []string{"*"} // of no type that is there: the action refuses it
 }
@@ -74,6 +79,16 @@ func (s *Service) retag(ctx context.Context, kind, id string, decide func(had cl
 			store.Update(t, store.Parameters, o, next)
 			return t, err
 		}
+		if kind == managedInstance {
+			o, err := s.node(ctx, snap, id)
+			if err != nil {
+				return nil, foreign(err)
+			}
+			next := o.Value
+			next.Tags, err = decide(next.Tags)
+			store.Update(t, store.Nodes, o, next)
+			return t, err
+		}
 		o, err := s.tagged(ctx, snap, kind, id)
 		if err != nil {
 			return nil, err
@@ -88,7 +103,7 @@ func (s *Service) retag(ctx context.Context, kind, id string, decide func(had cl
 // tagged is the document of that name, and no other thing.
 func (s *Service) tagged(ctx context.Context, snap *store.Snapshot, kind, id string) (store.Object[cloud.Document], error) {
 	if kind != "Document" {
-		return store.Object[cloud.Document]{}, cloud.Errorf("InvalidResourceType", "ResourceType is %.40q: Document and Parameter are there", kind)
+		return store.Object[cloud.Document]{}, cloud.Errorf("InvalidResourceType", "ResourceType is %.40q: Document, Parameter and ManagedInstance are there", kind)
 	}
 	o, err := s.document(ctx, snap, id)
 	return o, foreign(err)
@@ -96,7 +111,7 @@ func (s *Service) tagged(ctx context.Context, snap *store.Snapshot, kind, id str
 
 // foreign says that a resource does not exist in the words of the actions on tags.
 func foreign(err error) error {
-	if code := cloud.Code(err); code == "InvalidDocument" || code == "ParameterNotFound" {
+	if code := cloud.Code(err); code == "InvalidDocument" || code == "ParameterNotFound" || code == "InvalidInstanceId" {
 		return cloud.Errorf("InvalidResourceId", "%s", err.(cloud.Error).Message)
 	}
 	return err
@@ -125,6 +140,10 @@ func (s *Service) ListTagsForResource(ctx context.Context, in *shape.ListTagsFor
 	snap := s.Mirror.Snapshot()
 	if in.ResourceType == "Parameter" {
 		o, _, err := s.find(ctx, snap, in.ResourceId)
+		return &shape.ListTagsForResourceOutput{TagList: tags(o.Value.Tags)}, foreign(err)
+	}
+	if in.ResourceType == managedInstance {
+		o, err := s.node(ctx, snap, in.ResourceId)
 		return &shape.ListTagsForResourceOutput{TagList: tags(o.Value.Tags)}, foreign(err)
 	}
 	o, err := s.tagged(ctx, snap, in.ResourceType, in.ResourceId)

@@ -15,6 +15,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -109,10 +110,11 @@ func (g *Gateway) Run(ctx context.Context) error {
 func (g *Gateway) changed(path string) {
 	if path == "" {
 		ids, err := g.root.List()
-		if err != nil {
+		nodes, failed := g.root.ListNodes()
+		if err = errors.Join(err, failed); err != nil {
 			g.log.Error("list instances", "err", err)
 		}
-		for _, id := range ids {
+		for _, id := range append(ids, nodes...) {
 			if i := g.instance(id); i != nil {
 				i.look("")
 				g.plug(i)
@@ -126,7 +128,7 @@ func (g *Gateway) changed(path string) {
 	}
 	elem := strings.Split(rel, string(filepath.Separator))
 	id := cloud.InstanceID(elem[0])
-	if !cloud.WellFormed(id, "i") {
+	if !cloud.WellFormed(id, "i", cloud.ManagedPrefix) {
 		return
 	}
 	switch {

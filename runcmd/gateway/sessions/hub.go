@@ -117,7 +117,7 @@ func (h *Hub) channel(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = json.Unmarshal(data, &spec)
 	}
-	if err != nil || !spec.ID.WellFormed() || string(spec.ID) != r.PathValue("session") || !cloud.WellFormed(spec.Target, "i") {
+	if err != nil || !spec.ID.WellFormed() || string(spec.ID) != r.PathValue("session") || !cloud.WellFormed(spec.Target, "i", cloud.ManagedPrefix) {
 		http.Error(w, "not a session", http.StatusBadRequest)
 		return
 	}

@@ -1,0 +1,234 @@
+package main_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ichiro-metal/ichiro/internal/bundle"
+	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/enrol"
+	"github.com/ichiro-metal/ichiro/runcmd/machine"
+	"github.com/ichiro-metal/ichiro/runcmd/wire"
+)
+
+const aMachine = cloud.InstanceID("mi-0123456789abcdef0")
+
+// machines has the gateway of a host take machines, and returns where and its certificate's file.
+func (h *host) machines() (address string, certificate *x509.Certificate) {
+	h.t.Helper()
+	dir := filepath.Join(string(h.root), "identity")
+	check(h.t, os.MkdirAll(dir, 0o755))
+	check(h.t, os.WriteFile(filepath.Join(dir, "host"), []byte("h-1\n"), 0o644))
+	h.startGateway("--machines", "127.0.0.1:0", "--identity", dir, "--host", filepath.Join(dir, "host"))
+	file := filepath.Join(dir, "address")
+	for { // it is the last thing that is written before machines are taken
+		if data, err := os.ReadFile(file); err == nil {
+			address = strings.TrimSpace(string(data))
+			break
+		}
+		select {
+		case <-h.t.Context().Done():
+			h.t.Fatal("the gateway does not say where machines come")
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "certificate.pem"))
+	check(h.t, err)
+	block, _ := pem.Decode(data)
+	certificate, err = x509.ParseCertificate(block.Bytes)
+	check(h.t, err)
+	return address, certificate
+}
+
+// registered makes a machine of a host's agent, as Register leaves it, and returns the name of its key.
+func registered(t *testing.T, state string, m machine.Machine) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	m.Key, err = x509.MarshalPKCS8PrivateKey(key)
+	check(t, err)
+	data, err := json.Marshal(m)
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(state, "machine.json"), data, 0o600))
+	public, err := x509.MarshalPKIXPublicKey(&key.PublicKey)
+	check(t, err)
+	return enrol.KeyOf(&x509.Certificate{RawSubjectPublicKeyInfo: public})
+}
+
+// A machine that is no guest comes over TLS: commands run in it, over kills of all that may die, and when it is forgotten it is
+// hung up on and let in no more.
+func TestAMachineComesOverTLS(t *testing.T) {
+	t.Parallel()
+	h := newHostOf(t, aMachine)
+	address, certificate := h.machines()
+	key := registered(t, h.state, machine.Machine{Instance: aMachine, Gateway: address, Server: enrol.KeyOf(certificate)})
+	check(t, bundle.Write(h.dir.Path(bundle.NodeFile), bundle.Node{Instance: aMachine, Key: key}, 0o644))
+	h.startAgent()
+	id := h.send("echo I am $AWS_SSM_INSTANCE_ID")
+	if inv := h.end(id); inv.Status != cloud.InvocationSuccess || h.output(id, wire.Stdout) != "I am "+string(aMachine)+"\n" {
+		t.Fatalf("got %+v and %q", inv, h.output(id, wire.Stdout))
+	}
+	if p, err := h.dir.Agent(); err == nil && p.Address != "127.0.0.1" {
+		t.Errorf("got the address %q", p.Address)
+	}
+	long := h.send("echo begun; exec sleep 0.3")
+	h.printed(long)
+	kill(h.gateway)
+	again := filepath.Join(string(h.root), "identity")
+	h.startGateway("--machines", address, "--identity", again, "--host", filepath.Join(again, "host"))
+	if inv := h.end(long); inv.Status != cloud.InvocationSuccess {
+		t.Errorf("got %+v over the gateway's death", inv)
+	}
+	check(t, os.RemoveAll(string(h.dir))) // it was deregistered
+	for !strings.Contains(h.log.String(), "not connected") || !strings.Contains(h.log.String(), "403") {
+		select {
+		case <-t.Context().Done():
+			t.Fatal("the machine is still let in")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// Who may not come, and what they are told.
+func TestMachinesThatMayNotCome(t *testing.T) {
+	t.Parallel()
+	h := newHostOf(t, aMachine)
+	address, certificate := h.machines()
+	own, other := t.TempDir(), t.TempDir()
+	known := machine.Machine{Instance: aMachine, Gateway: address, Server: enrol.KeyOf(certificate)}
+	key := registered(t, own, known)
+	check(t, bundle.Write(h.dir.Path(bundle.NodeFile), bundle.Node{Instance: aMachine, Key: key}, 0o644))
+	guest := cloud.InstanceID("i-0123456789abcdef0")
+	check(t, os.MkdirAll(string(h.root.Instance(guest)), 0o755))
+
+	dial := func(state string) error {
+		m, err := machine.Load(state)
+		check(t, err)
+		conn, err := m.Dialer().Dial(t.Context(), m.URL())
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	}
+	if err := dial(own); err != nil {
+		t.Fatalf("the machine itself: %v", err)
+	}
+	registered(t, other, known)
+	if err := dial(other); err == nil || !strings.Contains(err.Error(), "403") {
+		t.Errorf("another key with the machine's name: got %v", err)
+	}
+	for name, id := range map[string]cloud.InstanceID{
+		"a machine that is not known": "mi-00000000000000000", "a guest's name": guest, "a path": "../../" + cloud.InstanceID(filepath.Base(own)), "no name": "mi-",
+	} {
+		m := known
+		m.Instance = id
+		registered(t, other, m)
+		if err := dial(other); err == nil || !strings.Contains(err.Error(), "403") {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	m := known
+	m.Server = strings.Repeat("0", 64)
+	registered(t, other, m)
+	if err := dial(other); err == nil || !strings.Contains(err.Error(), "another key") {
+		t.Errorf("another gateway: got %v", err)
+	}
+	// Without a key, or without TLS, there is nobody to talk to.
+	plain := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	for _, url := range []string{"https://" + address + wire.Path, "http://" + address + wire.Path, "https://" + address + enrol.Path} {
+		resp, err := plain.Get(url)
+		if err != nil {
+			continue
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		if resp.StatusCode < 400 {
+			t.Errorf("%s without a key: got %s", url, resp.Status)
+		}
+	}
+	// The control plane is away: that is said, and nothing is lost.
+	certFile := filepath.Join(string(h.root), "identity", "certificate.pem")
+	data, err := os.ReadFile(certFile)
+	check(t, err)
+	fresh := t.TempDir()
+	if _, err := machine.Register(t.Context(), fresh, address, data, "a", "b"); err == nil || !strings.Contains(err.Error(), "try again") {
+		t.Errorf("registered without a control plane: got %v", err)
+	}
+	before, err := os.ReadFile(filepath.Join(fresh, "machine.json"))
+	check(t, err)
+	machine.Register(t.Context(), fresh, address, data, "a", "b")
+	if after, err := os.ReadFile(filepath.Join(fresh, "machine.json")); err != nil || string(after) != string(before) {
+		t.Errorf("the key changed between two tries: %v", err)
+	}
+	if _, err := machine.Load(fresh); err == nil {
+		t.Error("a machine that was not admitted takes itself for registered")
+	}
+	if _, err := machine.Register(t.Context(), own, address, data, "a", "b"); err == nil || !strings.Contains(err.Error(), string(aMachine)) {
+		t.Errorf("registered twice: got %v", err)
+	}
+}
+
+// TestMeasureMachines measures what a machine's connection, which is TLS, takes of a gateway.
+func TestMeasureMachines(t *testing.T) {
+	measuring(t)
+	t.Setenv("TMPDIR", "/dev/shm") // as /run is
+	const n = 3000
+	h := newHostOf(t, aMachine)
+	address, certificate := h.machines()
+	keys := make([]machine.Machine, n)
+	for k := range keys {
+		id := cloud.InstanceID(fmt.Sprintf("mi-%017x", k))
+		m := machine.Machine{Instance: id, Gateway: address, Server: enrol.KeyOf(certificate)}
+		key := registered(t, h.state, m)
+		loaded, err := machine.Load(h.state)
+		check(t, err)
+		keys[k] = *loaded
+		dir := h.root.Instance(id)
+		check(t, os.MkdirAll(string(dir), 0o755))
+		check(t, dir.MakeCommands(os.Getgid()))
+		check(t, bundle.Write(dir.Path(bundle.NodeFile), bundle.Node{Instance: id, Key: key}, 0o644))
+	}
+	first, err := keys[0].Dialer().Dial(t.Context(), keys[0].URL()) // the first costs what all of them share
+	check(t, err)
+	first.Close()
+	<-time.After(5 * time.Second)
+	before := status(t, h.gateway.Process.Pid, "VmRSS:")
+	conns := make([]*wire.Conn, n)
+	c := &crowd{h: h, n: n}
+	say(t, "machines connect ms", took(func() {
+		c.each(func(k int) {
+			conn, err := keys[k].Dialer().Dial(t.Context(), keys[k].URL())
+			if err == nil {
+				err = conn.Send(&wire.Hello{Version: wire.Version, Boot: "boot", Agent: "crowd", Level: wire.Level})
+			}
+			if err == nil {
+				_, err = conn.Receive()
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			conns[k] = conn
+		})
+	}))
+	<-time.After(8 * time.Second) // what is written after a connection is, and what is garbage is collected
+	say(t, "machine of a gateway KB", (status(t, h.gateway.Process.Pid, "VmRSS:")-before)*1.024/n)
+	for _, conn := range conns {
+		if conn != nil {
+			conn.Close()
+		}
+	}
+}
