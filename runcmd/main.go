@@ -31,6 +31,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/internal/heap"
 	"github.com/ichiro-metal/ichiro/internal/provision"
 	"github.com/ichiro-metal/ichiro/runcmd/act"
 	"github.com/ichiro-metal/ichiro/runcmd/journal"
@@ -43,6 +44,9 @@ import (
 	"github.com/ichiro-metal/ichiro/runcmd/session"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
+
+// heapRoom is what the collector may leave lying about while there is something to do; when there is not, package link gives it back.
+const heapRoom = 4 << 20
 
 // This program does not hang on internal/service: in a guest there is nobody to scrape its metrics, and
 // they would double its size.
@@ -57,7 +61,7 @@ func main() {
 		}
 		return
 	}
-	debug.SetGCPercent(25) // it has a few hundred KB: of what the collector leaves lying about, most is saved
+	heap.Keep(heapRoom, 25)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {

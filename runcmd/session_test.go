@@ -532,59 +532,105 @@ func (h *sessionHost) cost(b *testing.B, before time.Duration, bytes int64) {
 	b.ReportMetric((h.spent()-before).Seconds()/(float64(bytes)*float64(b.N)/1e9), "cpu-s/GB")
 }
 
+// sink takes size bytes of whoever connects, and tells when it has them.
+func sink(t testing.TB, size int64) (port int, got <-chan int64) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	t.Cleanup(func() { l.Close() })
+	all := make(chan int64)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			n, _ := io.Copy(io.Discard, io.LimitReader(c, size))
+			c.Close()
+			all <- n
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port, all
+}
+
+// download and upload move size bytes through a forwarded port.
+func download(t testing.TB, local string, size int64) {
+	c, err := net.Dial("tcp", local)
+	check(t, err)
+	n, err := io.Copy(io.Discard, c)
+	if c.Close(); err != nil || n != size {
+		t.Fatalf("got %d bytes, %v", n, err)
+	}
+}
+
+func upload(t testing.TB, local string, size int64, got <-chan int64) {
+	c, err := net.Dial("tcp", local)
+	check(t, err)
+	defer c.Close()
+	block := make([]byte, 1<<20)
+	for range size >> 20 {
+		if _, err := c.Write(block); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := <-got; n != size {
+		t.Fatalf("got %d bytes", n)
+	}
+}
+
 // BenchmarkPort is the figure of a port forwarded by our own client, down and up.
 func BenchmarkPort(b *testing.B) {
 	const size = 128 << 20
-	b.Run("download", func(b *testing.B) {
-		h := newSessionHost(b)
-		port, _ := source(b, size)
+	h := newSessionHost(b)
+	out, _ := source(b, size)
+	in, got := sink(b, size)
+	for name, move := range map[string]func(*testing.B, string){
+		"download": func(b *testing.B, local string) { download(b, local, size) },
+		"upload":   func(b *testing.B, local string) { upload(b, local, size, got) },
+	} {
+		port := out
+		if name == "upload" {
+			port = in
+		}
 		local := h.forwardOurs(cloud.SessionPlan{Kind: cloud.SessionPort, Port: port})
-		b.SetBytes(size)
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(size)
+			before := h.spent()
+			defer func() { h.cost(b, before, size) }()
+			for b.Loop() {
+				move(b, local)
+			}
+		})
+	}
+}
+
+// TestMeasureSessions measures 128 MB through a forwarded port, in turns: by our own client both ways, and down by the stock plugin
+// where there is one.
+func TestMeasureSessions(t *testing.T) {
+	measuring(t)
+	const size = 128 << 20
+	h := newSessionHost(t)
+	out, _ := source(t, size)
+	in, got := sink(t, size)
+	down := h.forwardOurs(cloud.SessionPlan{Kind: cloud.SessionPort, Port: out})
+	up := h.forwardOurs(cloud.SessionPlan{Kind: cloud.SessionPort, Port: in})
+	stock := ""
+	if os.Getenv("ICHIRO_SESSION_PLUGIN") != "" {
+		stock = h.forwarded(out)
+	}
+	var downs, ups, stocks, cost []float64
+	for range 7 {
 		before := h.spent()
-		defer func() { h.cost(b, before, size) }()
-		for b.Loop() {
-			c, err := net.Dial("tcp", local)
-			check(b, err)
-			n, err := io.Copy(io.Discard, c)
-			if c.Close(); err != nil || n != size {
-				b.Fatalf("got %d bytes, %v", n, err)
-			}
+		downs = append(downs, size/1e3/took(func() { download(t, down, size) }))
+		cost = append(cost, (h.spent()-before).Seconds()/(size/1e9))
+		ups = append(ups, size/1e3/took(func() { upload(t, up, size, got) }))
+		if stock != "" {
+			stocks = append(stocks, size/1e3/took(func() { download(t, stock, size) }))
 		}
-	})
-	b.Run("upload", func(b *testing.B) {
-		h := newSessionHost(b)
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		check(b, err)
-		defer l.Close()
-		got := make(chan int64)
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				n, _ := io.Copy(io.Discard, io.LimitReader(c, size))
-				c.Close()
-				got <- n
-			}
-		}()
-		local := h.forwardOurs(cloud.SessionPlan{Kind: cloud.SessionPort, Port: l.Addr().(*net.TCPAddr).Port})
-		block := make([]byte, 1<<20)
-		b.SetBytes(size)
-		before := h.spent()
-		defer func() { h.cost(b, before, size) }()
-		for b.Loop() {
-			c, err := net.Dial("tcp", local)
-			check(b, err)
-			for range size >> 20 {
-				if _, err := c.Write(block); err != nil {
-					b.Fatal(err)
-				}
-			}
-			if n := <-got; n != size {
-				b.Fatalf("got %d bytes", n)
-			}
-			c.Close()
-		}
-	})
+	}
+	say(t, "port down MB/s", downs...)
+	say(t, "port up MB/s", ups...)
+	say(t, "port down cpu s/GB", cost...)
+	if stock != "" {
+		say(t, "port down by the plugin MB/s", stocks...)
+	}
 }

@@ -8,7 +8,7 @@ import (
 // runcmd measures Run Command without a guest, by the test binary of runcmd: the real agent and the real gateway meet over
 // loopback, so that what the processor of a guest takes is not in it.
 func (b *bench) runcmd(ctx context.Context) error {
-	got, err := b.measure(ctx, "./runcmd", "^TestMeasure(True|Output|Agent|Crowd|Machines)$")
+	got, err := b.measure(ctx, "./runcmd", "^TestMeasure(True|Output|Agent|Crowd|Machines|Sessions)$")
 	if err != nil {
 		return err
 	}
@@ -33,5 +33,11 @@ func (b *bench) runcmd(ctx context.Context) error {
 		OursRaw: got["command to all ms"].Raw, RefRaw: got["echo to all ms"].Raw,
 		Note: n + " agents, from the first request file to the last result file; reference a bare websocket server that sends 600 bytes to as many and gets 300 from each"})
 	b.bound(figure{Name: "all agents of a gateway connect after its restart", Unit: "ms", Target: 12000, OursRaw: got["storm ms"].Raw, Note: n + " agents at once"})
+	port := "128 MB through a forwarded port, against 100 MB/s; client, source, sink, gateway and agent take " + number(median(got["port down cpu s/GB"].Raw)) + " s of processor time for a GB down"
+	for _, f := range []struct{ name, key string }{{"a port of a guest, down", "port down MB/s"}, {"a port of a guest, up", "port up MB/s"}, {"a port of a guest, down by the stock plugin", "port down by the plugin MB/s"}} {
+		if raw := got[f.key].Raw; len(raw) > 0 { // the plugin is measured where ICHIRO_SESSION_PLUGIN names it
+			b.compare(figure{Name: f.name, Unit: "MB/s", Target: 1, Least: true, OursRaw: raw, RefRaw: []float64{100}, Note: port})
+		}
+	}
 	return nil
 }

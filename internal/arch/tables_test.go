@@ -16,6 +16,7 @@ const (
 var rooms = map[string]int{
 	"internal/cloud":     nouns,
 	"internal/pattern":   contracts,
+	"internal/heap":      contracts, // how much garbage a daemon may leave lying about
 	"internal/enrol":     contracts, // how a machine that is no guest registers
 	"internal/bundle":    contracts,
 	"internal/delta":     deciders,

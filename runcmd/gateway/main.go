@@ -16,12 +16,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/handover"
+	"github.com/ichiro-metal/ichiro/internal/heap"
 	"github.com/ichiro-metal/ichiro/internal/service"
 	"github.com/ichiro-metal/ichiro/runcmd/gateway/delivery"
 	"github.com/ichiro-metal/ichiro/runcmd/gateway/managed"
@@ -32,9 +32,12 @@ import (
 // stockConnections bounds those of a guest's stock agent: two processes have a few each.
 const stockConnections = 24
 
-// gcPercent is how much garbage may lie beside what is known of the agents, in percent of it: with the usual 100 every agent's
-// place on the host would count twice. What a command costs the collector is little beside its files.
-const gcPercent = 25
+// heapPercent is how much garbage may lie beside what is known of the agents: with the usual 100 every agent's place on the host
+// would count twice. heapRoom may always: a session has some hundred messages of 64 KiB under way.
+const (
+	heapPercent = 25
+	heapRoom    = 16 << 20
+)
 
 func main() { os.Exit(service.Main("gateway", run)) }
 
@@ -52,7 +55,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	if err := service.Parse(flags, args); err != nil {
 		return err
 	}
-	debug.SetGCPercent(gcPercent)
+	heap.Keep(heapRoom, heapPercent)
 	root := bundle.Root(*dir)
 	index := bundle.NewOwners(root)
 	defer index.Close()
