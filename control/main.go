@@ -207,7 +207,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 
 	plan := cluster.Config{
 		Store: client, Mirror: mirror, Cloud: name, Signer: signer, Region: o.region, Account: account,
-		Types: site.InstanceTypes, Elastic: o.elastic, Caller: caller.Public(), Now: time.Now, Log: log,
+		Types: site.InstanceTypes, Elastic: o.elastic, Caller: caller.Public(), Now: time.Now, Log: log, Ended: commandNotes(front),
 	}
 	keeper := cluster.New(plan)
 	planner := reconcile.New("cluster", 30*time.Second, keeper.Reconcile)
@@ -333,6 +333,41 @@ type registration struct {
 	Source     string             `json:"source"`
 	Activation cloud.ActivationID `json:"activation,omitempty"`
 	Code       string             `json:"code,omitempty"`
+}
+
+// commandNote is what the audit keeps of how a command has ended on an instance.
+type commandNote struct {
+	Command      cloud.CommandID        `json:"command"`
+	Document     string                 `json:"document"`
+	Status       cloud.InvocationStatus `json:"status"`
+	Details      string                 `json:"details"`
+	Code         int                    `json:"code"`
+	Requested    time.Time              `json:"requested"`
+	Started      *time.Time             `json:"started,omitempty"`
+	Ended        *time.Time             `json:"ended,omitempty"`
+	StdoutBytes  int64                  `json:"stdoutBytes"`
+	StdoutSHA256 string                 `json:"stdoutSHA256,omitempty"`
+	StderrBytes  int64                  `json:"stderrBytes"`
+	StderrSHA256 string                 `json:"stderrSHA256,omitempty"`
+}
+
+// commandNotes writes a line for each instance that a command was sent to, when it has ended on all.
+func commandNotes(front *api.Front) func(cloud.Command, []cloud.Invocation) {
+	at := func(t time.Time) *time.Time {
+		if t.IsZero() {
+			return nil
+		}
+		return &t
+	}
+	return func(c cloud.Command, ends []cloud.Invocation) {
+		for _, i := range ends {
+			front.Note("ssm", "CommandEnded", api.Identity{Account: string(c.Account), ARN: c.Owner}, "instance/"+string(i.Instance), commandNote{
+				Command: c.ID, Document: c.DocumentName, Status: i.Status, Details: i.Details, Code: i.ResponseCode, Requested: c.Requested,
+				Started: at(i.Started), Ended: at(i.Ended), StdoutBytes: i.StdoutBytes, StdoutSHA256: i.StdoutSHA256,
+				StderrBytes: i.StderrBytes, StderrSHA256: i.StderrSHA256,
+			})
+		}
+	}
 }
 
 // sessionNote is what the audit keeps of a session that has ended.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"log/slog"
@@ -283,6 +284,11 @@ func TestCommandRunsInTheGuest(t *testing.T) {
 			}
 			if !strings.Contains(stderr, c.stderrPart) {
 				t.Errorf("got stderr %q, want %q in it", stderr, c.stderrPart)
+			}
+			for text, got := range map[string]string{stdout: inv.StdoutSHA256, stderr: inv.StderrSHA256} {
+				if want := fmt.Sprintf("%x", sha256.Sum256([]byte(text))); text != "" && got != want || text == "" && stdout != stderr && got != "" {
+					t.Errorf("got the digest %q of %q, want %q", got, text, want)
+				}
 			}
 			if inv.StdoutBytes != int64(len(stdout)) || inv.StderrBytes != int64(len(stderr)) {
 				t.Errorf("got sizes %d and %d, want %d and %d", inv.StdoutBytes, inv.StderrBytes, len(stdout), len(stderr))

@@ -55,6 +55,9 @@ type Config struct {
 	Caller  []byte         // the key by which hosts know the control plane at their doors
 	Now     func() time.Time
 	Log     *slog.Logger
+
+	// Ended is told of each command that has ended everywhere, with how it did on each instance; nil for nobody.
+	Ended func(cloud.Command, []cloud.Invocation)
 }
 
 // Cluster is the planner of one control process.

@@ -52,6 +52,7 @@ type world struct {
 	name   cluster.Cloud
 	now    time.Time
 	notary notary
+	ended  []cloud.Invocation // that the audit was told of
 	types  []cloud.InstanceType
 	// elastic are the operator's public addresses.
 	elastic []netip.Prefix
@@ -82,7 +83,7 @@ func (w *world) planner(m *store.Mirror) *cluster.Cluster {
 
 func (w *world) config(m *store.Mirror) cluster.Config {
 	return cluster.Config{Store: w.c, Mirror: m, Cloud: w.name, Signer: &w.notary, Region: "ichiro-1", Account: account, Types: w.types, Elastic: w.elastic,
-		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)}
+		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler), Ended: func(_ cloud.Command, i []cloud.Invocation) { w.ended = append(w.ended, i...) }}
 }
 
 // write commits what f puts into a transaction and waits until the mirror shows it.
@@ -482,6 +483,13 @@ func TestAnEndThatWasToldStays(t *testing.T) {
 	w.commands()
 	if w.head() != was {
 		t.Error("a command that is over was written again")
+	}
+	var told []string // once, and as clients were told
+	for _, i := range w.ended {
+		told = append(told, string(i.Instance)+" "+i.Details)
+	}
+	if want := []string{"i-1 DeliveryTimedOut", "i-22 Success", "i-333 Undeliverable"}; !slices.Equal(told, want) {
+		t.Errorf("the audit was told %v, want %v", told, want)
 	}
 }
 

@@ -40,6 +40,7 @@ func (c *Cluster) settle(ctx context.Context, snap *store.Snapshot, o store.Obje
 	next, changed := o.Value, false
 	next.Settled = maps.Clone(next.Settled)
 	next.Over = true
+	ends := make([]cloud.Invocation, 0, len(next.Instances))
 	for _, id := range next.Instances {
 		end, told := shown(snap, o.Value, id, now)
 		if end.Status.Terminal() && !told && !o.Value.Kept(id) {
@@ -49,6 +50,7 @@ func (c *Cluster) settle(ctx context.Context, snap *store.Snapshot, o store.Obje
 			next.Settled[id], changed = end, true
 		}
 		next.Over = next.Over && end.Status.Terminal()
+		ends = append(ends, end)
 	}
 	if !changed && !next.Over {
 		return nil
@@ -56,6 +58,9 @@ func (c *Cluster) settle(ctx context.Context, snap *store.Snapshot, o store.Obje
 	t := store.NewTxn()
 	store.Update(t, store.Commands, o, next)
 	_, err := c.Store.Commit(ctx, t)
+	if err == nil && next.Over && c.Ended != nil { // whoever writes it: of several control planes one
+		c.Ended(next, ends)
+	}
 	return err
 }
 

@@ -57,6 +57,7 @@ func (s InvocationStatus) MayBecome(next InvocationStatus) bool {
 type Command struct {
 	ID              CommandID
 	Account         AccountID
+	Owner           string // the ARN of who sent it
 	DocumentName    string
 	DocumentVersion string
 	Comment         string                `json:",omitempty"`
@@ -167,6 +168,8 @@ type Invocation struct {
 	Ended        time.Time `json:",omitzero"`
 	StdoutBytes  int64
 	StderrBytes  int64
+	StdoutSHA256 string       `json:",omitempty"` // of what is kept, in hex; once it has ended, and if anything is
+	StderrSHA256 string       `json:",omitempty"`
 	Steps        []StepResult `json:",omitempty"`
 }
 

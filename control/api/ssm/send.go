@@ -10,6 +10,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/document"
@@ -59,7 +60,7 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 	}
 	now := s.Now().UTC()
 	c := cloud.Command{
-		ID: cloud.CommandID(id), Account: caller(ctx), DocumentName: in.DocumentName, DocumentVersion: version, Comment: in.Comment,
+		ID: cloud.CommandID(id), Account: caller(ctx), Owner: api.CallerFrom(ctx).ARN, DocumentName: in.DocumentName, DocumentVersion: version, Comment: in.Comment,
 		Parameters: in.Parameters, Requested: now, TimeoutSeconds: defaultDelivery, MaxConcurrency: "50", MaxErrors: "0", Output: place, Notify: notify,
 	}
 	if in.MaxConcurrency != "" {

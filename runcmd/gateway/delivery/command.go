@@ -1,9 +1,12 @@
 package delivery
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -99,6 +102,29 @@ func (c *command) sync() {
 			c.full[n] = true
 		}
 	}
+}
+
+// digest notes the digests of the outputs as they are kept.
+func (c *command) digest() error {
+	for n, to := range [wire.Streams]*string{wire.Stdout: &c.inv.StdoutSHA256, wire.Stderr: &c.inv.StderrSHA256} {
+		f, err := os.Open(c.path(wire.Stream(n).String()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		h := sha256.New()
+		size, err := io.Copy(h, f)
+		f.Close()
+		if err != nil {
+			return err
+		}
+		if size > 0 {
+			*to = hex.EncodeToString(h.Sum(nil))
+		}
+	}
+	return nil
 }
 
 // writeBehind begins to put what was written on the disk, so that sync finds it there.

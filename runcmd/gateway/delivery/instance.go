@@ -417,6 +417,9 @@ func (i *instance) end(c *command, s cloud.InvocationStatus, details string, r *
 	c.end(s, details, r, time.Now())
 	c.sync()
 	fault.At("gateway output synced")
+	if err := c.digest(); err != nil {
+		i.log().Error("read the output of a command", "command", c.id, "err", err) // it has none in the audit then
+	}
 	if err := c.save(i.dir); err != nil {
 		// It stays open: the agent keeps the result and offers it again on its next connection.
 		i.log().Error("write the result of a command", "command", c.id, "err", err)
