@@ -376,7 +376,7 @@ func TestOneCallerCannotTakeAllConnections(t *testing.T) {
 	}
 }
 
-// All addresses of an instance are one caller, those of its containers among them.
+// All addresses of an instance are one caller, those of its containers among them: with one token, and so many connections.
 func TestAnInstanceCannotTakeMoreConnectionsByItsOtherAddresses(t *testing.T) {
 	w := newWorld(t)
 	w.publish(func(m *bundle.Metadata) {
@@ -386,13 +386,14 @@ func TestAnInstanceCannotTakeMoreConnectionsByItsOtherAddresses(t *testing.T) {
 	dial := func(from string) (net.Conn, error) {
 		return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext(t.Context(), "tcp4", w.addr)
 	}
+	token := w.token()
 	for _, from := range []string{"127.0.0.2", "127.0.1.15"} {
 		c, err := dial(from)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		fmt.Fprint(c, "GET /latest/meta-data/instance-id HTTP/1.0\r\n\r\n")
+		fmt.Fprintf(c, "GET /latest/meta-data/instance-id HTTP/1.0\r\n%s: %s\r\n\r\n", tokenHeader, token)
 		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 		if err != nil {
 			t.Fatal(err)
