@@ -83,11 +83,14 @@ func (l *listener) Accept() (net.Conn, error) {
 // owner decides that, and it is off unless he does. Then nothing answers there; an error page would have clients give up that ask by
 // IPv4 at the same time. Who is unknown is turned away there, too.
 func (s *Server) reach(who caller) (account, bool) {
-	found, err := s.index.Behind(who.vpc, who.addr)
-	if err != nil {
-		return account{stranger: who}, who.addr.Is4()
+	if who.addr.Is4() {
+		if id := s.index.Lately(who.vpc, who.addr); id != "" { // the request itself is answered for who it is then
+			return account{instance: id}, true
+		}
+		return account{stranger: who}, true
 	}
-	return account{instance: found.ID}, who.addr.Is4() || found.Metadata.Options.HTTPProtocolIPv6 == "enabled"
+	found, err := s.index.Behind(who.vpc, who.addr)
+	return account{instance: found.ID}, err == nil && found.Metadata.Options.HTTPProtocolIPv6 == "enabled"
 }
 
 type connKey struct{}

@@ -115,6 +115,21 @@ func (x *Index) Behind(vpc cloud.VPCID, addr netip.Addr) (Found, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.refresh()
+	return x.found(vpc, addr, x.behind(vpc, addr))
+}
+
+// Lately is whom Behind would have returned when the files were last looked at; "" for nobody. It takes a tenth of the time: for
+// counting, where a moment's error does no harm.
+func (x *Index) Lately(vpc cloud.VPCID, addr netip.Addr) cloud.InstanceID {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if owners := x.behind(vpc, addr); len(owners) == 1 {
+		return owners[0].id
+	}
+	return ""
+}
+
+func (x *Index) behind(vpc cloud.VPCID, addr netip.Addr) []*indexEntry {
 	addr = addr.Unmap()
 	bits := delegated4
 	if addr.Is6() {
@@ -128,7 +143,7 @@ func (x *Index) Behind(vpc cloud.VPCID, addr netip.Addr) (Found, error) {
 			}
 		}
 	}
-	return x.found(vpc, addr, owners)
+	return owners
 }
 
 func (x *Index) found(vpc cloud.VPCID, addr netip.Addr, owners []*indexEntry) (Found, error) {

@@ -142,6 +142,9 @@ func TestBehindAnInstanceAreItsDelegatedPrefixes(t *testing.T) {
 		if got, err := x.Behind(vpc, netip.MustParseAddr(addr)); got.ID != want || !errors.Is(err, failure) {
 			t.Errorf("Behind(%s, %s) = %q, %v; want %q, %v", vpc, addr, got.ID, err, want, failure)
 		}
+		if got := x.Lately(vpc, netip.MustParseAddr(addr)); got != want {
+			t.Errorf("and right after it, Lately = %q", got)
+		}
 	}
 	for _, addr := range []string{"10.0.0.5", "::ffff:10.0.0.5", "2001:db8::5", "10.0.0.32", "::ffff:10.0.0.47", "2001:db8::7:0:0:0", "2001:db8::7:ffff:ffff:ffff"} {
 		behind(red, addr, instanceNumber(1), nil)
