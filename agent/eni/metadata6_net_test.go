@@ -85,8 +85,8 @@ func TestMetadataByIPv6IsTheCallersOwnWhereItsOwnerWantsIt(t *testing.T) {
 	}
 }
 
-// A container in a guest has an address of the instance's and is one hop further. It may read; a token's reply reaches it only if
-// the hop limit lets it pass.
+// A container in a guest has an address of the instance's, or of a prefix that is delegated to it, and is one hop further. It may
+// read; a token's reply reaches it only if the hop limit lets it pass.
 func TestATokenByIPv6PassesNoMoreRoutersThanAllowed(t *testing.T) {
 	require(t, "curl", "curl")
 	m := start(t, "eh6")
@@ -94,6 +94,8 @@ func TestATokenByIPv6PassesNoMoreRoutersThanAllowed(t *testing.T) {
 	inner := guestAddr6(100)
 	i.IPv6 = append(i.IPv6, inner)
 	all := i.IPv6
+	prefix, pod := netip.MustParsePrefix("2001:db8:0:1:7::/80"), netip.MustParseAddr("2001:db8:0:1:7::1234")
+	i.Prefixes = []netip.Prefix{prefix}
 	c := config6("eh6", i)
 	apply(t, m, c)
 	s := newServices(t, m, c.VPCs...)
@@ -102,7 +104,7 @@ func TestATokenByIPv6PassesNoMoreRoutersThanAllowed(t *testing.T) {
 		dir := s.root.Instance("i-0000000000000000a")
 		md, err := bundle.Read[bundle.Metadata](dir.Path("metadata.json"))
 		if err == nil {
-			md.Options.HopLimit = hops
+			md.Options.HopLimit, md.Interfaces[0].Prefixes = hops, i.Prefixes
 			err = bundle.Write(dir.Path("metadata.json"), md, 0o644)
 		}
 		if err != nil {
@@ -124,9 +126,13 @@ func TestATokenByIPv6PassesNoMoreRoutersThanAllowed(t *testing.T) {
 	box.IP("-6 addr add %s/128 dev eth0 nodad", inner)
 	box.IP("-6 route add default via fe80::1 dev eth0")
 	g.IP("-6 route add %s/128 via fe80::2 dev box", inner)
+	box.IP("-6 addr add %s/128 dev eth0 nodad", pod)
+	g.IP("-6 route add %s via fe80::2 dev box", prefix)
 	put := []string{"-sS", "-m", "2", "-X", "PUT", "-H", "X-aws-ec2-metadata-token-ttl-seconds: 60", "http://[fd00:ec2::254]/latest/api/token"}
-	if got, err := whoami6(box); err != nil || got != "i-0000000000000000a" {
-		t.Fatalf("a container reads %q, %v\n%v", got, err, m.Counters())
+	for _, from := range []netip.Addr{inner, pod} {
+		if got, err := box.Run("curl", "-sS", "-m", "10", "--interface", from.String(), instanceID6); err != nil || got != "i-0000000000000000a" {
+			t.Fatalf("a container at %s reads %q, %v\n%v", from, got, err, m.Counters())
+		}
 	}
 	if got, err := g.Run("curl", put...); err != nil || len(got) != 56 {
 		t.Errorf("the guest itself gets %q, %v, want a token", got, err)

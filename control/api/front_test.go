@@ -251,6 +251,8 @@ func TestTheGates(t *testing.T) {
 		{name: "a wrong secret for SSM", service: "ssm", secret: "x", target: "AmazonSSM.ListCommands", body: "{}", status: 400, want: "InvalidSignatureException"},
 		{name: "an expired session", token: "old", body: start + "i-1", status: 400, want: "RequestExpired"},
 		{name: "an expired session for STS", service: "sts", token: "old", body: "Action=GetCallerIdentity&Version=2011-06-15", status: 403, want: "ExpiredToken"},
+		{name: "an expired session for SSM", service: "ssm", token: "old", target: "AmazonSSM.ListCommands", body: "{}", status: 400, want: `"ExpiredTokenException"`},
+		{name: "an expired session for IAM", service: "iam", token: "old", body: "Action=GetRole&Version=2010-05-08&RoleName=r", status: 403, want: "ExpiredToken"},
 		{name: "an old request", age: 6 * time.Minute, body: start + "i-1", status: 400, want: "RequestExpired"},
 		{name: "another region", region: "eu-west-1", body: start + "i-1", status: 401, want: "Credential should be scoped to the region ichiro-1, not &#34;eu-west-1&#34;"},
 		{name: "a changed body", body: start + "i-1", tamper: func(r *http.Request) {

@@ -87,6 +87,17 @@ func TestRoleCredentials(t *testing.T) {
 			t.Errorf("%s: a second run wrote something, %v", step.name, err)
 		}
 	}
+	// The worst hour to be away is the one that begins just before keys would have been replaced. botocore takes keys with less than
+	// 20 minutes left (10 and up to 10 by chance) for those of a service in trouble.
+	w.now, m.refuse = start.Add(8*time.Hour+3*time.Hour-time.Second), nil
+	if got, err := look(); err != nil || got.AccessKeyID != "3" {
+		t.Fatalf("just before half of its life: got key %q, %v", got.AccessKeyID, err)
+	}
+	w.now, m.refuse = w.now.Add(time.Hour), errors.New("away")
+	if got, _ := look(); got.AccessKeyID != "3" || got.Expiration.Sub(w.now) < 20*time.Minute {
+		t.Errorf("after an hour without the control plane key %q has %v left, want 20m at least", got.AccessKeyID, got.Expiration.Sub(w.now))
+	}
+	m.refuse = nil
 	if n := w.keys(store.WishPrefix("h-1", "credentials")); n != 1 {
 		t.Errorf("%d instances have credentials, want the one with a role", n)
 	}

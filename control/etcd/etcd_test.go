@@ -64,6 +64,28 @@ func create(t *testing.T, c *store.Client, id, v string) error {
 	return err
 }
 
+// Whatever level the operator asks for: user data, outputs and session tokens go through here.
+func TestNoValueIsLogged(t *testing.T) {
+	out := &buffer{}
+	s, err := Open(t.Context(), config(t), slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatalf("open: %v\n%s", err, out)
+	}
+	defer s.Close()
+	const secret = "said-in-confidence"
+	if err := create(t, s.Client(), "a", secret); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(t, s.Client(), "b", strings.Repeat(secret, 1<<16)); err != nil { // slow enough to be complained of
+		t.Fatal(err)
+	}
+	s.Close()
+	if text := out.String(); strings.Contains(text, secret) || !strings.Contains(text, "DEBUG") {
+		at := max(strings.Index(text, secret)-200, 0)
+		t.Errorf("a value is in the log, or nothing is: %q", text[at:min(at+400, len(text))])
+	}
+}
+
 func TestServesItsProcessAndTheSocketAndKeepsItsData(t *testing.T) {
 	cfg := config(t)
 	begin := time.Now()

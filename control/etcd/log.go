@@ -12,8 +12,9 @@ import (
 )
 
 // newZap returns a zap logger that speaks through log. etcd tells at level info what only
-// its authors want to know: that becomes debug. What it calls an error while it is closing
-// is none.
+// its authors want to know: that becomes debug. What it calls debug itself is not for any log:
+// it writes down each request with the values, session tokens and user data among them. What it
+// calls an error while it is closing is none.
 func newZap(log *slog.Logger) *zap.Logger {
 	return zap.New(&bridge{log: log})
 }
@@ -50,7 +51,7 @@ var noise = []string{
 }
 
 func (b *bridge) Enabled(l zapcore.Level) bool {
-	return b.log.Enabled(context.Background(), level(l))
+	return l > zapcore.DebugLevel && b.log.Enabled(context.Background(), level(l))
 }
 
 func (b *bridge) With(fields []zapcore.Field) zapcore.Core {

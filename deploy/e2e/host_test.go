@@ -199,6 +199,7 @@ func (h *host) up(flags ...string) error {
 	h.cmd = h.ichiro(append([]string{"up", "--state", h.state(), "--run", h.run(),
 		"--listen", "127.0.0.1:0", "--ready", ready, "--elastic", "198.51.100.0/26", "--uplink", "lo", "--machines", "127.0.0.1:0"}, flags...)...)
 	h.cmd.Stdout, h.cmd.Stderr = out, out
+	h.cmd.Env = append(os.Environ(), "ICHIRO_LOG=debug")
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := h.cmd.Start(); err != nil {
 		return err

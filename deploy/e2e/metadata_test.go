@@ -117,6 +117,15 @@ func TestMetadata(t *testing.T) {
 		}
 		_, err = c.ec2.TerminateInstances(t.Context(), &ec2.TerminateInstancesInput{InstanceIds: []string{id}})
 		refused(t, err, "UnauthorizedOperation")
+		h.recorded(t, id, *i.PrivateIpAddress, g)
+	})
+	t.Run("without the control plane all answers go on", func(t *testing.T) { h.away(t, id, profile) })
+	t.Run("a revoked session is refused everywhere", func(t *testing.T) { h.revoked(t, id, profile) })
+	t.Run("no log holds a secret", func(t *testing.T) {
+		g := h.credentials(t, id, profile)
+		token := h.sh(t, id, "curl -s -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token")
+		jwt := h.sh(t, id, "curl -s -H 'X-aws-ec2-metadata-token: "+token+"' 'http://169.254.169.254/latest/ichiro/token?audience=vault'")
+		h.unlogged(t, g.SecretAccessKey, g.Token, token, jwt, remember)
 	})
 	t.Run("another role in the profile is taken over", func(t *testing.T) {
 		ctx := t.Context()

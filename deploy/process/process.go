@@ -116,7 +116,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 			return fmt.Errorf("start %s: %w", d.Name, err)
 		}
 		var exit *exec.ExitError
-		if errors.As(err, &exit) && exit.ExitCode() == usage {
+		if errors.As(err, &exit) && exit.ExitCode() == usage && !d.wasReady() { // which is what a panic exits with, too
 			return fmt.Errorf("start %s: it does not take the arguments %q", d.Name, d.Args)
 		}
 		if time.Since(began) > settled {
@@ -132,6 +132,16 @@ func (d *Daemon) Run(ctx context.Context) error {
 		case <-time.After(delay):
 		}
 		delay = min(2*delay, most)
+	}
+}
+
+// wasReady reports whether a run came so far, with the arguments that all of them have.
+func (d *Daemon) wasReady() bool {
+	select {
+	case <-d.ready:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,34 @@ func TestADaemonThatDiesIsStartedAgain(t *testing.T) {
 	}
 	if _, err := os.Stat(d.Record); !os.IsNotExist(err) {
 		t.Errorf("the record of what was ended is still there: %v", err)
+	}
+}
+
+// A Go program that panics exits with 2, as one does that is called wrongly; it was ready with these arguments before.
+func TestADaemonThatPanicsIsStartedAgain(t *testing.T) {
+	d, line := daemon(t, "mkfifo $1.$$; trap 'exit 2' TERM; echo READY >&3; exec 3>&-; echo $$ >$1; read _ <$1.$$")
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- d.Run(ctx)
+		if ctx.Err() == nil {
+			os.WriteFile(d.Args[3], []byte("ended\n"), 0)
+		}
+	}()
+	for range 3 {
+		said := line()
+		pid, err := strconv.Atoi(said)
+		if err != nil {
+			t.Fatalf("%s: %v", said, <-ended)
+		}
+		<-d.Ready()
+		if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("the supervisor ends with %v", err)
 	}
 }
 

@@ -114,7 +114,7 @@ type caller struct {
 }
 
 func (s *Server) caller(vpc cloud.VPCID, addr netip.Addr) caller {
-	found, err := s.index.Find(vpc, addr)
+	found, err := s.index.Behind(vpc, addr)
 	if err != nil {
 		return caller{vpc: vpc, addr: addr}
 	}

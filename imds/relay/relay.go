@@ -61,7 +61,7 @@ type stream interface {
 // New returns a Relay to a socket of the host for the instances of index. With "" every connection is refused.
 func New(index *bundle.Index, to string, log *slog.Logger) *Relay {
 	r := &Relay{
-		find: index.Find, log: log.With("component", "relay"), quiet: quiet,
+		find: index.Behind, log: log.With("component", "relay"), quiet: quiet,
 		of: map[cloud.InstanceID]int{}, pairs: map[*pair]struct{}{},
 		counted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "ichiro", Subsystem: "relay", Name: "connections_total",

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"strings"
@@ -69,6 +71,42 @@ func TestTheAWSClientFindsItsRole(t *testing.T) {
 	got, err := provider.Retrieve(t.Context())
 	if err != nil || got.AccessKeyID != c.AccessKeyID || got.SecretAccessKey != c.SecretAccessKey || got.SessionToken != c.Token || !got.CanExpire {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// The AWS CLI, whichever is installed, signs with what it finds here.
+func TestTheAWSCLISignsAsItsRole(t *testing.T) {
+	path, err := exec.LookPath("aws")
+	if err != nil {
+		t.Skip("no AWS CLI: apt install awscli")
+	}
+	w := newWorld(t)
+	w.publish(func(m *bundle.Metadata) {
+		m.Options.HTTPTokens = "required"
+		m.Profile = &cloud.ProfileRef{ARN: "arn:aws:iam::123456789012:instance-profile/demo", ID: "AIPA", RoleName: "demo"}
+	})
+	c := bundle.Credentials{Role: "demo", Profile: "AIPA", Code: "Success", LastUpdated: time.Now(), AccessKeyID: "ASIAEXAMPLE", SecretAccessKey: "secret",
+		Token: "to+ken/==", Expiration: time.Now().Add(6 * time.Hour)}
+	if err := bundle.Write(w.root.Instance(testID).Path("credentials.json"), c, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var asked http.Header
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.Header
+		io.WriteString(w, `<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><GetCallerIdentityResult><Arn>arn:of:it</Arn></GetCallerIdentityResult></GetCallerIdentityResponse>`)
+	}))
+	defer api.Close()
+	cmd := exec.CommandContext(t.Context(), path, "--endpoint-url", api.URL, "sts", "get-caller-identity", "--query", "Arn", "--output", "text")
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir(), "AWS_EC2_METADATA_SERVICE_ENDPOINT=http://" + w.addr + "/", "AWS_DEFAULT_REGION=ichiro-1",
+		"AWS_EC2_METADATA_V1_DISABLED=true", "AWS_METADATA_SERVICE_TIMEOUT=10", "AWS_METADATA_SERVICE_NUM_ATTEMPTS=3", "no_proxy=*", "AWS_PAGER="}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil || strings.TrimSpace(string(out)) != "arn:of:it" {
+		t.Fatalf("aws says %q, %v\n%s", out, err, &stderr)
+	}
+	if got := asked.Get("Authorization"); !strings.Contains(got, "Credential=ASIAEXAMPLE/") || asked.Get("X-Amz-Security-Token") != c.Token {
+		t.Errorf("it signs %q with token %q", got, asked.Get("X-Amz-Security-Token"))
 	}
 }
 

@@ -16,27 +16,34 @@ type caller struct {
 	addr netip.Addr
 }
 
+// account is whom a connection counts for: the instance, as one may have hundreds of addresses and whole prefixes of them; or an
+// address whose bundle is not there yet.
+type account struct {
+	instance cloud.InstanceID
+	stranger caller
+}
+
 // callers counts the connections of each.
 type callers struct {
 	mu   sync.Mutex
-	open map[caller]int
+	open map[account]int
 }
 
-func (c *callers) enter(who caller) bool {
+func (c *callers) enter(of account) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open[who] >= maxConnections {
+	if c.open[of] >= maxConnections {
 		return false
 	}
-	c.open[who]++
+	c.open[of]++
 	return true
 }
 
-func (c *callers) leave(who caller) {
+func (c *callers) leave(of account) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.open[who]--; c.open[who] == 0 {
-		delete(c.open, who)
+	if c.open[of]--; c.open[of] == 0 {
+		delete(c.open, of)
 	}
 }
 
@@ -60,26 +67,30 @@ func (l *listener) Accept() (net.Conn, error) {
 		}
 		remote, _ := tcp.RemoteAddr().(*net.TCPAddr)
 		who := caller{l.vpc, remote.AddrPort().Addr().Unmap()}
-		if !l.server.reachable(who) || !l.server.callers.enter(who) {
+		of, ok := l.server.reach(who)
+		if !ok || !l.server.callers.enter(of) {
 			l.server.metrics.refused.Inc()
 			tcp.SetLinger(0) // a reset: it holds nothing here
 			tcp.Close()
 			continue
 		}
 		l.server.metrics.open.Inc()
-		return &conn{TCPConn: tcp, caller: who, server: l.server}, nil
+		return &conn{TCPConn: tcp, caller: who, account: of, server: l.server}, nil
 	}
 }
 
-// reachable reports whether there is a metadata service at all for who comes by IPv6: an instance's owner decides, and it is off
-// unless he does. Then nothing answers there; an error page would have clients give up that ask by IPv4 at the same time.
-// Who is unknown is turned away too: a delegated prefix has more addresses than there are connections.
-func (s *Server) reachable(who caller) bool {
+// reach returns whom a connection counts for, and whether there is a metadata service at all for who comes. By IPv6 an instance's
+// owner decides that, and it is off unless he does. Then nothing answers there; an error page would have clients give up that ask by
+// IPv4 at the same time. Who is unknown is turned away there, too.
+func (s *Server) reach(who caller) (account, bool) {
 	if who.addr.Is4() {
-		return true
+		if id := s.index.Lately(who.vpc, who.addr); id != "" { // the request itself is answered for who it is then
+			return account{instance: id}, true
+		}
+		return account{stranger: who}, true
 	}
-	found, err := s.index.Find(who.vpc, who.addr)
-	return err == nil && found.Metadata.Options.HTTPProtocolIPv6 == "enabled"
+	found, err := s.index.Behind(who.vpc, who.addr)
+	return account{instance: found.ID}, err == nil && found.Metadata.Options.HTTPProtocolIPv6 == "enabled"
 }
 
 type connKey struct{}
@@ -87,14 +98,15 @@ type connKey struct{}
 // conn is a connection of a known caller.
 type conn struct {
 	*net.TCPConn
-	caller caller
-	server *Server
-	once   sync.Once
+	caller  caller
+	account account
+	server  *Server
+	once    sync.Once
 }
 
 func (c *conn) Close() error {
 	c.once.Do(func() {
-		c.server.callers.leave(c.caller)
+		c.server.callers.leave(c.account)
 		c.server.metrics.open.Dec()
 	})
 	return c.TCPConn.Close()

@@ -36,7 +36,7 @@ const (
 	maxHeader      = 8 << 10
 	headerTimeout  = 5 * time.Second
 	answerTimeout  = 10 * time.Second
-	maxConnections = 64 // of one address at a time; cloud-init uses 2, an instance with many containers some 20
+	maxConnections = 64 // of one instance at a time; cloud-init uses 2, an instance with many containers some 20
 	shutdownGrace  = 2 * time.Second
 )
 
@@ -71,7 +71,7 @@ func New(index *bundle.Index, t *tree.Tree, tokens *Tokens, log *slog.Logger) *S
 		index: index, tree: t, tokens: tokens, now: time.Now,
 		log:     log.With("component", "server"),
 		metrics: newMetrics(),
-		callers: callers{open: map[caller]int{}},
+		callers: callers{open: map[account]int{}},
 		limit:   newThrottle(DefaultRate),
 
 		authority: newAuthority(""),
@@ -169,7 +169,7 @@ func (s *Server) answer(c *conn, r *http.Request) (a answer, class string) {
 		return refuse(http.StatusBadRequest), "malformed"
 	}
 	class = classOf(path)
-	found, err := s.index.Find(c.caller.vpc, c.caller.addr)
+	found, err := s.index.Behind(c.caller.vpc, c.caller.addr)
 	if err != nil {
 		// A client may come before its bundle: 503 is what clients retry.
 		s.metrics.unknown.Inc()

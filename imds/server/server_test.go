@@ -13,10 +13,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -118,6 +120,17 @@ func (w *world) do(method, target string, headers ...string) (*http.Response, st
 		w.t.Fatalf("%s %s: %v", method, target, err)
 	}
 	return resp, string(body)
+}
+
+// connections returns how many the server has open.
+func (w *world) connections() (n int) {
+	c := &w.server.callers
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, of := range c.open {
+		n += of
+	}
+	return n
 }
 
 func (w *world) token(headers ...string) string {
@@ -345,7 +358,7 @@ func TestOneCallerCannotTakeAllConnections(t *testing.T) {
 	// The queue is in order: what comes now is accepted after those.
 	if c, err := net.Dial("tcp4", w.addr); err == nil { // or the reset came first
 		defer c.Close()
-		if n, err := c.Read(make([]byte, 1)); err == nil || n > 0 {
+		if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 			t.Errorf("one connection too many gets %d bytes, %v; want a reset", n, err)
 		}
 	}
@@ -363,16 +376,63 @@ func TestOneCallerCannotTakeAllConnections(t *testing.T) {
 	}
 }
 
+// All addresses of an instance are one caller, those of its containers among them: with one token, and so many connections.
+func TestAnInstanceCannotTakeMoreConnectionsByItsOtherAddresses(t *testing.T) {
+	w := newWorld(t)
+	w.publish(func(m *bundle.Metadata) {
+		m.Interfaces[0].Addresses = append(m.Interfaces[0].Addresses, netip.MustParseAddr("127.0.0.2"))
+		m.Interfaces[0].Prefixes = []netip.Prefix{netip.MustParsePrefix("127.0.1.0/28")}
+	})
+	dial := func(from string) (net.Conn, error) {
+		return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext(t.Context(), "tcp4", w.addr)
+	}
+	token := w.token()
+	for _, from := range []string{"127.0.0.2", "127.0.1.15"} {
+		c, err := dial(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprintf(c, "GET /latest/meta-data/instance-id HTTP/1.0\r\n%s: %s\r\n\r\n", tokenHeader, token)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(resp.Body); string(body) != string(testID) {
+			t.Errorf("%s reads %q, %v", from, body, err)
+		}
+		c.Close()
+	}
+	for w.connections() > 0 && t.Context().Err() == nil {
+		runtime.Gosched() // the server has yet to see their ends
+	}
+	for k := range maxConnections {
+		c, err := dial(fmt.Sprintf("127.0.1.%d", k%16))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		fmt.Fprint(c, "GET /latest HTTP/1.1\r\nX: ") // and never the rest
+	}
+	if c, err := dial("127.0.0.2"); err == nil { // or the reset came first
+		defer c.Close()
+		if n, err := c.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("one connection too many gets %d bytes, %v; want a reset", n, err)
+		}
+	}
+}
+
 func TestASlowCallerIsCutOff(t *testing.T) {
-	w := newWorld(t, func(s *Server) { s.http.ReadHeaderTimeout = time.Millisecond }) // seconds, for guests
+	w := newWorld(t, func(s *Server) { s.http.ReadHeaderTimeout /= 500 }) // seconds, for guests
 	w.publish(nil)
 	c, err := net.Dial("tcp4", w.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	c.SetReadDeadline(time.Now().Add(headerTimeout))
 	fmt.Fprint(c, "GET /latest HTTP/1.1\r\nX: ")
-	if reply, err := io.ReadAll(c); strings.Contains(string(reply), "200") {
+	if reply, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(string(reply), "200") {
 		t.Errorf("half a request gets %q, %v", reply, err)
 	}
 }

@@ -131,6 +131,55 @@ func TestTheWholeTree(t *testing.T) {
 	}
 }
 
+// Every version is walked by its listings: what is listed is served, what is not listed is not served either, and what an older
+// version has a newer one has too. The golden file says since when each leaf is there, to be held against EC2's documentation.
+func TestAnOlderVersionHidesWhatIsNewer(t *testing.T) {
+	i := full()
+	i.ProductCodes = []string{"774F4FF8"}
+	n := &i.Interfaces[0]
+	n.PublicHostname = i.PublicHostname
+	n.IPv6 = []netip.Addr{netip.MustParseAddr("2001:db8::a")}
+	n.Prefixes = []netip.Prefix{netip.MustParsePrefix("172.31.0.64/28"), netip.MustParsePrefix("2001:db8:0:0:5::/80")}
+	n.SubnetPrefix6, n.VPCPrefixes6 = []netip.Prefix{netip.MustParsePrefix("2001:db8::/64")}, []netip.Prefix{netip.MustParsePrefix("2001:db8::/56")}
+	walk := func(version string) (paths []string) {
+		var b strings.Builder
+		crawl(t, &b, i, "/"+version+"/")
+		for line := range strings.Lines(b.String()) {
+			if path, _, _ := strings.Cut(strings.TrimSpace(line), " "); strings.HasPrefix(path, "/") {
+				paths = append(paths, strings.TrimPrefix(path, "/"+version))
+			}
+		}
+		return paths
+	}
+	all := walk(latest)
+	since := map[string]string{}
+	for _, version := range versions {
+		has := walk(version)
+		for _, path := range has {
+			if since[path] == "" {
+				since[path] = version
+			}
+		}
+		for _, path := range all {
+			_, served := get(t, i, "/"+version+path)
+			if listed := slices.Contains(has, path); listed != served || since[path] != "" && !listed {
+				t.Errorf("%s%s: listed %t, served %t, and there since %q", version, path, listed, served, since[path])
+			}
+		}
+	}
+	var b strings.Builder
+	for _, path := range all {
+		if !strings.HasSuffix(path, "/") && !strings.Contains(path, i.Interfaces[1].MAC) {
+			fmt.Fprintf(&b, "%-10s %s\n", since[path], path)
+		}
+		delete(since, path)
+	}
+	if len(since) > 0 {
+		t.Errorf("older versions have what the latest has not: %v", since)
+	}
+	golden(t, "since.txt", b.String())
+}
+
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name)

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/fetch"
 	"github.com/ichiro-metal/ichiro/internal/network"
@@ -135,11 +136,18 @@ type download struct {
 	url     string
 	out     string // file; "-" for the standard output
 	quiet   bool
-	head    bool // print the answer's headers too
-	mayFail bool // an HTTP error is shown like any answer
+	head    bool          // print the answer's headers too
+	mayFail bool          // an HTTP error is shown like any answer
+	most    time.Duration // 0: what the connection takes
 }
 
 func (d download) do(ctx context.Context, c *Call) int {
+	if d.most > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.most)
+		defer cancel()
+	}
+	began := time.Now()
 	at, ok := strings.CutPrefix(d.url, "http://")
 	if !ok {
 		if strings.Contains(d.url, "://") {
@@ -153,6 +161,10 @@ func (d download) do(ctx context.Context, c *Call) int {
 		return c.fail(err)
 	}
 	answers, err := fetch.Client{Server: server, Host: host}.Do(ctx, fetch.Request{Method: d.method, Path: "/" + file, Header: d.header})
+	if err != nil && d.most > 0 && time.Since(began) >= d.most {
+		c.fail(err)
+		return 28 // curl's
+	}
 	if err != nil {
 		return c.fail(err)
 	}
@@ -237,7 +249,13 @@ func curl(ctx context.Context, c *Call) int {
 		case "--fail":
 			d.mayFail = false
 		case "--silent", "--show-error":
-		case "--connect-timeout", "--max-time", "-m", "--retry", "--noproxy":
+		case "-m", "--max-time":
+			seconds, err := strconv.ParseFloat(value(), 64)
+			if err != nil || seconds < 0 {
+				return c.usage("-m takes seconds")
+			}
+			d.most = time.Duration(seconds * float64(time.Second))
+		case "--connect-timeout", "--retry", "--noproxy":
 			value()
 		default:
 			if !strings.HasPrefix(a, "-") {
@@ -249,7 +267,7 @@ func curl(ctx context.Context, c *Call) int {
 	}
 	set, _, err := options(short, "sSfiIL")
 	if err != nil || d.url == "" {
-		return c.usage("[-sSfiI] [-X METHOD] [-H HEADER]... [-o FILE] http://ADDRESS/PATH")
+		return c.usage("[-sSfiI] [-m SECONDS] [-X METHOD] [-H HEADER]... [-o FILE] http://ADDRESS/PATH")
 	}
 	if has(set, 'f') {
 		d.mayFail = false

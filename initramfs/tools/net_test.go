@@ -1,8 +1,10 @@
 package tools
 
 import (
+	"net"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestServersAreFoundByAddressAndByName(t *testing.T) {
@@ -25,5 +27,18 @@ func TestServersAreFoundByAddressAndByName(t *testing.T) {
 				t.Errorf("got %s, %v; want an error with %q", got, err, c.err)
 			}
 		})
+	}
+}
+
+func TestCurlWaitsNoLongerThanItIsTold(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0") // it connects, and nobody answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	began := time.Now()
+	said, code := use(t, t.TempDir(), "", "curl", "-s", "-m", "0.05", "http://"+l.Addr().String()+"/")
+	if took := time.Since(began); code != 28 || took < 50*time.Millisecond || took > 5*time.Second {
+		t.Errorf("got %q, code %d after %v; want curl's 28", said, code, took)
 	}
 }

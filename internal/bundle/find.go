@@ -47,9 +47,20 @@ type Index struct {
 	buf     [16 << 10]byte // some 400 events of the names used here
 }
 
+// indexKey is an address, or a prefix that is delegated.
 type indexKey struct {
-	vpc  cloud.VPCID
-	addr netip.Addr
+	vpc cloud.VPCID
+	of  netip.Prefix
+}
+
+// What EC2 delegates: a /28 of IPv4, a /80 of IPv6.
+const (
+	delegated4 = 28
+	delegated6 = 80
+)
+
+func own(vpc cloud.VPCID, a netip.Addr) indexKey {
+	return indexKey{vpc, netip.PrefixFrom(a, a.BitLen())}
 }
 
 type indexEntry struct {
@@ -96,7 +107,47 @@ func (x *Index) Find(vpc cloud.VPCID, addr netip.Addr) (Found, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.refresh()
-	switch owners := x.owners[indexKey{vpc, addr.Unmap()}]; len(owners) {
+	return x.found(vpc, addr, x.owners[own(vpc, addr.Unmap())])
+}
+
+// Behind is Find for those who are behind an instance, too: its containers, with the addresses of the prefixes that are delegated to it.
+func (x *Index) Behind(vpc cloud.VPCID, addr netip.Addr) (Found, error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.refresh()
+	return x.found(vpc, addr, x.behind(vpc, addr))
+}
+
+// Lately is whom Behind would have returned when the files were last looked at; "" for nobody. It takes a tenth of the time: for
+// counting, where a moment's error does no harm.
+func (x *Index) Lately(vpc cloud.VPCID, addr netip.Addr) cloud.InstanceID {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if owners := x.behind(vpc, addr); len(owners) == 1 {
+		return owners[0].id
+	}
+	return ""
+}
+
+func (x *Index) behind(vpc cloud.VPCID, addr netip.Addr) []*indexEntry {
+	addr = addr.Unmap()
+	bits := delegated4
+	if addr.Is6() {
+		bits = delegated6
+	}
+	owners := x.owners[own(vpc, addr)]
+	if p, err := addr.Prefix(bits); err == nil {
+		for _, e := range x.owners[indexKey{vpc, p}] {
+			if !slices.Contains(owners, e) {
+				owners = append(slices.Clip(owners), e)
+			}
+		}
+	}
+	return owners
+}
+
+func (x *Index) found(vpc cloud.VPCID, addr netip.Addr, owners []*indexEntry) (Found, error) {
+	switch len(owners) {
 	case 1:
 		e := owners[0]
 		return Found{ID: e.id, Dir: x.root.Instance(e.id), Metadata: e.metadata}, nil
@@ -296,13 +347,19 @@ func (x *Index) disown(e *indexEntry) {
 	e.claims = nil
 }
 
-// claims returns the addresses of an instance, each once.
+// claims returns the addresses of an instance and the prefixes that are delegated to it, each once.
 func claims(m *Metadata) (keys []indexKey) {
+	add := func(k indexKey) {
+		if !slices.Contains(keys, k) {
+			keys = append(keys, k)
+		}
+	}
 	for _, n := range m.Interfaces {
 		for _, a := range slices.Concat(n.Addresses, n.IPv6) {
-			if k := (indexKey{n.VPC, a.Unmap()}); !slices.Contains(keys, k) {
-				keys = append(keys, k)
-			}
+			add(own(n.VPC, a.Unmap()))
+		}
+		for _, p := range n.Prefixes {
+			add(indexKey{n.VPC, p.Masked()})
 		}
 	}
 	return keys

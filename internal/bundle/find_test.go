@@ -130,6 +130,39 @@ func TestTwoOwnersGetNothing(t *testing.T) {
 	wantOwner(t, x, red, "10.0.0.5", instanceNumber(2))
 }
 
+func TestBehindAnInstanceAreItsDelegatedPrefixes(t *testing.T) {
+	root := Root(t.TempDir())
+	x := NewIndex(root)
+	defer x.Close()
+	m := metadataOf(instanceNumber(1), red, "10.0.0.5", "2001:db8::5")
+	m.Interfaces[0].Prefixes = []netip.Prefix{netip.MustParsePrefix("10.0.0.32/28"), netip.MustParsePrefix("2001:db8:0:0:7::/80")}
+	publish(t, root, m)
+	behind := func(vpc cloud.VPCID, addr string, want cloud.InstanceID, failure error) {
+		t.Helper()
+		if got, err := x.Behind(vpc, netip.MustParseAddr(addr)); got.ID != want || !errors.Is(err, failure) {
+			t.Errorf("Behind(%s, %s) = %q, %v; want %q, %v", vpc, addr, got.ID, err, want, failure)
+		}
+		if got := x.Lately(vpc, netip.MustParseAddr(addr)); got != want {
+			t.Errorf("and right after it, Lately = %q", got)
+		}
+	}
+	for _, addr := range []string{"10.0.0.5", "::ffff:10.0.0.5", "2001:db8::5", "10.0.0.32", "::ffff:10.0.0.47", "2001:db8::7:0:0:0", "2001:db8::7:ffff:ffff:ffff"} {
+		behind(red, addr, instanceNumber(1), nil)
+		behind(blue, addr, "", ErrNobody)
+	}
+	for _, addr := range []string{"10.0.0.31", "10.0.0.48", "2001:db8::6:ffff:ffff:ffff", "2001:db8::8:0:0:0"} {
+		behind(red, addr, "", ErrNobody)
+	}
+	wantOwner(t, x, red, "10.0.0.33", "") // the instance itself has no such address
+
+	publish(t, root, metadataOf(instanceNumber(2), red, "10.0.0.33"))
+	behind(red, "10.0.0.33", "", ErrTwoOwners)
+	behind(red, "10.0.0.34", instanceNumber(1), nil)
+	publish(t, root, metadataOf(instanceNumber(1), red, "10.0.0.5")) // the prefix is taken back
+	behind(red, "10.0.0.33", instanceNumber(2), nil)
+	behind(red, "10.0.0.34", "", ErrNobody)
+}
+
 func TestABrokenFileIsNobodysAndShows(t *testing.T) {
 	root := Root(t.TempDir())
 	x := NewIndex(root)
