@@ -201,7 +201,7 @@ func TestDirectivesByTheToolsOfADistribution(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"etc/a/b": "hello\n", "late": "x", "etc/hostname": "web\n", "etc/timezone": "Europe/Berlin\n",
-		"etc/hosts":                         "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web\n",
+		"etc/hosts":                         "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 ip-10-0-0-5.ec2.internal web\n",
 		"etc/fstab":                         "tmpfs\t/data\ttmpfs\tsize=1m,comment=cloudconfig\t0\t2\n/swap\tnone\tswap\tsw,comment=cloudconfig\t0\t0\n",
 		"etc/sudoers.d/90-cloud-init-users": "debian ALL=(ALL) NOPASSWD:ALL\nweb ALL=(ALL) ALL\n",
 		"home/web/.ssh/authorized_keys":     "ssh-rsa BBBB w\n",
