@@ -240,13 +240,16 @@ func (r *run) tool(ctx context.Context, what string, c Command) bool {
 }
 
 // distribution is the ID of os-release.
-func distribution(file string) string {
+func distribution(file string) string { return released(file, "ID") }
+
+// released is a value of os-release; empty if it has none.
+func released(file, name string) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return ""
 	}
 	for line := range strings.Lines(string(text)) {
-		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "ID="); ok {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {
 			return strings.Trim(v, `"'`)
 		}
 	}
