@@ -55,11 +55,11 @@ type Command struct {
 
 // Instance is what the metadata service says.
 type Instance struct {
-	ID, Hostname, LaunchIndex string
-	Keys                      []string
-	UserData                  []byte
-	Data                      func(context.Context) (*yaml.Value, error) // for templates
-	Get                       func(ctx context.Context, url string) ([]byte, error)
+	ID, Hostname, LaunchIndex, Region string
+	Keys                              []string
+	UserData                          []byte
+	Data                              func(context.Context) (*yaml.Value, error) // for templates
+	Get                               func(ctx context.Context, url string) ([]byte, error)
 }
 
 // Result is how it went.

@@ -95,7 +95,7 @@ func (m *machine) system() System {
 func (m *machine) boot(id, userData string) Result {
 	m.t.Helper()
 	m.calls, m.owners = nil, nil
-	result, err := Run(m.t.Context(), m.system(), Instance{ID: id, Hostname: "ip-10-0-0-5.ec2.internal", LaunchIndex: "0", Keys: []string{"ssh-ed25519 AAAA walker"}, UserData: []byte(userData),
+	result, err := Run(m.t.Context(), m.system(), Instance{ID: id, Hostname: "ip-10-0-0-5.ec2.internal", LaunchIndex: "0", Region: "ichiro-1", Keys: []string{"ssh-ed25519 AAAA walker"}, UserData: []byte(userData),
 		Get: func(context.Context, string) ([]byte, error) { return nil, errors.New("HTTP 404") },
 		Data: func(context.Context) (*yaml.Value, error) {
 			doc, err := yaml.Load([]byte("v1: {region: ichiro-1}\n"))

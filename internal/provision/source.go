@@ -48,14 +48,14 @@ func (s Source) read(ctx context.Context) (Instance, error) {
 		return Instance{}, err
 	}
 	const m = "meta-data/"
-	got, err := a.get(ctx, m+"instance-id", m+"local-hostname", m+"ami-launch-index", m+"public-keys/", "user-data")
+	got, err := a.get(ctx, m+"instance-id", m+"local-hostname", m+"ami-launch-index", m+"public-keys/", "user-data", m+"placement/region")
 	if err != nil {
 		return Instance{}, err
 	}
 	if got[0] == nil {
 		return Instance{}, fmt.Errorf("%w: there is no instance-id", errRefused)
 	}
-	in := Instance{ID: string(got[0]), Hostname: strings.TrimSpace(string(got[1])), LaunchIndex: strings.TrimSpace(string(got[2])), UserData: got[4], Data: s.data}
+	in := Instance{ID: string(got[0]), Hostname: strings.TrimSpace(string(got[1])), LaunchIndex: strings.TrimSpace(string(got[2])), UserData: got[4], Data: s.data, Region: strings.TrimSpace(string(got[5]))}
 	var paths []string
 	for line := range strings.Lines(string(got[3])) {
 		number, _, _ := strings.Cut(strings.TrimSpace(line), "=")

@@ -52,7 +52,7 @@ func service(t *testing.T, change func(leaves map[string]string)) Source {
 func TestSourceReadsTheInstance(t *testing.T) {
 	s := service(t, func(map[string]string) {})
 	in, err := s.Read(t.Context())
-	if err != nil || in.ID != "i-1" || in.Hostname != "ip-10-0-0-5" || in.LaunchIndex != "2" || string(in.UserData) != "#!/bin/sh\n\x00\xff" ||
+	if err != nil || in.ID != "i-1" || in.Hostname != "ip-10-0-0-5" || in.LaunchIndex != "2" || in.Region != "ichiro-1" || string(in.UserData) != "#!/bin/sh\n\x00\xff" ||
 		strings.Join(in.Keys, ",") != "ssh-rsa A one,ssh-rsa B two" {
 		t.Errorf("got %+v, %v", in, err)
 	}
