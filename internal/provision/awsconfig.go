@@ -84,8 +84,12 @@ func (r *run) configure(f []string, text string) error {
 
 var awsVersion = regexp.MustCompile(`(?m)^__version__ = ['"]2\.(\d+)\.`)
 
-// oldCLI tells whether the distribution's AWS CLI is one that ignores endpoint_url.
+// oldCLI tells whether the distribution's AWS CLI is one that ignores endpoint_url, and is the one that people get: another
+// before it in PATH may be of the first line, which cannot read a configuration with a module.
 func (r *run) oldCLI() bool {
+	if _, err := os.Stat(r.path("/usr/local/bin/aws")); err == nil {
+		return false
+	}
 	text, _ := os.ReadFile(r.path("/usr/lib/python3/dist-packages/awscli/__init__.py"))
 	m := awsVersion.FindSubmatch(text)
 	if m == nil {

@@ -40,12 +40,14 @@ func TestAnOldCLIIsTaughtTheEndpoint(t *testing.T) {
 	for _, c := range []struct {
 		name, version string
 		module        bool
+		other         string
 		want          string
 	}{
-		{"Debian 12's", "2.9.19", true, awsText + plugins},
-		{"Debian 12's, without the module", "2.9.19", false, awsText},
-		{"a later one", "2.23.6", true, awsText},
-		{"one of the first line", "1.45.11", true, awsText},
+		{"Debian 12's", "2.9.19", true, "", awsText + plugins},
+		{"Debian 12's, without the module", "2.9.19", false, "", awsText},
+		{"a later one", "2.23.6", true, "", awsText},
+		{"one of the first line", "1.45.11", true, "", awsText},
+		{"Debian 12's, and another before it", "2.9.19", true, "usr/local/bin/aws", awsText},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := newMachine(t, "debian", "useradd", "usermod", "sudo")
@@ -53,6 +55,9 @@ func TestAnOldCLIIsTaughtTheEndpoint(t *testing.T) {
 			m.put("usr/lib/python3/dist-packages/awscli/__init__.py", "import os\n\n__version__ = '"+c.version+"'\n")
 			if c.module {
 				m.put(awsModule, "")
+			}
+			if c.other != "" {
+				m.put(c.other, "")
 			}
 			m.boot("i-1", "#cloud-config\nusers: []\n")
 			if got := m.read("root/.aws/config"); got != c.want {
