@@ -135,6 +135,8 @@ func TestDecide(t *testing.T) {
 		{"an end of the machine", "power_state: {mode: reboot, delay: '+5', message: bye, condition: test -f /x}\n",
 			`Power {"Condition":["test -f /x"],"Message":"bye","Minutes":5,"Mode":"reboot","Shell":true}` + "\n"},
 		{"an end that is malformed", "power_state: {mode: explode}\n", "! directive power_state (line 1) is malformed: its mode is one of poweroff, reboot and halt\n"},
+		{"an end whose time or condition is malformed", "power_state: {mode: reboot, timeout: soon, condition: []}\n",
+			"! directive power_state timeout (line 1) is malformed: it is a number of seconds\n! directive power_state condition (line 1) is malformed: it is a command without a word\n"},
 		{"a text that is no YAML", "a: [\n", "! part-001: malformed YAML: yaml: line 1: did not find expected node content: nothing of it is done\n"},
 		{"a config that is a list", "- a\n", "! part-001: a cloud-config is a mapping of directives, and this is a list\n"},
 		{"a config of comments", "#cloud-config\n", "! part-001: the cloud-config is empty\n"},
