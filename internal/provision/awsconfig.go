@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
+
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 )
 
 const (
@@ -82,7 +83,7 @@ func (r *run) configure(f []string, text string) error {
 	return err
 }
 
-var awsVersion = regexp.MustCompile(`(?m)^__version__ = ['"]2\.(\d+)\.`)
+var awsVersion = pattern.New(`(?m)^__version__ = ['"]2\.(\d+)\.`)
 
 // oldCLI tells whether the distribution's AWS CLI is one that ignores endpoint_url, and is the one that people get: another
 // before it in PATH may be of the first line, which cannot read a configuration with a module.
@@ -91,10 +92,10 @@ func (r *run) oldCLI() bool {
 		return false
 	}
 	text, _ := os.ReadFile(r.path("/usr/lib/python3/dist-packages/awscli/__init__.py"))
-	m := awsVersion.FindSubmatch(text)
+	m := awsVersion.FindStringSubmatch(string(text))
 	if m == nil {
 		return false
 	}
-	minor, err := strconv.Atoi(string(m[1]))
+	minor, err := strconv.Atoi(m[1])
 	return err == nil && minor < 13
 }

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 	"github.com/ichiro-metal/ichiro/internal/userdata"
 	"github.com/ichiro-metal/ichiro/internal/userdata/config"
 	"github.com/ichiro-metal/ichiro/internal/userdata/jinja"
@@ -110,7 +110,7 @@ func (r *run) finalMessage(context.Context) {
 }
 
 // variable is a name in a text that is no jinja template.
-var variable = regexp.MustCompile(`\$(\w+|\{[\w.]+\})`)
+var variable = pattern.New(`\$(\w+|\{[\w.]+\})`)
 
 // message puts values into a text, by names in lower or upper case: $uptime, or {{ uptime }} below the mark of jinja.
 func (r *run) message(template string, values map[string]string) string {
