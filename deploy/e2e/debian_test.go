@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
@@ -151,7 +152,26 @@ systemctl daemon-reload
 udevadm control --reload
 `},
 	)
+	h.bucket(t, "debian-open")
+	h.bucket(t, "debian-shut")
+	profile := unique("debian")
+	t.Cleanup(func() {
+		_, a := h.iam.RemoveRoleFromInstanceProfile(noCancel(t), &iam.RemoveRoleFromInstanceProfileInput{InstanceProfileName: &profile, RoleName: &profile})
+		_, b := h.iam.DeleteInstanceProfile(noCancel(t), &iam.DeleteInstanceProfileInput{InstanceProfileName: &profile})
+		_, c := h.iam.DeleteRolePolicy(noCancel(t), &iam.DeleteRolePolicyInput{RoleName: &profile, PolicyName: aws.String("own")})
+		_, d := h.iam.DeleteRole(noCancel(t), &iam.DeleteRoleInput{RoleName: &profile})
+		if err := errors.Join(a, b, c, d); err != nil {
+			t.Error(err)
+		}
+	})
+	h.profile(t, profile)
+	if _, err := h.iam.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{RoleName: &profile, PolicyName: aws.String("own"), PolicyDocument: aws.String(
+		`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:ListAllMyBuckets","Resource":"*"},` +
+			`{"Effect":"Allow","Action":"s3:*","Resource":["arn:aws:s3:::debian-open","arn:aws:s3:::debian-open/*"]}]}`)}); err != nil {
+		t.Fatal(err)
+	}
 	i := h.launch(t, func(in *ec2.RunInstancesInput) {
+		in.IamInstanceProfile = &types.IamInstanceProfileSpecification{Name: &profile}
 		in.ImageId, in.InstanceType, in.KeyName, in.UserData = &image, types.InstanceTypeT2Medium, &key, &data
 		in.MetadataOptions = &types.InstanceMetadataOptionsRequest{InstanceMetadataTags: types.InstanceMetadataTagsStateEnabled}
 		in.TagSpecifications = []types.TagSpecification{{ResourceType: types.ResourceTypeInstance, Tags: []types.Tag{
@@ -209,6 +229,21 @@ udevadm control --reload
 		}
 	})
 
+	// Nobody has typed a key, an endpoint or a region; the CLI is Debian's, which knows no endpoint_url.
+	t.Run("plain aws s3 works as far as the role allows", func(t *testing.T) {
+		got := h.sh(t, id, `aws --version
+root() { env -i PATH="$PATH" HOME=/root aws "$@" 2>&1; }
+root s3 ls
+echo hello >/run/hello && root s3 cp --no-progress /run/hello s3://debian-open/hello
+su - debian -c 'aws s3 ls s3://debian-open; aws s3 cp s3://debian-open/hello -' 2>&1
+root s3 rm s3://debian-open/hello
+root s3 ls s3://debian-shut || echo refused with $?`)
+		for _, want := range []string{`aws-cli/2\.9\.19 `, ` debian-open\n.* debian-shut\n`, `upload: \S*hello to s3://debian-open/hello\n`, ` 6 hello\nhello\n`, `delete: s3://debian-open/hello\n`, `AccessDenied.*s3:ListBucket`, `refused with 254$`} {
+			if !regexp.MustCompile(want).MatchString(got) {
+				t.Errorf("%q is not in\n%s", want, got)
+			}
+		}
+	})
 	t.Run("its identity document verifies by what it has", func(t *testing.T) {
 		got := h.sh(t, id, `set -e; cd /run
 I=http://169.254.169.254/latest/dynamic/instance-identity

@@ -4,6 +4,9 @@ package e2e
 
 import (
 	"bytes"
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/xml"
 	"fmt"
 	"io"
@@ -17,6 +20,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	s3types "github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 )
 
@@ -125,7 +130,9 @@ func TestObjectsOfARole(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := func() {
-		_, _ = h.iam.DeleteRolePolicy(noCancel(t), &iam.DeleteRolePolicyInput{RoleName: aws.String(role), PolicyName: aws.String("one")})
+		for _, policy := range []string{"one", "AWSRevokeOlderSessions"} {
+			_, _ = h.iam.DeleteRolePolicy(noCancel(t), &iam.DeleteRolePolicyInput{RoleName: aws.String(role), PolicyName: &policy})
+		}
 		_, _ = h.iam.DeleteRole(noCancel(t), &iam.DeleteRoleInput{RoleName: aws.String(role)})
 	}
 	t.Cleanup(gone)
@@ -172,9 +179,110 @@ func TestObjectsOfARole(t *testing.T) {
 			t.Errorf("%s: got %v, want %d %s", c.name, got, c.status, c.code)
 		}
 	}
+	// Who revokes sessions has them refused at once, by what IAM's console puts into the role; later ones work.
+	revoke := func(before time.Time) {
+		t.Helper()
+		deny := `{"Version":"2012-10-17","Statement":{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"DateLessThan":{"aws:TokenIssueTime":"` + before.UTC().Format(time.RFC3339) + `"}}}}`
+		if _, err := h.iam.PutRolePolicy(t.Context(), &iam.PutRolePolicyInput{RoleName: aws.String(role), PolicyName: aws.String("AWSRevokeOlderSessions"), PolicyDocument: &deny}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	revoke(time.Now().Add(time.Minute))
+	if got := h.object(t, full, http.MethodGet, "/open-one/a%20b", ""); got.status != 403 || got.code != "AccessDenied" {
+		t.Errorf("a session that is revoked: %v", got)
+	}
+	revoke(time.Now().Add(-time.Minute))
+	if got := h.object(t, full, http.MethodGet, "/open-one/a%20b", ""); got.status != 200 {
+		t.Errorf("a session that is younger than what is revoked: %v", got)
+	}
 	gone()
 	if got := h.object(t, full, http.MethodGet, "/open-one/a%20b", ""); got.status < 400 || got.code != "InvalidToken" {
 		t.Errorf("credentials of a role that is gone: %v, want InvalidToken", got)
+	}
+}
+
+// chunked sends a body in pieces, each with a signature that leads on from the one before, as SDKs do that do not know the
+// whole when they begin (AWS: "Signature Calculations for the Authorization Header: Transferring Payload in Multiple Chunks").
+func (h *host) chunked(t *testing.T, who aws.Credentials, path string, pieces ...string) said {
+	t.Helper()
+	const hash = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
+	sum := func(text string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(text))) }
+	mac := func(key []byte, text string) []byte {
+		m := hmac.New(sha256.New, key)
+		m.Write([]byte(text))
+		return m.Sum(nil)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, h.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC()
+	req.Header.Set("X-Amz-Content-Sha256", hash)
+	req.Header.Set("Content-Encoding", "aws-chunked")
+	req.Header.Set("X-Amz-Decoded-Content-Length", fmt.Sprint(len(strings.Join(pieces, ""))))
+	if err := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }).SignHTTP(t.Context(), who, req, hash, "s3", h.region, now); err != nil {
+		t.Fatal(err)
+	}
+	_, signature, _ := strings.Cut(req.Header.Get("Authorization"), "Signature=")
+	scope := now.Format("20060102") + "/" + h.region + "/s3/aws4_request"
+	key := []byte("AWS4" + who.SecretAccessKey)
+	for word := range strings.SplitSeq(scope, "/") {
+		key = mac(key, word)
+	}
+	var body strings.Builder
+	for _, piece := range append(pieces, "") {
+		signature = fmt.Sprintf("%x", mac(key, strings.Join([]string{"AWS4-HMAC-SHA256-PAYLOAD", now.Format("20060102T150405Z"), scope, signature, sum(""), sum(strings.TrimSuffix(piece, "forged"))}, "\n")))
+		fmt.Fprintf(&body, "%x;chunk-signature=%s\r\n%s\r\n", len(piece), signature, piece)
+	}
+	req.Body, req.ContentLength = io.NopCloser(strings.NewReader(body.String())), int64(body.Len())
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	var bad struct{ Code string }
+	if err == nil && resp.StatusCode >= 400 {
+		err = xml.Unmarshal(text, &bad)
+	}
+	if err != nil {
+		t.Errorf("put %s in pieces: %v in %q", path, err, text)
+	}
+	return said{resp.StatusCode, bad.Code, string(text)}
+}
+
+// TestBodiesAreWhatWasSigned changes a body on its way, in every form that says what it is.
+func TestBodiesAreWhatWasSigned(t *testing.T) {
+	h := the(t)
+	h.bucket(t, "bodies")
+	large := strings.Repeat("x", 8192)
+	if got := h.chunked(t, h.root(), "/bodies/whole", large, large, "end"); got.status != 200 {
+		t.Errorf("pieces that are signed: %v", got)
+	}
+	if got := h.object(t, h.root(), http.MethodGet, "/bodies/whole", ""); got.body != large+large+"end" {
+		t.Errorf("of signed pieces came %v, %d bytes", got, len(got.body))
+	}
+	if got := h.chunked(t, h.root(), "/bodies/forged", large, large[6:]+"forged", "end"); got.code != "SignatureDoesNotMatch" {
+		t.Errorf("a piece that was changed: %v", got)
+	}
+	if got := h.object(t, h.root(), http.MethodGet, "/bodies/forged", ""); got.code != "NoSuchKey" {
+		t.Errorf("of a piece that was changed there is %v", got)
+	}
+	client := s3.New(s3.Options{BaseEndpoint: &h.url, Region: h.region, UsePathStyle: true, Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return h.root(), nil })})
+	put := func(in s3.PutObjectInput) error {
+		in.Bucket, in.Key, in.Body = aws.String("bodies"), aws.String("digest"), strings.NewReader("hello")
+		_, err := client.PutObject(t.Context(), &in)
+		return err
+	}
+	if err := put(s3.PutObjectInput{ContentMD5: aws.String("XUFAKrxLKna5cZ2REBfFkg==")}); err != nil {
+		t.Errorf("with its digest: %v", err)
+	}
+	refused(t, put(s3.PutObjectInput{ContentMD5: aws.String("AAAAAAAAAAAAAAAAAAAAAA==")}), "BadDigest")
+	refused(t, put(s3.PutObjectInput{ChecksumCRC32: aws.String("AAAAAA==")}), "BadDigest")
+	for _, name := range []string{"CRC32", "CRC32C", "SHA1", "SHA256", "CRC64NVME"} {
+		if err := put(s3.PutObjectInput{ChecksumAlgorithm: s3types.ChecksumAlgorithm(name)}); err != nil {
+			t.Errorf("with %s: %v", name, err)
+		}
 	}
 }
 

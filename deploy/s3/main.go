@@ -5,7 +5,7 @@
 // from and what they may do it asks the control plane at its door, as the rest of the API does. It knows no
 // secret: a signature is verified with a key that is good for a day.
 //
-// It runs as a user of its own, who owns the objects and nothing else. What an object is lies in extended attributes of
+// It runs as a user of its own, who owns the objects and nothing else, and can open nothing else (Landlock). What an object is lies in extended attributes of
 // its file and appears with it, or in files beside where the file system has none.
 package main
 
@@ -50,6 +50,9 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	}
 	bounded, err := reserve(store, objects, *state)
 	if err != nil {
+		return err
+	}
+	if err := confine(log, objects, root.Objects(), root.Admin("s3")); err != nil {
 		return err
 	}
 	return service.Run(ctx,

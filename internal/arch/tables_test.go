@@ -178,7 +178,7 @@ var libraries = map[string]library{
 	"github.com/gorilla/websocket":                  {why: "the websocket of Run Command", doors: []string{"runcmd/wire"}},
 	"github.com/insomniacslk/dhcp":                  {why: "DHCP's messages, as a second witness in tests"},
 	"github.com/klauspost/compress":                 {why: "zstd of kernels and ramdisks", doors: []string{"initramfs/codec", "internal/block"}},
-	"github.com/landlock-lsm/go-landlock":           {why: "the file system rights of QEMU", doors: []string{"hypervisor-shim/jail"}},
+	"github.com/landlock-lsm/go-landlock":           {why: "the file system rights of QEMU and of the object store", doors: []string{"hypervisor-shim/jail", "deploy/s3"}},
 	"github.com/miekg/dns":                          {why: "DNS messages", doors: []string{"imds/dns"}},
 	"github.com/mdlayher/netlink":                   {why: "the transport that google/nftables exposes", doors: []string{"agent/firewall"}},
 	"github.com/pierrec/lz4/v4":                     {why: "lz4 of kernels and ramdisks", doors: []string{"initramfs/codec"}},

@@ -1,9 +1,11 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -34,17 +36,7 @@ func (r *run) accounts(ctx context.Context) {
 	for _, g := range r.plan.Groups {
 		r.group(ctx, g.Name)
 	}
-	users := r.plan.Users
-	if name := r.defaultUser(); name != "" && name != "root" {
-		u := config.User{Name: name, Gecos: name, Sudo: []string{"ALL=(ALL) NOPASSWD:ALL"}}
-		for _, g := range usualGroups {
-			if r.entry("group", g) != nil {
-				u.Groups = append(u.Groups, g)
-			}
-		}
-		users = append([]config.User{u}, users...)
-	}
-	for _, u := range users {
+	for _, u := range r.users() {
 		r.user(ctx, u)
 	}
 	for _, g := range r.plan.Groups {
@@ -52,6 +44,49 @@ func (r *run) accounts(ctx context.Context) {
 			r.join(ctx, member, g.Name)
 		}
 	}
+}
+
+// users are the config's, and before them the default one. What the distribution says of that one stands; then what the
+// config says of default counts, then what it says by the name. The distribution's groups are joined to those of the name.
+func (r *run) users() []config.User {
+	users := slices.Clone(r.plan.Users)
+	name := r.defaultUser()
+	if name == "" {
+		return users
+	}
+	byDefault := r.plan.Default
+	if name == "root" { // is there, has all rights, and is not locked out of the console
+		if !reflect.DeepEqual(byDefault, config.User{}) {
+			byDefault.Name, byDefault.Unlocked = name, true
+			users = append([]config.User{byDefault}, users...)
+		}
+		return users
+	}
+	if byDefault.Shell != "" || byDefault.Gecos != "" || len(byDefault.Sudo) > 0 {
+		r.say("WARNING", "users: shell, gecos and sudo of the default user are the distribution's: those that are given are not used")
+	}
+	u := config.User{Name: name, Gecos: name, Shell: r.bash(), Sudo: []string{"ALL=(ALL) NOPASSWD:ALL"}}
+	u.Fill(byDefault)
+	var byName config.User
+	if i := slices.IndexFunc(users, func(u config.User) bool { return u.Name == name }); i >= 0 {
+		byName = users[i]
+		users = slices.Delete(users, i, i+1)
+	}
+	for _, g := range usualGroups {
+		if r.entry("group", g) != nil && !slices.Contains(byName.Groups, g) {
+			byName.Groups = append(byName.Groups, g)
+		}
+	}
+	u.Fill(byName)
+	return append([]config.User{u}, users...)
+}
+
+// bash is the shell that distributions give to people, where it is.
+func (r *run) bash() string {
+	if _, err := os.Stat(r.path("/bin/bash")); err == nil {
+		return "/bin/bash"
+	}
+	return ""
 }
 
 // group makes a group that is not there.
@@ -97,11 +132,14 @@ func (r *run) user(ctx context.Context, u config.User) {
 	if !made {
 		r.say("INFO", "user %s is there already", u.Name)
 	}
-	if u.Hash != "" && (made || u.Rehash) {
+	if u.Hash != "" && made {
 		r.password(ctx, u.Name, u.Hash, true)
 	}
 	if u.Password != "" {
 		r.password(ctx, u.Name, u.Password, false)
+	}
+	if u.Rehash != "" {
+		r.password(ctx, u.Name, u.Rehash, true)
 	}
 	if !u.Unlocked {
 		r.lock(ctx, u.Name)
@@ -116,18 +154,11 @@ func (r *run) user(ctx context.Context, u config.User) {
 
 // makeUser makes one by the system's tool, or by its files where there is none, as in our small image.
 func (r *run) makeUser(ctx context.Context, u config.User) bool {
-	shell := u.Shell
-	if shell == "" {
-		shell = "/bin/sh"
-		if _, err := os.Stat(r.path("/bin/bash")); err == nil {
-			shell = "/bin/bash"
-		}
-	}
 	if !r.Commands.Look("useradd") {
-		return r.try(r.writeUser(u, shell))
+		return r.try(r.writeUser(u, cmp.Or(u.Shell, r.bash(), "/bin/sh")))
 	}
-	argv := []string{"useradd", "--shell", shell}
-	for _, o := range [][2]string{{"--comment", u.Gecos}, {"--home-dir", u.Home}, {"--uid", u.UID}, {"--gid", u.PrimaryGroup},
+	argv := []string{"useradd"} // who knows the distribution's shell
+	for _, o := range [][2]string{{"--shell", u.Shell}, {"--comment", u.Gecos}, {"--home-dir", u.Home}, {"--uid", u.UID}, {"--gid", u.PrimaryGroup},
 		{"--groups", strings.Join(u.Groups, ",")}, {"--expiredate", u.Expire}, {"--inactive", u.Inactive}} {
 		if o[1] != "" {
 			argv = append(argv, o[0], o[1])

@@ -1,41 +1,52 @@
 package provision
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/ichiro-metal/ichiro/internal/pattern"
+	"github.com/ichiro-metal/ichiro/internal/userdata"
+	"github.com/ichiro-metal/ichiro/internal/userdata/config"
+	"github.com/ichiro-metal/ichiro/internal/userdata/jinja"
+	"github.com/ichiro-metal/ichiro/internal/userdata/yaml"
 )
 
-// names sets the host's name: the config's, or else the metadata's.
+// names sets the host's name, and writes its line of hosts also where the name itself is to stay.
 func (r *run) names(context.Context) {
-	if r.plan.PreserveHostname {
-		return
-	}
-	fqdn, short := r.plan.FQDN, r.plan.Hostname
-	if fqdn == "" && (strings.Contains(short, ".") || short == "") {
-		fqdn = short
-		if short = ""; fqdn == "" {
-			fqdn = r.in.Hostname
-		}
-	}
-	if short == "" {
-		short, _, _ = strings.Cut(fqdn, ".")
-	}
+	fqdn, short := named(r.plan, r.in.Hostname)
 	name := short
-	if r.plan.PreferFQDN && fqdn != "" {
+	if r.plan.PreferFQDN {
 		name = fqdn
 	}
 	if name == "" {
 		return
 	}
-	if name = name[:min(len(name), 64)]; r.try(r.Sethostname(name)) {
+	if name = name[:min(len(name), 64)]; !r.plan.PreserveHostname && r.try(r.Sethostname(name)) {
 		r.try(r.store("/etc/hostname", name+"\n", 0o644))
 	}
 	if r.plan.ManageHosts || r.small() {
 		r.try(r.hosts(fqdn, short))
 	}
+}
+
+// named are the names that a host gets: the config's, where it has them, and else the metadata's. A short name alone leaves
+// the full one as it was.
+func named(p config.Plan, metadata string) (fqdn, short string) {
+	fqdn, short = p.FQDN, p.Hostname
+	if fqdn == "" && strings.Contains(short, ".") {
+		fqdn, short = short, ""
+	}
+	if fqdn == "" {
+		fqdn = metadata
+	}
+	if short == "" {
+		short, _, _ = strings.Cut(fqdn, ".")
+	}
+	return cmp.Or(fqdn, short), short
 }
 
 // hosts puts the names at 127.0.1.1, where Debian has them.
@@ -85,22 +96,47 @@ func (r *run) timezone(context.Context) {
 
 // finalMessage says that all is done, and how long it took since the kernel started.
 func (r *run) finalMessage(context.Context) {
-	message := r.plan.FinalMessage
 	uptime := "?"
 	if text, err := os.ReadFile(r.path("/proc/uptime")); err == nil {
 		uptime, _, _ = strings.Cut(string(text), " ")
 	}
 	now := r.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 +0000")
+	message := strings.TrimSpace(r.plan.FinalMessage)
 	if message == "" {
 		message = "ichiro: provisioned, up $UPTIME seconds"
 	}
-	// The names that cloud-init has, in either spelling, with and without braces.
-	var pairs []string
-	for _, v := range [][2]string{{"uptime", uptime}, {"timestamp", now}, {"version", "ichiro"}, {"datasource", dataSource}} {
-		for _, name := range []string{v[0], strings.ToUpper(v[0])} {
-			pairs = append(pairs, "$"+name, v[1], "${"+name+"}", v[1])
-		}
-	}
-	fmt.Fprintln(r.Console, strings.TrimRight(strings.NewReplacer(pairs...).Replace(message), "\n"))
+	fmt.Fprintln(r.Console, r.message(message, map[string]string{"uptime": uptime, "timestamp": now, "version": "ichiro", "datasource": dataSource}))
 	r.try(r.store(r.instance("boot-finished"), uptime+" - "+now+"\n", 0o644))
+}
+
+// variable is a name in a text that is no jinja template.
+var variable = pattern.New(`\$(\w+|\{[\w.]+\})`)
+
+// message puts values into a text, by names in lower or upper case: $uptime, or {{ uptime }} below the mark of jinja.
+func (r *run) message(template string, values map[string]string) string {
+	if userdata.Sniff([]byte(template)) == userdata.Template {
+		data := &yaml.Value{Kind: yaml.Map}
+		for name, v := range values {
+			data.Map = append(data.Map, yaml.Entry{Key: text(name), Value: text(v)}, yaml.Entry{Key: text(strings.ToUpper(name)), Value: text(v)})
+		}
+		out, missing, err := jinja.Render(template, data)
+		r.try(err)
+		for _, name := range missing {
+			r.trouble("final_message: there is no %.60s", name)
+		}
+		return out
+	}
+	return variable.ReplaceAllStringFunc(template, func(word string) string {
+		name := strings.Trim(word, "${}")
+		v, ok := values[name]
+		if !ok {
+			v, ok = values[strings.ToLower(name)]
+			ok = ok && name == strings.ToUpper(name)
+		}
+		if !ok {
+			r.trouble("final_message: there is no %.60s", word)
+			return word
+		}
+		return v
+	})
 }

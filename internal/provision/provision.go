@@ -55,11 +55,11 @@ type Command struct {
 
 // Instance is what the metadata service says.
 type Instance struct {
-	ID, Hostname, LaunchIndex string
-	Keys                      []string
-	UserData                  []byte
-	Data                      func(context.Context) (*yaml.Value, error) // for templates
-	Get                       func(ctx context.Context, url string) ([]byte, error)
+	ID, Hostname, LaunchIndex, Region string
+	Keys                              []string
+	UserData                          []byte
+	Data                              func(context.Context) (*yaml.Value, error) // for templates
+	Get                               func(ctx context.Context, url string) ([]byte, error)
 }
 
 // Result is how it went.
@@ -240,13 +240,16 @@ func (r *run) tool(ctx context.Context, what string, c Command) bool {
 }
 
 // distribution is the ID of os-release.
-func distribution(file string) string {
+func distribution(file string) string { return released(file, "ID") }
+
+// released is a value of os-release; empty if it has none.
+func released(file, name string) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return ""
 	}
 	for line := range strings.Lines(string(text)) {
-		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "ID="); ok {
+		if v, ok := strings.CutPrefix(strings.TrimSpace(line), name+"="); ok {
 			return strings.Trim(v, `"'`)
 		}
 	}

@@ -95,7 +95,7 @@ func (m *machine) system() System {
 func (m *machine) boot(id, userData string) Result {
 	m.t.Helper()
 	m.calls, m.owners = nil, nil
-	result, err := Run(m.t.Context(), m.system(), Instance{ID: id, Hostname: "ip-10-0-0-5.ec2.internal", LaunchIndex: "0", Keys: []string{"ssh-ed25519 AAAA walker"}, UserData: []byte(userData),
+	result, err := Run(m.t.Context(), m.system(), Instance{ID: id, Hostname: "ip-10-0-0-5.ec2.internal", LaunchIndex: "0", Region: "ichiro-1", Keys: []string{"ssh-ed25519 AAAA walker"}, UserData: []byte(userData),
 		Get: func(context.Context, string) ([]byte, error) { return nil, errors.New("HTTP 404") },
 		Data: func(context.Context) (*yaml.Value, error) {
 			doc, err := yaml.Load([]byte("v1: {region: ichiro-1}\n"))
@@ -191,7 +191,7 @@ func TestDirectivesByTheToolsOfADistribution(t *testing.T) {
 		t.Error(err)
 	}
 	want := []string{"mkswap /swap", "mount -t tmpfs -o size=1m tmpfs /data", "swapon /swap", "groupadd cloud",
-		"useradd --shell /bin/sh --comment debian --groups adm --create-home -- debian", "usermod --lock debian",
+		"useradd --comment debian --groups adm --create-home -- debian", "usermod --lock debian",
 		"groupadd www", "useradd --shell /bin/zsh --comment The web --groups www --create-home -- web", "chpasswd -e <web:$6$hash", "usermod --lock web",
 		"usermod -a -G cloud eve",
 		"apt-get -y -q -o Dpkg::Options::=--force-confold -o DPkg::Lock::Timeout=300 update",
@@ -201,7 +201,7 @@ func TestDirectivesByTheToolsOfADistribution(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"etc/a/b": "hello\n", "late": "x", "etc/hostname": "web\n", "etc/timezone": "Europe/Berlin\n",
-		"etc/hosts":                         "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 web\n",
+		"etc/hosts":                         "127.0.0.1 localhost\n::1 localhost\n127.0.1.1 ip-10-0-0-5.ec2.internal web\n",
 		"etc/fstab":                         "tmpfs\t/data\ttmpfs\tsize=1m,comment=cloudconfig\t0\t2\n/swap\tnone\tswap\tsw,comment=cloudconfig\t0\t0\n",
 		"etc/sudoers.d/90-cloud-init-users": "debian ALL=(ALL) NOPASSWD:ALL\nweb ALL=(ALL) ALL\n",
 		"home/web/.ssh/authorized_keys":     "ssh-rsa BBBB w\n",
@@ -223,6 +223,40 @@ func TestDirectivesByTheToolsOfADistribution(t *testing.T) {
 	}
 	if m.name != "web" || !strings.Contains(m.console.String(), "provisioned, up 7.25 seconds") {
 		t.Errorf("name %q, console %q", m.name, &m.console)
+	}
+}
+
+// The distribution, what is said of default, and what is said by the name, are one user; each password counts once.
+func TestTheDefaultUserIsMadeOfAllThatIsSaid(t *testing.T) {
+	tools := []string{"useradd", "usermod", "groupadd", "chpasswd", "sudo"}
+	for _, c := range []struct {
+		name, users string
+		want        []string
+	}{
+		{"by its name", "[default, {name: debian, groups: [docker], shell: /bin/zsh, uid: 1500}]", []string{"groupadd docker",
+			"useradd --shell /bin/bash --comment debian --uid 1500 --groups docker,adm --create-home -- debian", "usermod --lock debian"}},
+		{"by the word default", "[{name: default, groups: [docker], passwd: $6$x, lock_passwd: false}]", []string{"groupadd docker",
+			"useradd --shell /bin/bash --comment debian --groups docker --create-home -- debian", "chpasswd -e <debian:$6$x"}},
+		{"not at all", "[{name: debian, groups: [docker]}]", []string{"groupadd docker", "useradd --groups docker --create-home -- debian", "usermod --lock debian"}},
+		{"a hash wins over a text, and what is for a new user is not set where there is one", "[{name: eve, passwd: $6$x, hashed_passwd: $6$y, plain_text_passwd: z, lock_passwd: false}]",
+			[]string{"chpasswd <eve:z", "chpasswd -e <eve:$6$y"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t, "debian", tools...)
+			m.put("bin/bash", "")
+			if got := m.boot("i-1", "#cloud-config\nusers: "+c.users+"\n"); len(got.Troubles) > 0 || !slices.Equal(m.calls, c.want) {
+				t.Errorf("got\n%s\nwant\n%s\ntroubles %q", strings.Join(m.calls, "\n"), strings.Join(c.want, "\n"), got.Troubles)
+			}
+		})
+	}
+	m := newMachine(t, "ichiro")
+	m.put("etc/shadow", "root::1:0:99999:7:::\n")
+	m.boot("i-1", "#cloud-config\nusers: [{name: default, ssh_authorized_keys: [ssh-rsa DDDD d]}]\n")
+	if got := m.read("root/.ssh/authorized_keys"); !strings.Contains(got, "ssh-rsa DDDD d") || !strings.Contains(got, "walker") {
+		t.Errorf("root's keys are %q", got)
+	}
+	if got := m.read("etc/shadow"); got != "root::1:0:99999:7:::\n" {
+		t.Errorf("root is locked out: %q", got)
 	}
 }
 

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ichiro-metal/ichiro/internal/fetch"
 	"github.com/ichiro-metal/ichiro/internal/userdata/yaml"
@@ -47,14 +48,14 @@ func (s Source) read(ctx context.Context) (Instance, error) {
 		return Instance{}, err
 	}
 	const m = "meta-data/"
-	got, err := a.get(ctx, m+"instance-id", m+"local-hostname", m+"ami-launch-index", m+"public-keys/", "user-data")
+	got, err := a.get(ctx, m+"instance-id", m+"local-hostname", m+"ami-launch-index", m+"public-keys/", "user-data", m+"placement/region")
 	if err != nil {
 		return Instance{}, err
 	}
 	if got[0] == nil {
 		return Instance{}, fmt.Errorf("%w: there is no instance-id", errRefused)
 	}
-	in := Instance{ID: string(got[0]), Hostname: strings.TrimSpace(string(got[1])), LaunchIndex: strings.TrimSpace(string(got[2])), UserData: got[4], Data: s.data}
+	in := Instance{ID: string(got[0]), Hostname: strings.TrimSpace(string(got[1])), LaunchIndex: strings.TrimSpace(string(got[2])), UserData: got[4], Data: s.data, Region: strings.TrimSpace(string(got[5]))}
 	var paths []string
 	for line := range strings.Lines(string(got[3])) {
 		number, _, _ := strings.Cut(strings.TrimSpace(line), "=")
@@ -137,7 +138,7 @@ const (
 	maxLevels = 10
 )
 
-// data is what templates may use: cloud-init's names, and the whole tree of the metadata below ds.meta_data.
+// data is what templates may use: cloud-init's names, and below ds the whole tree of the metadata and the identity document.
 func (s Source) data(ctx context.Context) (*yaml.Value, error) {
 	a, err := s.open(ctx)
 	if err != nil {
@@ -148,6 +149,16 @@ func (s Source) data(ctx context.Context) (*yaml.Value, error) {
 	if err != nil {
 		return nil, err
 	}
+	identity, err := c.directory(ctx, "dynamic/instance-identity/", maxLevels)
+	if err != nil {
+		return nil, err
+	}
+	return mapping("v1", s.standard(tree), "ds", mapping("meta_data", tree, "dynamic", mapping("instance-identity", identity)),
+		"sys_info", system(s.Root), "cloud_name", text("aws")), nil
+}
+
+// standard are the names that all clouds have.
+func (s Source) standard(tree *yaml.Value) *yaml.Value {
 	leaf := func(names ...string) *yaml.Value {
 		v := tree
 		for _, n := range names {
@@ -161,21 +172,34 @@ func (s Source) data(ctx context.Context) (*yaml.Value, error) {
 	keys := &yaml.Value{Kind: yaml.List}
 	if k := tree.Get("public-keys"); k != nil {
 		for _, e := range k.Map {
-			keys.List = append(keys.List, e.Value.Get("openssh-key"))
+			keys.List = append(keys.List, e.Value.List...)
 		}
 	}
-	distro := text(distribution(filepath.Join(s.Root, "/etc/os-release")))
-	v1 := mapping("cloud_name", text("aws"), "cloud-name", text("aws"), "platform", text("ec2"), "subplatform", text("metadata (http://"+s.Server.Addr().String()+")"),
-		"instance_id", leaf("instance-id"), "instance-id", leaf("instance-id"), "local_hostname", leaf("local-hostname"), "local-hostname", leaf("local-hostname"),
-		"region", leaf("placement", "region"), "availability_zone", leaf("placement", "availability-zone"), "availability-zone", leaf("placement", "availability-zone"),
-		"public_ssh_keys", keys, "distro", distro, "kernel_release", text(release()))
-	return mapping("v1", v1, "ds", mapping("meta_data", tree), "cloud_name", text("aws")), nil
+	host, _, _ := strings.Cut(leaf("local-hostname").Str(), ".")
+	sys := system(s.Root)
+	dist := sys.Get("dist").List
+	v1 := mapping("cloud_id", text("aws"), "platform", text("ec2"), "subplatform", text("metadata (http://"+s.Server.Addr().String()+")"),
+		"region", leaf("placement", "region"), "public_ssh_keys", keys, "distro", dist[0], "distro_version", dist[1], "distro_release", dist[2],
+		"kernel_release", sys.Get("release"), "machine", sys.Get("uname").List[4], "system_platform", sys.Get("platform"), "variant", sys.Get("variant"))
+	for name, v := range map[string]*yaml.Value{"cloud-name": text("aws"), "instance-id": leaf("instance-id"), "local-hostname": text(host),
+		"availability-zone": leaf("placement", "availability-zone")} {
+		v1.Map = append(v1.Map, mapping(name, v, strings.ReplaceAll(name, "-", "_"), v).Map...)
+	}
+	return v1
 }
 
-// release is the kernel's.
-func release() string {
-	b, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return strings.TrimSpace(string(b))
+// system is what there is to say of the machine, in Python's forms.
+func system(root string) *yaml.Value {
+	var u unix.Utsname
+	_ = unix.Uname(&u) // cannot fail
+	word := func(b []byte) *yaml.Value { return text(unix.ByteSliceToString(b)) }
+	release, machine := word(u.Release[:]), word(u.Machine[:])
+	file := filepath.Join(root, "/etc/os-release")
+	distro := text(released(file, "ID"))
+	list := func(v ...*yaml.Value) *yaml.Value { return &yaml.Value{Kind: yaml.List, List: v} }
+	return mapping("system", text("Linux"), "release", release, "platform", text("Linux-"+release.Text+"-"+machine.Text), "variant", distro,
+		"uname", list(text("Linux"), word(u.Nodename[:]), release, word(u.Version[:]), machine, text("")),
+		"dist", list(distro, text(released(file, "VERSION_ID")), text(released(file, "VERSION_CODENAME"))))
 }
 
 func text(s string) *yaml.Value { return &yaml.Value{Kind: yaml.String, Text: s} }
@@ -205,15 +229,12 @@ func (c *crawl) directory(ctx context.Context, path string, levels int) (*yaml.V
 	var leaves []string
 	for line := range strings.Lines(string(got[0])) {
 		name := strings.TrimSpace(line)
-		if number, _, ok := strings.Cut(name, "="); ok && strings.HasSuffix(path, "public-keys/") {
-			name = number + "/"
-		}
 		if c.left--; c.left < 0 || levels == 0 {
 			return nil, fmt.Errorf("%w: the tree has more than %d leaves or %d levels", errRefused, maxLeaves, maxLevels)
 		}
 		dir, isDir := strings.CutSuffix(name, "/")
 		switch {
-		case dir == "iam" || dir == "identity-credentials" || dir == "managed-ssh-keys" || dir == "":
+		case dir == "security-credentials" || dir == "":
 		case isDir:
 			sub, err := c.directory(ctx, path+name, levels-1)
 			if err != nil {
@@ -230,25 +251,33 @@ func (c *crawl) directory(ctx context.Context, path string, levels int) (*yaml.V
 	paths := make([]string, len(leaves))
 	for i, name := range leaves {
 		paths[i] = path + name
+		if number, key, ok := strings.Cut(name, "="); ok && strings.HasSuffix(path, "public-keys/") {
+			paths[i], leaves[i] = path+number+"/openssh-key", key
+		}
 	}
 	bodies, err := c.get(ctx, paths...)
 	if err != nil {
 		return nil, err
 	}
 	for i, body := range bodies {
-		v.Map = append(v.Map, yaml.Entry{Key: text(leaves[i]), Value: leafOf(strings.TrimSuffix(string(body), "\n"))})
+		v.Map = append(v.Map, yaml.Entry{Key: text(leaves[i]), Value: leafOf(string(body))})
 	}
 	return v, nil
 }
 
-// leafOf is a text, or a list of its lines if there are several.
+// leafOf is a text, a list of its lines if one of them ends, or what an object in JSON says.
 func leafOf(body string) *yaml.Value {
+	if t := strings.TrimSpace(body); strings.HasPrefix(t, "{") && strings.HasSuffix(t, "}") {
+		if doc, err := yaml.Load([]byte(t)); err == nil { // which JSON is
+			return doc.Root
+		}
+	}
 	if !strings.Contains(body, "\n") {
 		return text(body)
 	}
 	v := &yaml.Value{Kind: yaml.List}
-	for line := range strings.SplitSeq(body, "\n") {
-		v.List = append(v.List, text(line))
+	for line := range strings.Lines(body) {
+		v.List = append(v.List, text(strings.TrimRight(line, "\r\n")))
 	}
 	return v
 }

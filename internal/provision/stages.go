@@ -17,7 +17,7 @@ const (
 	once
 )
 
-// stage is one step. Its name is that of cloud-init's module, and so of the mark.
+// stage is one step. Its name is that of cloud-init's module, if it has one, and so of the mark.
 type stage struct {
 	name  string
 	often frequency
@@ -37,6 +37,7 @@ var stages = []stage{
 	{"runcmd", perInstance, "modules-config", (*run).runcmd},
 	{"package_update_upgrade_install", perInstance, "modules-final", (*run).packages},
 	{"write_files_deferred", perInstance, "modules-final", func(r *run, _ context.Context) { r.files(true) }},
+	{"aws_config", perInstance, "modules-final", (*run).awsConfig}, // ours: packages may have brought the CLI, and scripts use it
 	{"scripts_per_once", once, "modules-final", func(r *run, ctx context.Context) {
 		r.scripts(ctx, "scripts_per_once", once, "/var/lib/cloud/scripts/per-once")
 	}},

@@ -39,6 +39,7 @@ type Plan struct {
 
 	Groups      []Group
 	DefaultUser bool // the distribution's, who gets the instance's keys
+	Default     User // what is said of the default user, beside what the distribution says; without a name
 	Users       []User
 	Keys        []string // for the default user, beside the instance's
 	DisableRoot bool     // root's keys only lead to a sentence about the default user
@@ -92,8 +93,7 @@ type User struct {
 	Name, Gecos, Home, Shell, UID, PrimaryGroup string
 	Expire, Inactive                            string
 	Groups, Sudo, Keys                          []string
-	Hash, Password                              string // of the password; both are secrets
-	Rehash                                      bool   // the hash is set also where the user is there already
+	Hash, Rehash, Password                      string // of the password; all are secrets. Hash is not for a user who is there already
 	Unlocked, System, NoHome, NoUserGroup       bool
 }
 

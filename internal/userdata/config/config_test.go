@@ -107,6 +107,10 @@ func TestDecide(t *testing.T) {
 		{"users", "users:\n- default\n- name: eve\n  groups: adm, sudo\n  sudo: ALL=(ALL) NOPASSWD:ALL\n  shell: /bin/bash\n  ssh_authorized_keys: [ssh-ed25519 A e]\n  lock-passwd: false\n  passwd: $6$x\n  uid: 1500\n- bob,ann\n",
 			`Users [{"Groups":["adm","sudo"],"Hash":"$6$x","Keys":["ssh-ed25519 A e"],"Name":"eve","Shell":"/bin/bash","Sudo":["ALL=(ALL) NOPASSWD:ALL"],"UID":"1500","Unlocked":true},{"Name":"bob"},{"Name":"ann"}]` + "\n"},
 		{"a list of users without default", "users: [eve]\n", "DefaultUser false\n" + `Users [{"Name":"eve"}]` + "\n"},
+		{"entries of one name are one user", "users:\n- {name: bob, shell: /a, uid: 1500}\n- bob\n- {name: bob, shell: /b, gecos: x}\n",
+			"DefaultUser false\n" + `Users [{"Gecos":"x","Name":"bob","Shell":"/a","UID":"1500"}]` + "\n"},
+		{"more of the default user", "users:\n- {name: default, groups: [docker], ssh_authorized_keys: [k]}\n- {passwd: $6$x}\n",
+			`Default {"Groups":["docker"],"Hash":"$6$x","Keys":["k"]}` + "\n"},
 		{"users that are malformed", "users:\n- name: -rf\n- name: a\n  gecos: 'a:b'\n- {name: b, system: true, ssh_authorized_keys: [k]}\n",
 			"DefaultUser false\n! directive users entry 1 name (line 2) is malformed: this is no name of a user or a group\n" +
 				"! directive users entry 1 (line 2): for this the user is not made\n" +
@@ -131,6 +135,8 @@ func TestDecide(t *testing.T) {
 		{"an end of the machine", "power_state: {mode: reboot, delay: '+5', message: bye, condition: test -f /x}\n",
 			`Power {"Condition":["test -f /x"],"Message":"bye","Minutes":5,"Mode":"reboot","Shell":true}` + "\n"},
 		{"an end that is malformed", "power_state: {mode: explode}\n", "! directive power_state (line 1) is malformed: its mode is one of poweroff, reboot and halt\n"},
+		{"an end whose time or condition is malformed", "power_state: {mode: reboot, timeout: soon, condition: []}\n",
+			"! directive power_state timeout (line 1) is malformed: it is a number of seconds\n! directive power_state condition (line 1) is malformed: it is a command without a word\n"},
 		{"a text that is no YAML", "a: [\n", "! part-001: malformed YAML: yaml: line 1: did not find expected node content: nothing of it is done\n"},
 		{"a config that is a list", "- a\n", "! part-001: a cloud-config is a mapping of directives, and this is a list\n"},
 		{"a config of comments", "#cloud-config\n", "! part-001: the cloud-config is empty\n"},

@@ -273,7 +273,12 @@ func (d *decoder) power(v *yaml.Value) {
 			p.Minutes = int(n)
 		},
 		"message": func(v *yaml.Value) { d.line(v, &p.Message) },
-		"timeout": func(*yaml.Value) {}, // for a process that does not end; ours asks for the power itself, at its end
+		"timeout": func(v *yaml.Value) { // for a process that does not end; ours asks for the power itself, at its end
+			if _, err := strconv.ParseFloat(strings.TrimSpace(v.Str()), 64); err != nil {
+				d.bad(v, "it is a number of seconds")
+				good = false
+			}
+		},
 		"condition": func(v *yaml.Value) {
 			switch v.Kind {
 			case yaml.Bool:
@@ -283,6 +288,10 @@ func (d *decoder) power(v *yaml.Value) {
 			case yaml.List:
 				for _, w := range v.List {
 					p.Condition = append(p.Condition, w.Str())
+				}
+				if len(v.List) == 0 { // no program ends with 0
+					d.bad(v, "it is a command without a word")
+					good = false
 				}
 			default:
 				d.bad(v, "it is true, false or a command")

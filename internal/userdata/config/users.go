@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"strings"
 
 	"github.com/ichiro-metal/ichiro/internal/pattern"
@@ -120,15 +121,35 @@ func (d *decoder) plain(v *yaml.Value) {
 	}
 }
 
-// keep adds a user; of two of one name the later counts.
+// keep adds a user. Entries of one name are one user: what the earlier says stands, the later adds to it.
 func (d *decoder) keep(u User) {
 	for i := range d.p.Users {
 		if d.p.Users[i].Name == u.Name {
-			d.p.Users[i] = u
+			d.p.Users[i].Fill(u)
 			return
 		}
 	}
 	d.p.Users = append(d.p.Users, u)
+}
+
+// Fill takes from another what u does not say.
+func (u *User) Fill(more User) {
+	for _, f := range []struct {
+		to   *string
+		from string
+	}{{&u.Name, more.Name}, {&u.Gecos, more.Gecos}, {&u.Home, more.Home}, {&u.Shell, more.Shell}, {&u.UID, more.UID}, {&u.PrimaryGroup, more.PrimaryGroup},
+		{&u.Expire, more.Expire}, {&u.Inactive, more.Inactive}, {&u.Hash, more.Hash}, {&u.Rehash, more.Rehash}, {&u.Password, more.Password}} {
+		*f.to = cmp.Or(*f.to, f.from)
+	}
+	for _, f := range []struct {
+		to   *[]string
+		from []string
+	}{{&u.Groups, more.Groups}, {&u.Sudo, more.Sudo}, {&u.Keys, more.Keys}} {
+		if len(*f.to) == 0 {
+			*f.to = f.from
+		}
+	}
+	u.Unlocked, u.System, u.NoHome, u.NoUserGroup = u.Unlocked || more.Unlocked, u.System || more.System, u.NoHome || more.NoHome, u.NoUserGroup || more.NoUserGroup
 }
 
 func (d *decoder) user(v, name *yaml.Value) {
@@ -163,7 +184,7 @@ func (d *decoder) user(v, name *yaml.Value) {
 		"inactive":            line(&u.Inactive),
 		"lock_passwd":         func(v *yaml.Value) { u.Unlocked = !d.truth(v) },
 		"passwd":              line(&u.Hash),
-		"hashed_passwd":       func(v *yaml.Value) { line(&u.Hash)(v); u.Rehash = true },
+		"hashed_passwd":       line(&u.Rehash),
 		"plain_text_passwd":   func(v *yaml.Value) { good = d.line(v, &u.Password) && good },
 		"ssh_authorized_keys": func(v *yaml.Value) { u.Keys = d.words(v, "") },
 		"sudo":                func(v *yaml.Value) { u.Sudo = d.sudo(v) },
@@ -180,7 +201,8 @@ func (d *decoder) user(v, name *yaml.Value) {
 		d.trouble("directive %s (line %d): for this the user is not made", d.at, v.Line)
 	case u.Name == "" || u.Name == "default": // cloud-init takes an entry without a name for the default user
 		d.p.DefaultUser = true
-		d.p.Keys = append(d.p.Keys, u.Keys...)
+		u.Name = ""
+		d.p.Default.Fill(u)
 	case len(u.Keys) > 0 && (u.NoHome || u.System):
 		d.bad(v, "ssh keys need a home, which no_create_home and system forbid: the user is not made")
 	default:

@@ -90,9 +90,12 @@ func (h header) fileName() string {
 	return clean(params["name"])
 }
 
-// clean keeps of a file's name what may stand in one: cloud-init's selection. Names of dots alone are none.
+// clean keeps of a file's name what may stand in one: cloud-init's selection, with _ for a slash. Names of dots alone are none.
 func clean(name string) string {
 	name = strings.Map(func(r rune) rune {
+		if r == '/' {
+			return '_'
+		}
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_-.()", r) {
 			return r
 		}

@@ -97,7 +97,7 @@ func TestExpand(t *testing.T) {
 		{"Amazon's form of two parts", amazons, amazonsParts},
 		{"lines of another system", strings.ReplaceAll(mixed("--x\n\n#!/bin/sh\na\n"), "\n", "\r\n"), "part-001 script \"#!/bin/sh\\r\\na\"\n"},
 		{"messages within messages, in every coding", nested,
-			"part-001 script per boot \"#!/bin/sh\\necho 1\\n\"\n....etcp cloud-config \"#cloud-config\\na: 1\\n\"\n" +
+			"part-001 script per boot \"#!/bin/sh\\necho 1\\n\"\n.._.._etc_p cloud-config \"#cloud-config\\na: 1\\n\"\n" +
 				"part-003 cloud-boothook \"#cloud-boothook\\necho =\" merge list(append)\n"},
 		{"a shell script's type does not make a script of cloud-config", mixed("--x\nContent-Type: text/x-shellscript\n\n#cloud-config\na: 1\n"),
 			"part-001 cloud-config \"#cloud-config\\na: 1\"\n"},
