@@ -164,7 +164,7 @@ func (s *session) summon() {
 }
 
 // guest serves the guest's websocket.
-func (s *session) guest(ctx context.Context, conn *wire.SessionConn) {
+func (s *session) guest(ctx context.Context, conn stream.Conn) {
 	defer conn.Close()
 	s.mu.Lock()
 	s.guests++
