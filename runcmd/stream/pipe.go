@@ -8,7 +8,8 @@ import (
 
 // Pipe returns the two ends of a connection within this process. Closing either breaks it.
 func Pipe() (a, b Conn) {
-	there, back, gone := make(chan wire.SessionMessage), make(chan wire.SessionMessage), make(chan struct{})
+	// Both begin by sending, so one message has room.
+	there, back, gone := make(chan wire.SessionMessage, 1), make(chan wire.SessionMessage, 1), make(chan struct{})
 	breaks := sync.OnceFunc(func() { close(gone) })
 	return &pipe{there, back, gone, breaks}, &pipe{back, there, gone, breaks}
 }
@@ -35,6 +36,11 @@ func (p *pipe) Receive() (wire.SessionMessage, error) {
 	case m := <-p.in:
 		return m, nil
 	case <-p.gone:
+	}
+	select {
+	case m := <-p.in: // the last word
+		return m, nil
+	default:
 		return wire.SessionMessage{}, ErrClosed
 	}
 }
