@@ -23,7 +23,7 @@ const (
 	// absence is how long a data channel may be away. The agent tries five times within 15 s.
 	absence = time.Minute
 	// settling is how long nothing must have come before a session that is complete has said all: the word of its end comes on
-	// another connection than its bytes. settled bounds that where the connection is away or the guest says ever more.
+	// another connection than its bytes. settled bounds that where that one was broken, or the guest says ever more.
 	settling = 300 * time.Millisecond
 	settled  = 10 * time.Second
 	// defaultIdle is Session Manager's.
@@ -202,7 +202,7 @@ func (s *session) check(now, begun time.Time) (why error, next time.Duration) {
 	}
 	next = time.Hour
 	for _, b := range []bound{
-		{s.done != nil && s.end.Held() == 0 && s.conn != nil, s.heard.Add(settling), errExit},
+		{s.done != nil && s.end.Held() == 0 && (s.conn != nil || s.away.After(s.completed)), s.heard.Add(settling), errExit},
 		{s.done != nil && s.end.Held() == 0, s.completed.Add(settled), errExit},
 		{true, s.moved.Add(cmp.Or(max(0, s.plan.Idle), defaultIdle)), errIdle},
 		{s.plan.Longest > 0, begun.Add(s.plan.Longest), errLongest},
