@@ -325,3 +325,21 @@ func (s *site) ourAgent() *wire.Conn {
 	check(s.t, err)
 	return c
 }
+
+// as connects as an instance whose address another dialer has.
+func (s *site) as(web *http.Client, from *net.Dialer, id cloud.InstanceID) *agent {
+	s.t.Helper()
+	resp, err := web.Post("https://"+s.stock+"/v1/control-channel/"+string(id), "application/json", strings.NewReader("{}"))
+	check(s.t, err)
+	defer resp.Body.Close()
+	var out struct{ TokenValue string }
+	check(s.t, xml.NewDecoder(resp.Body).Decode(&out))
+	d := websocket.Dialer{TLSClientConfig: s.trust, NetDialContext: from.DialContext}
+	ws, _, err := d.Dial("wss://"+s.stock+"/v1/control-channel/"+string(id)+"?role=subscribe&stream=input", nil)
+	check(s.t, err)
+	s.t.Cleanup(func() { ws.Close() })
+	ws.SetReadDeadline(time.Now().Add(20 * time.Second))
+	first, _ := json.Marshal(map[string]any{"MessageSchemaVersion": "1.0", "TokenValue": out.TokenValue, "AgentVersion": "3.3.0.0", "PlatformType": "linux"})
+	check(s.t, ws.WriteMessage(websocket.TextMessage, first))
+	return &agent{s.t, ws}
+}
