@@ -211,30 +211,30 @@ func TestAnEndThatANeighborTellsIsNotHeard(t *testing.T) {
 func TestAFloodIsNotTaken(t *testing.T) {
 	s := newSite(t)
 	a := s.stockAgent()
-	_, cfg := s.begin(cloud.SessionPlan{Kind: cloud.SessionShell, Idle: time.Minute})
-	a.hush(true)
-	cfg.Resume = nil
-	id := strings.TrimPrefix(cfg.URL, s.api)
-	gone := s.converse(cfg)
-	s.await("the session is the guest's", func() bool { status, _, err := s.dataToken(id); return err == nil && status == http.StatusCreated })
-	gone.stop() // its client is away
-	ws := s.data(id)
-	greet(t, ws)
 	const most = 24 << 20 // windows of both streams and the channel, and what the kernel keeps of a socket
-	sent := 0
-	for seq := int64(2); sent < 2*most; seq++ {
-		ws.SetWriteDeadline(time.Now().Add(2 * time.Second))
-		b := message(frame.Output, seq, frame.Data, make([]byte, 100<<10))
-		if ws.WriteMessage(websocket.BinaryMessage, b) != nil {
-			break
+	for name, f := range map[string]func(seq int64) []byte{
+		"of outputs":       func(seq int64) []byte { return message(frame.Output, seq, frame.Data, make([]byte, 100<<10)) },
+		"of empty outputs": func(seq int64) []byte { return message(frame.Output, seq, frame.Data, nil) },
+		"of repetitions":   func(int64) []byte { return message(frame.Output, 1, frame.Data, nil) },
+	} {
+		_, c, ws := s.opened(a, cloud.SessionPlan{Kind: cloud.SessionShell, Idle: time.Minute})
+		c.stop() // its client is away
+		greet(t, ws)
+		sent := 0
+		for seq := int64(2); sent <= most; seq++ {
+			ws.SetWriteDeadline(time.Now().Add(time.Second))
+			b := f(seq)
+			if ws.WriteMessage(websocket.BinaryMessage, b) != nil {
+				break
+			}
+			sent += len(b)
 		}
-		sent += len(b)
-	}
-	if sent > most {
-		t.Errorf("%d MB were taken", sent>>20)
+		if sent > most {
+			t.Errorf("a flood %s: %d MB were taken", name, sent>>20)
+		}
 	}
 	a.hush(false)
-	_, cfg = s.begin(cloud.SessionPlan{Kind: cloud.SessionBatch, Command: "echo served", Idle: time.Minute})
+	_, cfg := s.begin(cloud.SessionPlan{Kind: cloud.SessionBatch, Command: "echo served", Idle: time.Minute})
 	c := s.converse(cfg)
 	c.wait()
 	if c.said() != "served\n" {

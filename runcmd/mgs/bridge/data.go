@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
-	"github.com/ichiro-metal/ichiro/runcmd/mgs/channel"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -67,7 +66,7 @@ func (s *session) read(conn Socket) error {
 			return errors.New("agent sends a text where messages are binary")
 		}
 		s.mu.Lock()
-		for s.conn == conn && !s.over && s.end.Held() > channel.Window {
+		for s.conn == conn && !s.over && s.end.Busy() {
 			s.change.Wait()
 		}
 		if s.conn != conn {
@@ -213,7 +212,11 @@ func (s *session) write(ctx context.Context, conn Socket, wake <-chan struct{}) 
 		}
 		s.tellSize()
 		due := s.end.Due(time.Now())
+		busy := s.end.Busy()
 		out := s.end.Take()
+		if busy {
+			s.change.Broadcast()
+		}
 		s.mu.Unlock()
 		for _, b := range out {
 			if conn.WriteRaw(b) != nil {
