@@ -228,7 +228,8 @@ type stockSession struct {
 	input    *io.PipeReader
 	typed    *io.PipeWriter
 	master   *os.File // of the terminal
-	told     bool     // channel_closed came on the data channel
+	size     *unix.Winsize
+	told     bool // channel_closed came on the data channel
 	dials    int
 }
 
@@ -387,8 +388,9 @@ func (x *stockSession) take(m frame.Message) {
 			var size struct{ Cols, Rows uint16 }
 			json.Unmarshal(m.Payload, &size)
 			x.mu.Lock()
+			x.size = &unix.Winsize{Col: size.Cols, Row: size.Rows}
 			if x.master != nil {
-				unix.IoctlSetWinsize(int(x.master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: size.Cols, Row: size.Rows})
+				unix.IoctlSetWinsize(int(x.master.Fd()), unix.TIOCSWINSZ, x.size)
 			}
 			x.mu.Unlock()
 		case frame.Flag:
@@ -521,6 +523,9 @@ func (x *stockSession) terminal(profile string, cmd *exec.Cmd) int {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
 	x.mu.Lock()
 	x.master = master
+	if x.size != nil { // it came before the terminal
+		unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, x.size)
+	}
 	x.mu.Unlock()
 	err = cmd.Start()
 	slave.Close()

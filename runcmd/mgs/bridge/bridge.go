@@ -185,7 +185,8 @@ func (m *Manager) Serve(ctx context.Context, id cloud.SessionID, opening []byte,
 	return s.attach(ctx, conn)
 }
 
-// Completed takes note of an agent_task_complete: a session has ended in the guest. It is acknowledged however often it comes.
+// Completed takes note of an agent_task_complete: a session has ended in the guest. It is acknowledged however often it comes,
+// but not before the session's last bytes have come: the agent may hang up then, and what it has not been asked for again is lost.
 func (m *Manager) Completed(payload []byte, message frame.ID) error {
 	c, err := parseCompletion(payload)
 	if err != nil {
@@ -194,8 +195,8 @@ func (m *Manager) Completed(payload []byte, message frame.ID) error {
 	m.mu.Lock()
 	s := m.sessions[c.TaskID]
 	m.mu.Unlock()
-	if s != nil {
-		s.complete(c)
+	if s != nil && s.complete(c, message) {
+		return nil
 	}
 	return m.say(frame.TaskCompleted, acknowledged(c, message))
 }

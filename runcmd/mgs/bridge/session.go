@@ -25,7 +25,7 @@ const (
 	// settling is how long nothing must have come before a session that is complete has said all: the word of its end comes on
 	// another connection than its bytes. settled bounds that where that one was broken, or the guest says ever more.
 	settling = 300 * time.Millisecond
-	settled  = 10 * time.Second
+	settled  = 5 * time.Second
 	// defaultIdle is Session Manager's.
 	defaultIdle = 20 * time.Minute
 	// patience is how long the host may take to take note of the end.
@@ -79,6 +79,7 @@ type session struct {
 	moved     time.Time   // when a byte went either way
 	done      *completion // the agent's word of the end
 	completed time.Time
+	word      frame.ID // of the message that told it last
 }
 
 func newSession(m *Manager, o wire.Order) *session {
@@ -224,15 +225,21 @@ func (s *session) check(now, begun time.Time) (why error, next time.Duration) {
 	return nil, next
 }
 
-// complete takes note of the agent's word that the session has ended. It ends when its bytes have come, too.
-func (s *session) complete(c completion) {
+// complete takes note of the agent's word that the session has ended. It ends when its bytes have come, too, and acknowledges
+// the word then; false when that is over.
+func (s *session) complete(c completion, message frame.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
+	s.word = message
 	if s.done == nil {
 		s.done, s.completed = &c, time.Now()
 		s.heard = s.completed // its last bytes may be on their way
 		s.look()
 	}
+	return true
 }
 
 // outcome is how the session has ended, and what to say of it.
@@ -275,9 +282,12 @@ func (s *session) leave() {
 	if conn := s.conn; conn != nil {
 		time.AfterFunc(parting, func() { conn.Close() })
 	}
+	done, word := s.done, s.word
 	s.mu.Unlock()
 	if !finished {
 		s.m.dismiss(s.id)
+	} else if err := s.m.say(frame.TaskCompleted, acknowledged(*done, word)); err != nil {
+		s.m.cfg.Log.Debug("the end of a session is not acknowledged", "session", s.id, "err", err)
 	}
 }
 
