@@ -108,6 +108,7 @@ var rooms = map[string]int{
 	"runcmd/mgs/mux":     engines,
 	"runcmd/mgs/channel": deciders,   // one end of a data channel, without I/O
 	"runcmd/mgs/client":  conductors, // our own client of a data channel
+	"runcmd/mgs/bridge":  conductors, // the stock agent's sessions, seen as ours
 
 	"initramfs":         mains,
 	"initramfs/init":    mains,

@@ -1,6 +1,7 @@
 package cloud
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 )
@@ -43,6 +44,9 @@ type SessionPlan struct {
 	Longest time.Duration `json:",omitempty"` // of the whole session; 0 for no bound
 }
 
+// ThenShell ends the Command of a shell's plan: what the account wants run first leads to the shell.
+const ThenShell = "\nexec \"$SHELL\" -l"
+
 // Session is one session: its owner's wish, and from when it has ended how it did.
 type Session struct {
 	ID        SessionID
@@ -74,4 +78,32 @@ type SessionEnd struct {
 	Input  int64  // bytes to the guest
 	Output int64  // bytes from it
 	Digest string `json:",omitempty"` // SHA-256 of the recording, in hexadecimal
+}
+
+// metadata6 is where EC2's metadata, names and time are in IPv6.
+var metadata6 = netip.MustParsePrefix("fd00:ec2::/32")
+
+// ForwardDenied reports whether an address is that of a service which takes a guest's address for its identity, or of the
+// guest itself: a session to a remote host must not become one to the guest's credentials.
+func ForwardDenied(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a.IsMulticast() || metadata6.Contains(a)
+}
+
+// ForwardHostDenied reports whether a remote host's name is an address that ForwardDenied denies, or one in a spelling that
+// resolvers read as an address (2852039166, 0xa9.254.43518) although it is not written as one. Any other name says nothing:
+// who resolves it has to look again.
+func ForwardHostDenied(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	if a, err := netip.ParseAddr(host); err == nil {
+		return ForwardDenied(a)
+	}
+	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
+		return true
+	}
+	last := host[strings.LastIndexByte(host, '.')+1:]
+	if digits, ok := strings.CutPrefix(last, "0x"); ok {
+		return strings.Trim(digits, "0123456789abcdef") == ""
+	}
+	return strings.Trim(last, "0123456789") == ""
 }

@@ -29,8 +29,8 @@ import (
 	"github.com/ichiro-metal/ichiro/runcmd/mgs"
 )
 
-// stockConnections bounds those of a guest's stock agent: two processes have a few each.
-const stockConnections = 24
+// stockConnections bounds those of a guest's stock agent: two processes have a few each, and each of 64 sessions one.
+const stockConnections = 24 + 64
 
 // heapPercent is how much garbage may lie beside what is known of the agents: with the usual 100 every agent's place on the host
 // would count twice. heapRoom may always: a session has some hundred messages of 64 KiB under way.
@@ -71,7 +71,10 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 		return err
 	}
 	gateway.Authority(authority)
-	stock := mgs.New(index, authority.TLS(), func(id cloud.InstanceID, c *mgs.Channel, addr netip.Addr) { gateway.Join(id, c, addr) }, log)
+	stock := mgs.New(mgs.Config{
+		Find: index, TLS: authority.TLS(), Log: log, Session: hub.Join,
+		Join: func(id cloud.InstanceID, c *mgs.Channel, addr netip.Addr) { gateway.Join(id, c, addr) },
+	})
 	sockets := handover.NewClient(root.Handover(), "runcmd", log)
 
 	add := func(s handover.Socket) {
@@ -90,6 +93,11 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	tasks := []service.Task{
 		gateway,
 		service.Func("sessions", hub.Run),
+		service.Func("stock agents", func(ctx context.Context) error {
+			<-ctx.Done()
+			stock.Close()
+			return nil
+		}),
 		service.Func("channels", func(ctx context.Context) error { return serve(ctx, root.Sessions(), hub.Handler()) }),
 		service.Func("sockets", func(ctx context.Context) error { return sockets.Run(ctx, add, remove) }),
 		service.Admin(root.Admin("gateway")),

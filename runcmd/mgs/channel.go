@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/mgs/bridge"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -45,6 +46,7 @@ type Channel struct {
 	id     cloud.InstanceID
 	hello  wire.Hello
 	opened time.Time
+	bridge *bridge.Manager
 	in     chan wire.Frame // of what was made of the agent's messages
 	quit   chan struct{}   // closed by Close
 	hangUp sync.Once
@@ -58,13 +60,14 @@ type Channel struct {
 }
 
 // newChannel returns the channel of an instance's agent over a websocket whose first message has been read. It goes on from
-// an earlier one, if there is one. Somebody must run serve.
-func newChannel(s socket, id cloud.InstanceID, hello wire.Hello, earlier *Channel) *Channel {
+// an earlier one, if there is one, and has the sessions of b from now on. Somebody must run serve.
+func newChannel(s socket, id cloud.InstanceID, hello wire.Hello, earlier *Channel, b *bridge.Manager) *Channel {
 	c := &Channel{
-		socket: s, id: id, hello: hello, opened: time.Now(), in: make(chan wire.Frame), quit: make(chan struct{}),
+		socket: s, id: id, hello: hello, opened: time.Now(), bridge: b, in: make(chan wire.Frame), quit: make(chan struct{}),
 		runs: map[cloud.CommandID]*run{}, reply: map[cloud.CommandID][]frame.ID{}, over: map[cloud.CommandID]bool{},
 		before: map[cloud.CommandID]*run{},
 	}
+	b.Reach(c.say)
 	if earlier != nil {
 		earlier.Close()
 		earlier.mu.Lock()
@@ -110,8 +113,19 @@ func (c *Channel) Send(f wire.Frame) error {
 		return c.cancel(f.ID)
 	case *wire.Done:
 		return c.done(f.ID)
+	case *wire.Order:
+		c.bridge.Order(*f)
+	case *wire.Terminate:
+		c.bridge.Terminate(f.ID)
 	}
 	return nil
+}
+
+// say sends a message about a session.
+func (c *Channel) say(kind string, payload any) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.write(kind, payload)
 }
 
 // request gives the agent a command. One that an earlier channel was given it gets again only if it has not said a word of it
@@ -229,6 +243,8 @@ func (c *Channel) serve() error {
 			err = c.acked(m.Payload)
 		case frame.JobReply:
 			err = c.replied(m.Payload, m.ID)
+		case frame.TaskComplete:
+			err = c.bridge.Completed(m.Payload, m.ID)
 		}
 		if err != nil {
 			return err

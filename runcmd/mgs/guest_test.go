@@ -25,6 +25,7 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/gateway/delivery"
+	"github.com/ichiro-metal/ichiro/runcmd/gateway/sessions"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
@@ -53,10 +54,15 @@ type site struct {
 	client *http.Client
 	trust  *tls.Config
 	n      int
+
+	records string // directory
+	hub     *sessions.Hub
+	api     string // URL of what the API and the host's door are for clients
+	specs   sync.Map
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, root: bundle.Root(t.TempDir())}
+	s := &site{t: t, root: bundle.Root(t.TempDir()), records: t.TempDir()}
 	for id, addr := range map[cloud.InstanceID]string{mine: "127.0.0.1", neighbor: "127.0.0.2"} {
 		dir := s.root.Instance(id)
 		check(t, os.MkdirAll(string(dir), 0o755))
@@ -72,7 +78,11 @@ func newSite(t *testing.T) *site {
 	a, err := mgs.LoadAuthority(t.TempDir())
 	check(t, err)
 	g.Authority(a)
-	stock := mgs.New(index, a.TLS(), func(id cloud.InstanceID, c *mgs.Channel, addr netip.Addr) { g.Join(id, c, addr) }, log)
+	s.hub = sessions.New(sessions.Config{Dir: s.records, Limit: 1 << 20, Quota: 1 << 24, Guests: g, Log: log})
+	stock := mgs.New(mgs.Config{
+		Find: index, TLS: a.TLS(), Log: log, Session: s.hub.Join,
+		Join: func(id cloud.InstanceID, c *mgs.Channel, addr netip.Addr) { g.Join(id, c, addr) },
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	ours, err := net.Listen("tcp", "127.0.0.1:0")
 	check(t, err)
@@ -81,11 +91,14 @@ func newSite(t *testing.T) *site {
 	s.ours, s.stock = ours.Addr().String(), theirs.Addr().String()
 	var wg sync.WaitGroup
 	wg.Go(func() { g.Run(ctx) })
+	wg.Go(func() { s.hub.Run(ctx) })
+	s.serveClients()
 	<-g.Ready()
 	wg.Go(func() { g.Serve(vpc, ours) })
 	wg.Go(func() { stock.Serve(vpc, delivery.Bound(theirs, 24)) })
 	t.Cleanup(func() {
 		cancel()
+		stock.Close()
 		ours.Close()
 		theirs.Close()
 		wg.Wait()
@@ -311,4 +324,22 @@ func (s *site) ourAgent() *wire.Conn {
 	_, err = c.Receive() // Welcome
 	check(s.t, err)
 	return c
+}
+
+// as connects as an instance whose address another dialer has.
+func (s *site) as(web *http.Client, from *net.Dialer, id cloud.InstanceID) *agent {
+	s.t.Helper()
+	resp, err := web.Post("https://"+s.stock+"/v1/control-channel/"+string(id), "application/json", strings.NewReader("{}"))
+	check(s.t, err)
+	defer resp.Body.Close()
+	var out struct{ TokenValue string }
+	check(s.t, xml.NewDecoder(resp.Body).Decode(&out))
+	d := websocket.Dialer{TLSClientConfig: s.trust, NetDialContext: from.DialContext}
+	ws, _, err := d.Dial("wss://"+s.stock+"/v1/control-channel/"+string(id)+"?role=subscribe&stream=input", nil)
+	check(s.t, err)
+	s.t.Cleanup(func() { ws.Close() })
+	ws.SetReadDeadline(time.Now().Add(20 * time.Second))
+	first, _ := json.Marshal(map[string]any{"MessageSchemaVersion": "1.0", "TokenValue": out.TokenValue, "AgentVersion": "3.3.0.0", "PlatformType": "linux"})
+	check(s.t, ws.WriteMessage(websocket.TextMessage, first))
+	return &agent{s.t, ws}
 }

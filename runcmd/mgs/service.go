@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -19,6 +20,8 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/mgs/bridge"
+	"github.com/ichiro-metal/ichiro/runcmd/stream"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
@@ -31,6 +34,8 @@ const (
 	helloWait = 10 * time.Second
 	// poll is how long a call for messages of the older service waits in vain: the agent's client hangs up after longer.
 	poll = 15 * time.Second
+	// maxOpening bounds the first message of a data channel, and its promise.
+	maxOpening = 16 << 10
 	// maxTokens bounds the tokens that an instance may have at a time: each opens one control channel.
 	maxTokens = 4
 )
@@ -40,13 +45,25 @@ type Finder interface {
 	Find(vpc cloud.VPCID, addr netip.Addr) (bundle.Found, error)
 }
 
+// Config is what a service works with.
+type Config struct {
+	Find Finder
+	TLS  *tls.Config
+	// Join serves a control channel until it breaks.
+	Join func(cloud.InstanceID, *Channel, netip.Addr)
+	// Session serves the host's side of a session until its connection breaks; false for none that was ordered so.
+	Session func(of cloud.InstanceID, id cloud.SessionID, nonce string, conn stream.Conn) bool
+	Log     *slog.Logger
+}
+
 // Service answers stock agents.
 type Service struct {
-	find Finder
-	join func(cloud.InstanceID, *Channel, netip.Addr) // serves a channel until it breaks
-	tls  *tls.Config
-	log  *slog.Logger
-	poll time.Duration
+	find    Finder
+	join    func(cloud.InstanceID, *Channel, netip.Addr)
+	session func(cloud.InstanceID, cloud.SessionID, string, stream.Conn) bool
+	tls     *tls.Config
+	log     *slog.Logger
+	poll    time.Duration
 
 	mu     sync.Mutex
 	guests map[cloud.InstanceID]*guest
@@ -57,6 +74,7 @@ type guest struct {
 	info    *info
 	tokens  []string
 	channel *Channel
+	bridge  *bridge.Manager // of its sessions
 }
 
 // info is what an agent says of itself and its machine.
@@ -69,9 +87,21 @@ type info struct {
 	PlatformVer  string `json:"PlatformVersion"`
 }
 
-// New returns a service whose control channels join serves.
-func New(find Finder, config *tls.Config, join func(cloud.InstanceID, *Channel, netip.Addr), log *slog.Logger) *Service {
-	return &Service{find: find, join: join, tls: config, log: log, poll: poll, guests: map[cloud.InstanceID]*guest{}}
+// New returns a service that knows no agents yet.
+func New(cfg Config) *Service {
+	return &Service{
+		find: cfg.Find, join: cfg.Join, session: cfg.Session, tls: cfg.TLS, log: cfg.Log, poll: poll, guests: map[cloud.InstanceID]*guest{},
+	}
+}
+
+// Close ends the sessions and waits until they have: the agents keep them only for this gateway.
+func (s *Service) Close() {
+	s.mu.Lock()
+	all := slices.Collect(maps.Values(s.guests))
+	s.mu.Unlock()
+	for _, g := range all {
+		g.bridge.Close()
+	}
 }
 
 // Serve answers the agents of a VPC until l, which bounds their connections, is closed.
@@ -111,6 +141,8 @@ func (s *Service) handler(vpc cloud.VPCID) http.Handler {
 	mux.HandleFunc("POST /{$}", as(s.call))
 	mux.HandleFunc("POST /v1/control-channel/{id}", as(s.open))
 	mux.HandleFunc("GET /v1/control-channel/{id}", as(s.connect))
+	mux.HandleFunc("POST /v1/data-channel/{id}", as(s.openData))
+	mux.HandleFunc("GET /v1/data-channel/{id}", as(s.connectData))
 	return mux
 }
 
@@ -118,7 +150,12 @@ func (s *Service) handler(vpc cloud.VPCID) http.Handler {
 func (s *Service) guest(id cloud.InstanceID) *guest {
 	g := s.guests[id]
 	if g == nil {
-		g = &guest{}
+		g = &guest{bridge: bridge.New(bridge.Config{
+			Instance: id, Log: s.log,
+			Join: func(session cloud.SessionID, nonce string, conn stream.Conn) bool {
+				return s.session(id, session, nonce, conn)
+			},
+		})}
 		s.guests[id] = g
 	}
 	return g
@@ -187,10 +224,15 @@ func (s *Service) open(w http.ResponseWriter, r *http.Request, from bundle.Found
 	g.tokens = append(g.tokens, token)
 	g.tokens = g.tokens[max(0, len(g.tokens)-maxTokens):]
 	s.mu.Unlock()
+	promise(w, "CreateControlChannelResponse", token)
+}
+
+// promise answers with the token for a channel.
+func promise(w http.ResponseWriter, name, token string) {
 	out, err := xml.Marshal(struct {
-		XMLName    xml.Name `xml:"CreateControlChannelResponse"`
+		XMLName    xml.Name
 		TokenValue string
-	}{TokenValue: token})
+	}{xml.Name{Local: name}, token})
 	if err != nil {
 		http.Error(w, "internal error", http.StatusInternalServerError)
 		return
@@ -288,7 +330,8 @@ func (s *Service) admit(ws socket, from bundle.Found, f first) *Channel {
 	if strings.EqualFold(hello.PlatformType, "linux") {
 		hello.PlatformType = "Linux"
 	}
-	g.channel = newChannel(ws, from.ID, hello, g.channel)
+	hello.Sessions = true
+	g.channel = newChannel(ws, from.ID, hello, g.channel, g.bridge)
 	return g.channel
 }
 
@@ -301,6 +344,7 @@ func (s *Service) left(from bundle.Found, c *Channel) {
 	defer s.mu.Unlock()
 	if g := s.guests[from.ID]; g != nil && g.channel == c {
 		delete(s.guests, from.ID)
+		go g.bridge.Close() // it waits
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/mux"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -131,25 +132,15 @@ func target(host string, port int) (func(context.Context) (net.Conn, error), err
 			if err != nil {
 				return err
 			}
-			if denied(a.Addr()) {
+			if cloud.ForwardDenied(a.Addr()) {
 				return fmt.Errorf("%s may not be reached through a session", a.Addr())
 			}
 			return nil
 		}
-		if a, err := netip.ParseAddr(host); err == nil && denied(a) {
+		if a, err := netip.ParseAddr(host); err == nil && cloud.ForwardDenied(a) {
 			return nil, fmt.Errorf("%s may not be reached through a session", a)
 		}
 	}
 	address := net.JoinHostPort(host, strconv.Itoa(port))
 	return func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }, nil
-}
-
-// metadata6 is where EC2's metadata, names and time are in IPv6.
-var metadata6 = netip.MustParsePrefix("fd00:ec2::/32")
-
-// denied reports whether an address is that of a service which takes a guest's address for its identity, or of this
-// guest itself: a session to a remote host must not become one to the guest's credentials.
-func denied(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	return a.IsLoopback() || a.IsUnspecified() || a.IsLinkLocalUnicast() || a.IsMulticast() || metadata6.Contains(a)
 }

@@ -8,7 +8,7 @@
 //
 //	Order --> start --> dial, serve, dial again ... --> end --> told --> forgotten
 //
-// The gateway is believed as to who may do what: it is the host. What it may make this guest reach is not: see denied.
+// The gateway is believed as to who may do what: it is the host. What it may make this guest reach is not: see cloud.ForwardDenied.
 package session
 
 import (

@@ -27,6 +27,14 @@ var ErrWindow = errors.New("the peer does not keep to the window")
 // history is what is kept of what the peer has dealt with.
 const history = 64 << 10
 
+// Conn carries a session's messages: a *wire.SessionConn, or an end of a Pipe. One goroutine may send while another receives;
+// data is valid until the next Receive.
+type Conn interface {
+	Send(wire.SessionMessage) error
+	Receive() (wire.SessionMessage, error)
+	Close() error
+}
+
 // Record is a piece of what is carried.
 type Record struct {
 	Kind   wire.SessionFrame
@@ -164,7 +172,7 @@ func (s *Stream) Acknowledge() {
 
 // Serve carries the stream over one connection until that breaks, the stream is closed, or one side has told its
 // end and the other has taken note: then it returns nil.
-func (s *Stream) Serve(ctx context.Context, conn *wire.SessionConn) error {
+func (s *Stream) Serve(ctx context.Context, conn Conn) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
@@ -297,7 +305,7 @@ func (s *Stream) receive(m wire.SessionMessage) error {
 }
 
 // send sends whatever there is to send, from an offset on.
-func (s *Stream) send(ctx context.Context, conn *wire.SessionConn, next int64) {
+func (s *Stream) send(ctx context.Context, conn Conn, next int64) {
 	acked, sizes, told, noted := int64(-1), 0, false, false
 	for {
 		m, ok := s.next(ctx, next, &acked, &sizes, &told, &noted)

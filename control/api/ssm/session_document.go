@@ -113,14 +113,16 @@ func plan(content string, given map[string][]string) (p cloud.SessionPlan, local
 	case cloud.SessionShell:
 		p.Command = d.Inputs.Profiles.Linux
 		if p.Command != "" {
-			p.Command += "\nexec \"$SHELL\" -l"
+			p.Command += cloud.ThenShell
 		}
 	case cloud.SessionCommand, cloud.SessionBatch:
 		if p.Command = fill(d.Properties.Linux.Commands); strings.TrimSpace(p.Command) == "" {
 			return p, "", cloud.Errorf("InvalidParameters", "The session's command is empty")
 		}
 	case cloud.SessionPort:
-		p.Host = fill(d.Properties.Host)
+		if p.Host = fill(d.Properties.Host); p.Host != "" && cloud.ForwardHostDenied(p.Host) {
+			return p, "", cloud.Errorf("InvalidParameters", "host: %.60s is link-local or the instance itself, where its credentials are: no session forwards there", p.Host)
+		}
 		if p.Port, err = strconv.Atoi(fill(d.Properties.Port)); err != nil || p.Port < 1 || p.Port > 65535 {
 			return p, "", cloud.Errorf("InvalidParameters", "portNumber: want 1 to 65535")
 		}

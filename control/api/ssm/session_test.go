@@ -68,6 +68,7 @@ func TestRefusedSessions(t *testing.T) {
 		"a command that is missing":    {"InvalidParameters", shape.StartSessionInput{Target: one, DocumentName: "AWS-StartInteractiveCommand"}},
 		"a port that is none":          {"InvalidParameters", shape.StartSessionInput{Target: one, DocumentName: "AWS-StartPortForwardingSession", Parameters: map[string][]string{"portNumber": {"65536"}}}},
 		"a port with a tail":           {"InvalidParameters", shape.StartSessionInput{Target: one, DocumentName: "AWS-StartPortForwardingSession", Parameters: map[string][]string{"portNumber": {"80;x"}}}},
+		"the instance's metadata":      {"InvalidParameters", shape.StartSessionInput{Target: one, DocumentName: "AWS-StartPortForwardingSessionToRemoteHost", Parameters: map[string][]string{"host": {"169.254.169.254"}}}},
 		"a host with a blank":          {"InvalidParameters", shape.StartSessionInput{Target: one, DocumentName: "AWS-StartPortForwardingSessionToRemoteHost", Parameters: map[string][]string{"host": {"a b"}}}},
 		"a reason that is too long":    {"ValidationException", shape.StartSessionInput{Target: one, Reason: strings.Repeat("é", 257)}},
 		"two values for one parameter": {"InvalidParameters", shape.StartSessionInput{Target: one, DocumentName: "AWS-StartPortForwardingSession", Parameters: map[string][]string{"portNumber": {"80", "81"}}}},

@@ -30,6 +30,7 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/door"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
+	"github.com/ichiro-metal/ichiro/runcmd/stream"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
@@ -233,8 +234,8 @@ func (h *Hub) tell(w http.ResponseWriter, r *http.Request) {
 
 // Guest serves the websocket of a guest for a session.
 func (h *Hub) Guest(from cloud.InstanceID, w http.ResponseWriter, r *http.Request) {
-	s := h.session(cloud.SessionID(r.PathValue("session")))
-	if s == nil || s.spec.Target != from || !same(s.nonce, r.URL.Query().Get("nonce")) {
+	s := h.ordered(from, cloud.SessionID(r.PathValue("session")), r.URL.Query().Get("nonce"))
+	if s == nil {
 		http.Error(w, "no such session was ordered of this guest", http.StatusForbidden)
 		return
 	}
@@ -243,6 +244,26 @@ func (h *Hub) Guest(from cloud.InstanceID, w http.ResponseWriter, r *http.Reques
 		return // answered
 	}
 	go s.guest(h.ctx, conn)
+}
+
+// Join serves a connection for a session of a guest whose agent this process speaks for, until it breaks. It reports whether
+// the session was ordered of it.
+func (h *Hub) Join(from cloud.InstanceID, id cloud.SessionID, nonce string, conn stream.Conn) bool {
+	s := h.ordered(from, id, nonce)
+	if s == nil {
+		return false
+	}
+	s.guest(h.ctx, conn)
+	return true
+}
+
+// ordered returns the session that was ordered of an instance with a nonce, nil if none was.
+func (h *Hub) ordered(from cloud.InstanceID, id cloud.SessionID, nonce string) *session {
+	s := h.session(id)
+	if s == nil || s.spec.Target != from || !same(s.nonce, nonce) {
+		return nil
+	}
+	return s
 }
 
 func random() string {

@@ -164,7 +164,7 @@ func (s *session) summon() {
 }
 
 // guest serves the guest's websocket.
-func (s *session) guest(ctx context.Context, conn *wire.SessionConn) {
+func (s *session) guest(ctx context.Context, conn stream.Conn) {
 	defer conn.Close()
 	s.mu.Lock()
 	s.guests++
@@ -390,7 +390,7 @@ func (s *session) read(conn *wire.ClientConn) {
 			return
 		}
 		s.mu.Lock()
-		for s.conn == conn && !s.finished && s.end.Held() > channel.Window {
+		for s.conn == conn && !s.finished && s.end.Busy() {
 			s.change.Wait()
 		}
 		if s.conn != conn || s.finished {
@@ -422,7 +422,11 @@ func (s *session) write(ctx context.Context, conn *wire.ClientConn, wake <-chan 
 			return
 		}
 		due := s.end.Due(time.Now())
+		busy := s.end.Busy()
 		out := s.end.Take()
+		if busy {
+			s.change.Broadcast()
+		}
 		s.mu.Unlock()
 		for _, b := range out {
 			if conn.Write(b) != nil {

@@ -43,6 +43,11 @@ const (
 	// maxHeld bounds the bytes that were received and not dealt with. The plugin knows no window: it is not read
 	// from beyond this.
 	maxHeld = 4 << 20
+	// overhead is what a message that is held costs beside its payload: who sends empty ones is not to hold more.
+	overhead = 256
+	// maxOut bounds the messages that wait to be written before nothing more is to be read: who repeats himself is answered each
+	// time. All that are kept have room, and as many acknowledgements.
+	maxOut = 2 * most
 )
 
 // ErrFull is the error of a client that sends on although its bytes are not dealt with.
@@ -216,20 +221,24 @@ func (e *End) data(now time.Time, m frame.Message) (*Piece, error) {
 		return nil, nil
 	case m.Sequence > e.expect:
 		return nil, nil // what stands between is on its way again, and then this too
-	case e.held+len(m.Payload) > maxHeld:
+	case e.held+len(m.Payload)+overhead > maxHeld:
 		return nil, ErrFull
 	}
 	e.expect++
-	e.held += len(m.Payload)
+	e.held += len(m.Payload) + overhead
 	return &Piece{Type: m.PayloadType, Data: m.Payload, seq: m.Sequence, id: m.ID}, nil
 }
 
 // Held is how many bytes have been received and not dealt with.
 func (e *End) Held() int { return e.held }
 
+// Busy reports whether nothing more should be read from the other end for now: what it has said is not dealt with, or what it
+// was answered not taken.
+func (e *End) Busy() bool { return e.held > Window || len(e.out) > maxOut }
+
 // Done acknowledges what has been dealt with.
 func (e *End) Done(now time.Time, p *Piece) {
-	e.held -= len(p.Data)
+	e.held -= len(p.Data) + overhead
 	e.acknowledge(now, p.id, p.seq)
 }
 

@@ -214,6 +214,32 @@ func TestHostileClients(t *testing.T) {
 	}
 }
 
+func TestWhoIsNotReadCostsLittle(t *testing.T) {
+	input := func(seq int64) []byte {
+		b, _ := frame.Append(nil, &frame.Message{Type: frame.Input, Created: noon, Sequence: seq, PayloadType: frame.Data})
+		return b
+	}
+	for name, next := range map[string]func(n int64) int64{
+		"empty messages": func(n int64) int64 { return n },
+		"repetitions":    func(int64) int64 { return 0 },
+	} {
+		e := New(Host, ids())
+		n := int64(0)
+		for ; !e.Busy() && n < 1<<20; n++ {
+			p, err := e.Receive(noon, input(next(n)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p != nil && next(1) == 0 {
+				e.Done(noon, p)
+			}
+		}
+		if !e.Busy() || n > 10_000 {
+			t.Errorf("%s: %d were taken", name, n)
+		}
+	}
+}
+
 func TestTheEndIsTold(t *testing.T) {
 	host, client := pair()
 	if err := host.Close(noon, "s", "c", "the reason"); err != nil {
