@@ -137,6 +137,7 @@ var neighbours = map[string]string{
 	"agent/host -> agent/eni":                      "the host applies all interfaces before it starts a unit",
 	"hypervisor-shim/qemu -> hypervisor-shim/jail": "QEMU is started inside the jail",
 	"runcmd/link -> runcmd/runner":                 "what arrives on the link is handed to the runner",
+	"runcmd/mgs -> runcmd/mgs/bridge":              "an order that arrives for the stock agent is handed to what keeps its sessions",
 	"internal/document -> internal/userdata":       "a document may be written in YAML",
 	"initramfs/bzimage -> initramfs/codec":         "a kernel image is compressed",
 }

@@ -484,14 +484,13 @@ func (x *stockSession) run() {
 		return
 	}
 	x.say(frame.HandshakeComplete, []byte(`{"HandshakeTimeToComplete":1,"CustomerMessage":""}`))
-	code := 0
 	switch d := x.asked.DocumentContent; d.SessionType {
 	case "Standard_Stream":
-		code = x.terminal(d.Inputs.Profile.Linux, exec.Command("/bin/sh"))
+		x.terminal(d.Inputs.Profile.Linux, exec.Command("/bin/sh"))
 	case "InteractiveCommands":
-		code = x.terminal("", exec.Command("/bin/sh", "-c", d.Properties.Linux.Commands))
+		x.terminal("", exec.Command("/bin/sh", "-c", d.Properties.Linux.Commands))
 	case "NonInteractiveCommands":
-		code = x.batch(d.Properties.Linux.Commands)
+		code := x.batch(d.Properties.Linux.Commands)
 		x.say(frame.ExitCode, []byte(strconv.Itoa(code)))
 	case "Port":
 		x.port("127.0.0.1:" + d.Properties.PortNumber) // all hosts are here

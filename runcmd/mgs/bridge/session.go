@@ -175,7 +175,7 @@ func (s *session) watch() {
 		case <-s.poke:
 		case <-timer.C:
 		}
-		why, next := s.check(time.Now(), begun)
+		next, why := s.check(time.Now(), begun)
 		if why != nil {
 			s.stop(why)
 			return
@@ -193,7 +193,7 @@ func (s *session) look() {
 }
 
 // check returns why a session is over, or when to look again.
-func (s *session) check(now, begun time.Time) (why error, next time.Duration) {
+func (s *session) check(now, begun time.Time) (next time.Duration, why error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	type bound struct {
@@ -214,7 +214,7 @@ func (s *session) check(now, begun time.Time) (why error, next time.Duration) {
 		switch {
 		case !b.applies:
 		case left <= 0:
-			return b.why, 0
+			return 0, b.why
 		default:
 			next = min(next, left)
 		}
@@ -222,7 +222,7 @@ func (s *session) check(now, begun time.Time) (why error, next time.Duration) {
 	if s.done != nil { // what is held is passed on meanwhile
 		next = min(next, settling)
 	}
-	return nil, next
+	return next, nil
 }
 
 // complete takes note of the agent's word that the session has ended. It ends when its bytes have come, too, and acknowledges
