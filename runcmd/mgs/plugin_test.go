@@ -32,11 +32,15 @@ func (s *site) plugin(plan cloud.SessionPlan) (id string, in io.WriteCloser, out
 	answer, err := json.Marshal(map[string]string{"SessionId": id, "TokenValue": cfg.Token, "StreamUrl": cfg.URL})
 	check(s.t, err)
 	cmd := exec.CommandContext(s.t.Context(), path, string(answer), "ichiro-1", "StartSession", "", `{"Target":"`+string(mine)+`"}`, "http://127.0.0.1:1")
-	cmd.Env = append(os.Environ(), "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE=true", "HOME="+s.t.TempDir())
+	tmp, err := os.MkdirTemp("", "p") // for its socket, whose path is to be short
+	check(s.t, err)
+	s.t.Cleanup(func() { os.RemoveAll(tmp) })
+	cmd.Env = append(os.Environ(), "SSM_PLUGIN_SKIP_CLIENT_CONFIGURE=true", "HOME="+s.t.TempDir(), "TMPDIR="+tmp)
 	in, err = cmd.StdinPipe()
 	check(s.t, err)
 	pipe, err := cmd.StdoutPipe()
 	check(s.t, err)
+	cmd.Stderr = s.t.Output()
 	check(s.t, cmd.Start())
 	late := time.AfterFunc(45*time.Second, func() { cmd.Process.Kill() })
 	wait = sync.OnceValue(func() error { defer late.Stop(); return cmd.Wait() })
@@ -103,14 +107,17 @@ func TestStockPluginForwardsAPortOfTheStockAgent(t *testing.T) {
 		}
 	}()
 	id, _, out, _ := s.plugin(cloud.SessionPlan{Kind: cloud.SessionPort, Host: "db.internal.example", Port: l.Addr().(*net.TCPAddr).Port, Idle: time.Minute})
-	var local string
+	var local, said string
 	for local == "" {
 		line, err := out.ReadString('\n')
 		if m := opened.FindStringSubmatch(line); m != nil {
 			local = "127.0.0.1:" + m[1]
 			break
 		}
-		check(t, err)
+		if err != nil {
+			t.Fatalf("the plugin has ended: %v; it said %q", err, said+line)
+		}
+		said += line
 	}
 	go io.Copy(io.Discard, out)
 	if p := a.session(id).asked.DocumentContent.Properties; p.Host != "db.internal.example" || p.Type != "LocalPortForwarding" {

@@ -281,6 +281,9 @@ func (x *stockSession) connect() error {
 	x.mu.Lock()
 	x.ws = ws
 	x.dials++
+	for _, u := range x.unacked { // one by one, every 100 ms, would take minutes: see decision 28
+		ws.WriteMessage(websocket.BinaryMessage, u.bytes)
+	}
 	x.mu.Unlock()
 	return nil
 }
@@ -305,15 +308,24 @@ func (x *stockSession) converse(first chan<- error) {
 			first <- nil
 			first = nil
 		}
-		for x.read() {
+		for !x.quits() && x.read() { // stop comes before cut: one of them is seen
 		}
-		select {
-		case <-x.quit:
+		if x.quits() {
+			x.cut()
 			return
-		default:
 		}
 	}
 	x.stop()
+}
+
+// quits reports whether the session is to end.
+func (x *stockSession) quits() bool {
+	select {
+	case <-x.quit:
+		return true
+	default:
+		return false
+	}
 }
 
 // read takes one message.
@@ -454,6 +466,13 @@ func (x *stockSession) repeat() {
 func (x *stockSession) Write(p []byte) (int, error) {
 	x.say(frame.Data, p)
 	return len(p), nil
+}
+
+// dialled is how often it had a data channel.
+func (x *stockSession) dialled() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.dials
 }
 
 // cut breaks the data channel.
