@@ -281,9 +281,6 @@ func (x *stockSession) connect() error {
 	x.mu.Lock()
 	x.ws = ws
 	x.dials++
-	for _, u := range x.unacked { // one by one, every 100 ms, would take minutes: see decision 28
-		ws.WriteMessage(websocket.BinaryMessage, u.bytes)
-	}
 	x.mu.Unlock()
 	return nil
 }

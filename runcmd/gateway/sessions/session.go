@@ -398,7 +398,7 @@ func (s *session) read(conn *wire.ClientConn) {
 			return
 		}
 		p, err := s.end.Receive(time.Now(), b)
-		if p != nil {
+		for ; p != nil; p = s.end.Next() {
 			s.inbox = append(s.inbox, p)
 		}
 		s.wakeWriter()

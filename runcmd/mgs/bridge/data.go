@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/mgs/channel"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -91,10 +92,15 @@ func (s *session) read(conn Socket) error {
 func (s *session) receive(b []byte) error {
 	now := time.Now()
 	p, err := s.end.Receive(now, b)
-	if err != nil || p == nil {
-		return err
+	for ; p != nil && err == nil; p = s.end.Next() {
+		s.heard = now
+		err = s.take(now, p)
 	}
-	s.heard = now
+	return err
+}
+
+// take deals with what the agent has said. mu is held.
+func (s *session) take(now time.Time, p *channel.Piece) error {
 	switch p.Type {
 	case frame.HandshakeRequest:
 		s.end.Done(now, p)

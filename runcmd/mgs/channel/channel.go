@@ -20,6 +20,7 @@
 package channel
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -74,11 +75,12 @@ type Piece struct {
 type End struct {
 	role   Role
 	newID  func() frame.ID
-	next   int64   // number of the next message to send
-	kept   []*kept // those that are not acknowledged
-	ahead  int     // bytes in them
-	expect int64   // number of the next message to receive
-	held   int     // bytes received and not dealt with
+	next   int64            // number of the next message to send
+	kept   []*kept          // those that are not acknowledged
+	ahead  int              // bytes in them
+	expect int64            // number of the next message to receive
+	early  map[int64]*Piece // received, though not all before them
+	held   int              // bytes received and not dealt with
 	out    [][]byte
 	closed *string // text of channel_closed
 	paused bool
@@ -181,7 +183,7 @@ type acknowledgement struct {
 	IsSequentialMessage               bool
 }
 
-// Receive takes a message. It returns what the other end has said, if that is new; its data aliases b.
+// Receive takes a message. It returns what the other end has said, if that is new; its data aliases b. Next tells more.
 func (e *End) Receive(now time.Time, b []byte) (*Piece, error) {
 	m, err := frame.Decode(b)
 	if err != nil {
@@ -220,13 +222,38 @@ func (e *End) data(now time.Time, m frame.Message) (*Piece, error) {
 		e.acknowledge(now, m.ID, m.Sequence) // its acknowledgement was lost
 		return nil, nil
 	case m.Sequence > e.expect:
-		return nil, nil // what stands between is on its way again, and then this too
+		e.keepEarly(m)
+		return nil, nil
 	case e.held+len(m.Payload)+overhead > maxHeld:
 		return nil, ErrFull
 	}
 	e.expect++
 	e.held += len(m.Payload) + overhead
 	return &Piece{Type: m.PayloadType, Data: m.Payload, seq: m.Sequence, id: m.ID}, nil
+}
+
+// keepEarly keeps a message for when what stands before it has come again. The stock agent repeats its oldest one only, ten times
+// a second: what it lost with a connection would take minutes to come one by one. What there is no room for it repeats later.
+func (e *End) keepEarly(m frame.Message) {
+	if e.early[m.Sequence] != nil || m.Sequence-e.expect > most || e.held+len(m.Payload)+overhead > maxHeld/2 { // the other half is for what is due
+		return
+	}
+	if e.early == nil {
+		e.early = map[int64]*Piece{}
+	}
+	e.early[m.Sequence] = &Piece{Type: m.PayloadType, Data: bytes.Clone(m.Payload), seq: m.Sequence, id: m.ID}
+	e.held += len(m.Payload) + overhead
+}
+
+// Next returns what had been received too early, and follows what Receive or Next has returned; nil if nothing does. It is asked
+// after each of them.
+func (e *End) Next() *Piece {
+	p := e.early[e.expect]
+	if p != nil {
+		delete(e.early, e.expect)
+		e.expect++
+	}
+	return p
 }
 
 // Held is how many bytes have been received and not dealt with.

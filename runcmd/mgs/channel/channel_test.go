@@ -37,7 +37,7 @@ func pass(t testing.TB, from, to *End, lose func(n int) bool) (got []*Piece) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p != nil {
+		for ; p != nil; p = to.Next() {
 			got = append(got, p)
 			to.Done(noon, p)
 		}
@@ -65,6 +65,77 @@ func TestWhatIsSaidArrivesOnceAndIsSettled(t *testing.T) {
 	pass(t, client, host, nil)
 	if !host.Settled() || host.Room() != Window {
 		t.Errorf("settled %v, room %d", host.Settled(), host.Room())
+	}
+}
+
+// The stock agent repeats only its oldest message: all that was received behind it must be there when it comes.
+func TestWhatComesBeforeItsTurnWaitsForIt(t *testing.T) {
+	host, client := pair()
+	const n = 1000
+	var want, got bytes.Buffer
+	for k := range n {
+		text := fmt.Sprintf("%d ", k)
+		want.WriteString(text)
+		say(t, host, text)
+	}
+	all := host.Take()
+	order := rand.New(rand.NewPCG(3, 4)).Perm(n)
+	for _, k := range order {
+		b := bytes.Clone(all[k])
+		p, err := client.Receive(noon, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(b) // it was only lent
+		for ; p != nil; p = client.Next() {
+			if p.seq != int64(k) {
+				got.Write(p.Data)
+			} else {
+				fmt.Fprintf(&got, "%d ", k) // its data lay in b
+			}
+			client.Done(noon, p)
+		}
+	}
+	if got.String() != want.String() || client.Held() != 0 || len(client.early) != 0 {
+		t.Errorf("got %d bytes of %d, %d held", got.Len(), want.Len(), client.Held())
+	}
+	pass(t, client, host, nil)
+	if !host.Settled() {
+		t.Error("not all is acknowledged")
+	}
+}
+
+// Who leaves a gap is not given more room than who does not.
+func TestAGapHoldsLittle(t *testing.T) {
+	host, client := pair()
+	data := make([]byte, MaxData)
+	for k := 0; host.Room() > 0; k++ {
+		if err := host.Send(noon, frame.Data, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := host.Take()
+	for range 4 { // again and again
+		for _, b := range all[1:] {
+			if p, err := client.Receive(noon, b); p != nil || err != nil {
+				t.Fatalf("got %v, %v before its turn", p, err)
+			}
+		}
+	}
+	if client.Held() > maxHeld/2 || client.Busy() {
+		t.Errorf("%d bytes are held, busy %t: what is missing could not come", client.Held(), client.Busy())
+	}
+	for k := range 3 * most { // so far ahead that nobody is
+		b, err := frame.Append(nil, &frame.Message{Type: frame.Output, Created: noon, Sequence: int64(most + 100 + k), PayloadType: frame.Data})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Receive(noon, b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(client.early) > len(all) {
+		t.Errorf("%d messages of a far future are kept", len(client.early)-len(all))
 	}
 }
 

@@ -187,7 +187,7 @@ func (c *Client) receive(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if p != nil {
+	for ; p != nil && err == nil; p = c.end.Next() {
 		err = c.take(now, p)
 	}
 	if text, closed := c.end.Closed(); closed {
