@@ -208,7 +208,7 @@ func TestKilledWhileACommandRuns(t *testing.T) {
 			id := h.send(fmt.Sprintf("echo run $$ >> %s; echo before; echo err >&2; read x < %s; echo after $x; exit 3", side, gate))
 			h.wait(id, func(i cloud.Invocation) bool { return i.Status == cloud.InvocationInProgress })
 			var ran []byte
-			for len(ran) == 0 { // it is accepted, and runs within moments
+			for !bytes.HasSuffix(ran, []byte("\n")) { // it is accepted, and runs within moments; our shell writes word by word
 				<-time.After(time.Millisecond)
 				ran, _ = os.ReadFile(side)
 			}
