@@ -326,3 +326,17 @@ func TestUndelivered(t *testing.T) {
 		t.Errorf("got %+v, want Cancelled", inv)
 	}
 }
+
+// A Go program that panics, or finds that two goroutines write to one map, exits with 2, as one does that is called wrongly.
+// SIGQUIT has the runtime end it in the same way.
+func TestAWorkerThatPanicsIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.startGateway()
+	h.startAgent()
+	h.end(h.send("true"))
+	check(t, unix.Kill(h.worker(), unix.SIGQUIT))
+	if inv := h.end(h.send("true")); inv.Status != cloud.InvocationSuccess {
+		t.Errorf("got %+v", inv)
+	}
+}

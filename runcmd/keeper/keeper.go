@@ -57,6 +57,8 @@ type Keeper struct {
 	pipes map[string]held
 	sock  int // of the current worker, -1 without
 	turn  int // how many workers there have been
+
+	settled bool // one has gone on with what it found
 }
 
 // held are the descriptors of a command's pipes, and the worker that last asked for them to be held.
@@ -86,7 +88,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if err != nil || ctx.Err() != nil {
 			return err
 		}
-		if status.Exited() && status.ExitStatus() == 2 {
+		if status.Exited() && status.ExitStatus() == 2 && !k.worked() { // a panic exits so, too
 			return errors.New("the worker does not understand its arguments")
 		}
 		k.log.Warn("agent is started again", "status", describe(status))
@@ -101,6 +103,13 @@ func (k *Keeper) Run(ctx context.Context) error {
 		}
 		pause = min(2*pause, maxPause)
 	}
+}
+
+// worked reports whether a worker has ever come so far as to understand its arguments.
+func (k *Keeper) worked() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.settled
 }
 
 func describe(s syscall.WaitStatus) string {
@@ -291,6 +300,7 @@ func (k *Keeper) keep(name string, fds []int) {
 func (k *Keeper) settle() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.settled = true
 	for name, h := range k.pipes {
 		if h.turn < k.turn {
 			k.drop(name)
