@@ -34,23 +34,27 @@ func (h *host) machines() (address string, certificate *x509.Certificate) {
 	check(h.t, os.WriteFile(filepath.Join(dir, "host"), []byte("h-1\n"), 0o644))
 	h.startGateway("--machines", "127.0.0.1:0", "--identity", dir, "--host", filepath.Join(dir, "host"))
 	file := filepath.Join(dir, "address")
-	for { // it is the last thing that is written before machines are taken
-		if data, err := os.ReadFile(file); err == nil {
-			address = strings.TrimSpace(string(data))
-			break
-		}
-		select {
-		case <-h.t.Context().Done():
-			h.t.Fatal("the gateway does not say where machines come")
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	h.until("the gateway says where machines come", func() bool { // the last thing before they are taken
+		data, err := os.ReadFile(file)
+		address = strings.TrimSpace(string(data))
+		return err == nil
+	})
 	data, err := os.ReadFile(filepath.Join(dir, "certificate.pem"))
 	check(h.t, err)
 	block, _ := pem.Decode(data)
 	certificate, err = x509.ParseCertificate(block.Bytes)
 	check(h.t, err)
 	return address, certificate
+}
+
+// until waits for what files or logs tell.
+func (h *host) until(what string, ok func() bool) {
+	h.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); <-time.After(5 * time.Millisecond) {
+		if time.Now().After(deadline) { // a guard
+			h.t.Fatalf("it does not happen that %s", what)
+		}
+	}
 }
 
 // registered makes a machine of a host's agent, as Register leaves it, and returns the name of its key.
@@ -93,13 +97,9 @@ func TestAMachineComesOverTLS(t *testing.T) {
 		t.Errorf("got %+v over the gateway's death", inv)
 	}
 	check(t, os.RemoveAll(string(h.dir))) // it was deregistered
-	for !strings.Contains(h.log.String(), "not connected") || !strings.Contains(h.log.String(), "403") {
-		select {
-		case <-t.Context().Done():
-			t.Fatal("the machine is still let in")
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
+	h.until("the machine is let in no more", func() bool {
+		return strings.Contains(h.log.String(), "not connected") && strings.Contains(h.log.String(), "403")
+	})
 }
 
 // Who may not come, and what they are told.
