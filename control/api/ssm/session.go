@@ -43,12 +43,12 @@ func (s *Service) sessionActions() []api.Action {
 	ro := api.ReadOnly()
 	return []api.Action{
 		api.Do("StartSession", s.StartSession, api.Resource(func(in *shape.StartSessionInput) []string {
-			return []string{"ec2:instance/" + in.Target, "document/" + cmp.Or(in.DocumentName, preferences)}
+			return []string{targetARN(cloud.InstanceID(in.Target)), "document/" + cmp.Or(in.DocumentName, preferences)}
 		})),
 		api.Do("ResumeSession", s.ResumeSession, api.Resource(func(in *shape.ResumeSessionInput) []string { return []string{"session/" + in.SessionId} })),
 		api.Do("TerminateSession", s.TerminateSession, api.Resource(func(in *shape.TerminateSessionInput) []string { return []string{"session/" + in.SessionId} })),
 		api.Do("DescribeSessions", s.DescribeSessions, ro),
-		api.Do("GetConnectionStatus", s.GetConnectionStatus, ro, api.Resource(func(in *shape.GetConnectionStatusInput) []string { return []string{"ec2:instance/" + in.Target} })),
+		api.Do("GetConnectionStatus", s.GetConnectionStatus, ro, api.Resource(func(in *shape.GetConnectionStatusInput) []string { return []string{targetARN(cloud.InstanceID(in.Target))} })),
 	}
 }
 
