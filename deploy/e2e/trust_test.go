@@ -164,6 +164,9 @@ func (h *host) away(t *testing.T, id, role string) {
 	}
 	on := func() { syscall.Kill(control.PID, syscall.SIGCONT) }
 	defer on()
+	await(t, "the control plane to stop", func() error { // the kernel stops one thread after the other, when it comes to each
+		return stopped(control.PID)
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	if _, err := h.ec2.DescribeRegions(ctx, &ec2.DescribeRegionsInput{}); err == nil {
@@ -183,6 +186,24 @@ func (h *host) away(t *testing.T, id, role string) {
 	if _, err := c.ec2.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{}); err != nil {
 		t.Errorf("the credentials of then: %v", err)
 	}
+}
+
+// stopped says which thread of a process is not.
+func stopped(pid int) error {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		return fmt.Errorf("process %d has no threads: %v", pid, err)
+	}
+	for _, name := range threads {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		if rest := data[bytes.LastIndexByte(data, ')')+1:]; !bytes.HasPrefix(rest, []byte(" T")) {
+			return fmt.Errorf("%s says%.3s", name, rest)
+		}
+	}
+	return nil
 }
 
 // unlogged looks for what is nobody's business in what the host's daemons have written, debug messages among it.
