@@ -107,6 +107,9 @@ func (c *command) sync() {
 // digest notes the digests of the outputs as they are kept.
 func (c *command) digest() error {
 	for n, to := range [wire.Streams]*string{wire.Stdout: &c.inv.StdoutSHA256, wire.Stderr: &c.inv.StderrSHA256} {
+		if c.have[n] == 0 {
+			continue // most print on one of them only, many on none
+		}
 		f, err := os.Open(c.path(wire.Stream(n).String()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
