@@ -48,7 +48,9 @@ func (s *Service) sessionActions() []api.Action {
 		api.Do("ResumeSession", s.ResumeSession, api.Resource(func(in *shape.ResumeSessionInput) []string { return []string{"session/" + in.SessionId} })),
 		api.Do("TerminateSession", s.TerminateSession, api.Resource(func(in *shape.TerminateSessionInput) []string { return []string{"session/" + in.SessionId} })),
 		api.Do("DescribeSessions", s.DescribeSessions, ro),
-		api.Do("GetConnectionStatus", s.GetConnectionStatus, ro, api.Resource(func(in *shape.GetConnectionStatusInput) []string { return []string{targetARN(cloud.InstanceID(in.Target))} })),
+		api.Do("GetConnectionStatus", s.GetConnectionStatus, ro, api.Resource(func(in *shape.GetConnectionStatusInput) []string {
+			return []string{targetARN(cloud.InstanceID(in.Target))}
+		})),
 	}
 }
 
