@@ -17,6 +17,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/enrol"
@@ -100,6 +102,53 @@ func TestAMachineComesOverTLS(t *testing.T) {
 	h.until("the machine is let in no more", func() bool {
 		return strings.Contains(h.log.String(), "not connected") && strings.Contains(h.log.String(), "403")
 	})
+}
+
+// A host that was booted again has lost what its gateway knew, and asks a machine, which has gone on, for all that it has no end of:
+// what has ended does not run again, and what runs goes on.
+func TestAHostThatForgotAsksAMachineAgain(t *testing.T) {
+	t.Parallel()
+	h := newHostOf(t, aMachine)
+	address, certificate := h.machines()
+	key := registered(t, h.state, machine.Machine{Instance: aMachine, Gateway: address, Server: enrol.KeyOf(certificate)})
+	check(t, bundle.Write(h.dir.Path(bundle.NodeFile), bundle.Node{Instance: aMachine, Key: key}, 0o644))
+	h.startAgent()
+	side := filepath.Join(t.TempDir(), "side")
+	gate := filepath.Join(t.TempDir(), "gate")
+	check(t, unix.Mkfifo(gate, 0o600))
+	ended := h.send("echo ended >> " + side)
+	h.end(ended)
+	h.until("its end is acknowledged", func() bool {
+		_, err := os.Stat(filepath.Join(h.state, "commands", string(ended)))
+		return os.IsNotExist(err)
+	})
+	runs := h.send("echo runs >> " + side + "; echo begun; read x < " + gate + "; echo over")
+	h.printed(runs)
+	again := map[cloud.CommandID]bundle.CommandRequest{}
+	for _, id := range []cloud.CommandID{ended, runs} {
+		data, err := os.ReadFile(h.dir.Path("commands", string(id), "request.json"))
+		check(t, err)
+		var req bundle.CommandRequest
+		check(t, json.Unmarshal(data, &req))
+		again[id] = req
+	}
+	kill(h.gateway)
+	for id, req := range again { // as agent/host does before it lets machines in
+		check(t, h.dir.RemoveCommand(id))
+		check(t, h.dir.PutCommand(req))
+	}
+	identity := filepath.Join(string(h.root), "identity")
+	h.startGateway("--machines", address, "--identity", identity, "--host", filepath.Join(identity, "host"))
+	if inv := h.end(ended); inv.Details != "Interrupted" {
+		t.Errorf("what had ended: got %+v, want Interrupted", inv)
+	}
+	check(t, os.WriteFile(gate, []byte("go\n"), 0)) // waits for the script to read
+	if inv := h.end(runs); inv.Status != cloud.InvocationSuccess {
+		t.Errorf("what ran: got %+v", inv)
+	}
+	if ran, err := os.ReadFile(side); err != nil || string(ran) != "ended\nruns\n" {
+		t.Errorf("ran %q, %v; want each once", ran, err)
+	}
 }
 
 // Who may not come, and what they are told.

@@ -184,6 +184,11 @@ func work(ctx context.Context, kept *keeper.Client, cfg config, log *slog.Logger
 	if err != nil {
 		return err
 	}
+	if cfg.machine != nil {
+		if err := j.Remember(filepath.Join(cfg.state, "ended")); err != nil {
+			return fmt.Errorf("remember which commands have ended: %w", err)
+		}
+	}
 	boot, err := os.ReadFile(cfg.bootID)
 	if err != nil {
 		return err

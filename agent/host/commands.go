@@ -27,7 +27,8 @@ type Commands struct {
 	asked     map[string]bool              // open ones that are in the bundle, and whether cancellation is too
 	reported  map[string]cloud.Invocation
 	pings     map[cloud.InstanceID]heard
-	listen    atomic.Bool // an agent.json may have changed
+	machines  []cloud.InstanceID // that are no guests, and may connect here
+	listen    atomic.Bool        // an agent.json may have changed
 	swept     time.Time
 }
 
@@ -66,17 +67,25 @@ func (c *Commands) Reconcile(ctx context.Context) error {
 	}
 	var errs []error
 	t := store.NewTxn()
-	errs = append(errs, c.nodes(view, t))
 	var done []func() // remembers what the transaction has written
+	fresh, err := c.nodes(view, t, &done)
+	errs = append(errs, err)
+	stuck := map[cloud.InstanceID]bool{}
 	for key, w := range c.open {
 		inv, err := c.carry(key, w)
 		if err != nil {
+			stuck[w.Instance] = true
 			errs = append(errs, err)
 			continue
 		}
 		if inv != nil && t.Len() < batch {
 			store.Put(t, store.Invocations(c.ID), key, *inv)
 			done = append(done, func() { c.report(key, *inv) })
+		}
+	}
+	for _, w := range fresh {
+		if !stuck[w.Instance] {
+			errs = append(errs, c.admit(w))
 		}
 	}
 	sweep := c.Now().Sub(c.swept) > sweepEvery

@@ -11,11 +11,12 @@ import (
 )
 
 // nodes makes the directories of the machines that may connect to this host's gateway, and removes those of machines that may not
-// any more. A machine that is no guest has no more in its directory than its key and its commands.
-func (c *Commands) nodes(view *store.Snapshot, t *store.Txn) error {
+// any more. A machine that is no guest has no more in its directory than its key and its commands. Those that have no key yet are
+// returned: admit gives it to them.
+func (c *Commands) nodes(view *store.Snapshot, t *store.Txn, done *[]func()) (fresh []cloud.NodeWish, err error) {
 	wished, err := store.Mirrored(view, store.NodeWishes(c.ID))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var errs []error
 	keep := map[cloud.InstanceID]bool{}
@@ -25,41 +26,53 @@ func (c *Commands) nodes(view *store.Snapshot, t *store.Txn) error {
 			continue
 		}
 		keep[id] = true
-		if err := c.node(o.Value); err != nil {
+		if known, err := c.node(o.Value); err != nil {
 			errs = append(errs, err)
+		} else if !known {
+			fresh = append(fresh, o.Value)
 		}
 	}
 	here, err := c.Root.ListNodes()
 	if err != nil {
-		return errors.Join(append(errs, err)...)
+		return nil, errors.Join(append(errs, err)...)
 	}
+	c.machines = nil
 	for _, id := range here {
-		if !keep[id] {
-			errs = append(errs, os.RemoveAll(string(c.Root.Instance(id))))
+		if keep[id] {
+			c.machines = append(c.machines, id)
+		} else { // its directory goes last: who is interrupted here finds it again
 			store.Remove(t, store.Pings(c.ID), id)
-			delete(c.pings, id)
+			*done = append(*done, func() {
+				delete(c.pings, id)
+				if err := os.RemoveAll(string(c.Root.Instance(id))); err != nil {
+					c.Log.Error("remove what is kept of a machine", "instance", id, "err", err)
+				}
+			})
 		}
 	}
-	return errors.Join(errs...)
+	return fresh, errors.Join(errs...)
 }
 
-// node makes a machine's directory. Its key comes last: who sees it may be given commands.
-func (c *Commands) node(w cloud.NodeWish) error {
+// node makes a machine's directory, and reports whether it has its key.
+func (c *Commands) node(w cloud.NodeWish) (known bool, err error) {
 	dir := c.Root.Instance(w.Instance)
 	had, err := dir.Node()
 	if err == nil && had.Key == w.Key {
-		return nil
+		return true, nil
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return false, err
 	}
 	if err := os.MkdirAll(string(dir), 0o755); err != nil {
-		return err
+		return false, err
 	}
-	if err := dir.MakeCommands(c.GatewayGID); err != nil {
-		return err
-	}
-	return bundle.Write(dir.Path(bundle.NodeFile), bundle.Node{Instance: w.Instance, Key: w.Key}, 0o644)
+	return false, dir.MakeCommands(c.GatewayGID)
+}
+
+// admit lets a machine connect. By then its commands are there: a machine goes on while its host is booted again, which forgets all,
+// and the gateway would tell it to drop what it runs.
+func (c *Commands) admit(w cloud.NodeWish) error {
+	return bundle.Write(c.Root.Instance(w.Instance).Path(bundle.NodeFile), bundle.Node{Instance: w.Instance, Key: w.Key}, 0o644)
 }
 
 // agents returns all whose agents may be heard of here: instances and machines.
@@ -68,6 +81,5 @@ func (c *Commands) agents() ([]cloud.InstanceID, error) {
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := c.Root.ListNodes()
-	return append(instances, nodes...), err
+	return append(instances, c.machines...), nil
 }

@@ -31,7 +31,10 @@ import (
 )
 
 // Journal is a directory of commands.
-type Journal struct{ dir string }
+type Journal struct {
+	dir   string
+	ended *ended // nil: who asks for commands remembers himself which have ended
+}
 
 // Entry is what the journal knows of one command.
 type Entry struct {
@@ -69,7 +72,7 @@ type accepted struct {
 
 // Open returns the journal in dir, and makes it if there is none.
 func Open(dir string) (*Journal, error) {
-	return &Journal{dir}, os.MkdirAll(dir, 0o700)
+	return &Journal{dir: dir}, os.MkdirAll(dir, 0o700)
 }
 
 // Dir returns the directory of a command.
@@ -178,8 +181,15 @@ func (j *Journal) replace(id cloud.CommandID, name string, v any) error {
 	return os.Rename(path+".new", path)
 }
 
-// Forget removes all that is kept of a command.
-func (j *Journal) Forget(id cloud.CommandID) error { return os.RemoveAll(j.Dir(id)) }
+// Forget removes all that is kept of a command, but for the word that it was there, if that is remembered.
+func (j *Journal) Forget(id cloud.CommandID) error {
+	if j.ended != nil {
+		if err := j.ended.add(id); err != nil {
+			return err // it stays, which is a word, too
+		}
+	}
+	return os.RemoveAll(j.Dir(id))
+}
 
 // List returns the commands in the journal, and removes what earlier agents had made for others.
 func (j *Journal) List() ([]Entry, error) {
@@ -191,8 +201,8 @@ func (j *Journal) List() ([]Entry, error) {
 	for _, d := range dirs {
 		id := cloud.CommandID(d.Name())
 		e, err := j.read(id)
-		if err != nil {
-			if err := j.Forget(id); err != nil {
+		if err != nil { // it was never accepted
+			if err := os.RemoveAll(j.Dir(id)); err != nil {
 				return nil, err
 			}
 			continue

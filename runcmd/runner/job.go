@@ -132,10 +132,12 @@ func (j *Job) enter(r *room) {
 
 // run is a command's whole life, from its journal entry on.
 func (j *Job) run(ctx context.Context) {
-	if j.req.Resume || j.isCancelled() {
-		// Another boot may have run it, and its journal is lost; or it is not wanted any more.
+	ran := j.req.Resume || j.r.cfg.Journal.Forgotten(j.req.ID)
+	if ran || j.isCancelled() {
+		// Another boot may have run it, and its journal is lost; or it was there, and its end was lost elsewhere; or it is not wanted
+		// any more.
 		outcome := wire.Interrupted
-		if !j.req.Resume {
+		if !ran {
 			outcome = wire.Cancelled
 		}
 		j.end(nil, wire.StepResult{Outcome: outcome, Code: unknownCode, Started: Uptime(), Ended: Uptime()})
