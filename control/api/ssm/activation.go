@@ -204,7 +204,7 @@ func Registrations(cfg Config) http.Handler {
 				return
 			}
 			if s.Registered != nil {
-				s.Registered(node, r.RemoteAddr, known.Code)
+				s.Registered(cloud.ManagedNode{Activation: cloud.ActivationID(printable(req.Activation))}, r.RemoteAddr, known.Code)
 			}
 			http.Error(w, known.Message, http.StatusForbidden)
 			return

@@ -29,6 +29,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
@@ -69,7 +70,7 @@ func Run(ctx context.Context, cfg Config, g gateway) error {
 	err = g.ServeMachines(l, &tls.Config{
 		Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"},
 		ClientAuth: tls.RequireAnyClientCert, // whose it is, is asked of the key
-	}, &registrar{cfg})
+	}, &registrar{cfg: cfg, tokens: burst})
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -121,13 +122,45 @@ func identity(dir string) (tls.Certificate, error) {
 	return tls.LoadX509KeyPair(certificate, key)
 }
 
-// registrar passes registrations on.
-type registrar struct{ cfg Config }
+// registrar passes registrations on, so many a second whoever asks: each leaves a line in the audit log, also where it is refused,
+// and whoever knows the address may ask.
+type registrar struct {
+	cfg Config
+
+	mu     sync.Mutex
+	tokens float64
+	at     time.Time
+}
+
+// burst and refill bound registrations: a rack is registered in a minute.
+const (
+	burst  = 20
+	refill = time.Second
+)
+
+// admit reports whether one more may be passed on now.
+func (g *registrar) admit(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.at.IsZero() {
+		g.tokens = min(burst, g.tokens+float64(now.Sub(g.at))/float64(refill))
+	}
+	g.at = now
+	if g.tokens < 1 {
+		return false
+	}
+	g.tokens--
+	return true
+}
 
 // patience is how long the control plane may take.
 const patience = 15 * time.Second
 
 func (g *registrar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !g.admit(time.Now()) {
+		http.Error(w, "many machines register now: try again in a minute", http.StatusTooManyRequests)
+		return
+	}
 	key, shown := enrol.Shown(r.TLS)
 	from, err := netip.ParseAddrPort(r.RemoteAddr)
 	var req enrol.Request
