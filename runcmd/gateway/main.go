@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -54,6 +55,9 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	host := flags.String("host", "/var/lib/ichiro/host-id", "`file` with this host's ID")
 	if err := service.Parse(flags, args); err != nil {
 		return err
+	}
+	if _, _, err := net.SplitHostPort(*machines); *machines != "" && err != nil {
+		return service.Usagef("--machines: %v", err)
 	}
 	heap.Keep(heapRoom, heapPercent)
 	root := bundle.Root(*dir)

@@ -58,9 +58,9 @@ func Run(ctx context.Context, cfg Config, g gateway) error {
 	if err != nil {
 		return err
 	}
-	l, err := net.Listen("tcp", cfg.Listen)
+	l, err := listen(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("listen for machines: %w: choose another address with --machines", err)
+		return nil // ctx has ended
 	}
 	defer context.AfterFunc(ctx, func() { l.Close() })()
 	if err := bundle.WriteBytes(filepath.Join(cfg.Dir, addressFile), []byte(l.Addr().String()+"\n"), 0o644); err != nil {
@@ -75,6 +75,25 @@ func Run(ctx context.Context, cfg Config, g gateway) error {
 		return nil
 	}
 	return err
+}
+
+// retry is between two tries to listen.
+const retry = 5 * time.Second
+
+// listen waits until it can: an address that is taken, or not there yet, must not take Run Command from the guests.
+func listen(ctx context.Context, cfg Config) (net.Listener, error) {
+	for {
+		l, err := net.Listen("tcp", cfg.Listen)
+		if err == nil {
+			return l, nil
+		}
+		cfg.Log.Error("machines can not come: choose another address with --machines, or free this one", "addr", cfg.Listen, "err", err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(retry):
+		}
+	}
 }
 
 const (

@@ -1,9 +1,47 @@
 package managed
 
 import (
+	"context"
+	"log/slog"
+	"net"
 	"testing"
 	"time"
 )
+
+// An address that is taken is no reason to end: the guests' Run Command is in the same process.
+func TestAnAddressThatIsTakenIsWaitedFor(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	tried := make(chan struct{}, 1)
+	ended := make(chan error, 1)
+	go func() {
+		log := slog.New(slog.NewTextHandler(writer(func() {
+			select {
+			case tried <- struct{}{}:
+			default:
+			}
+		}), nil))
+		ended <- Run(ctx, Config{Listen: l.Addr().String(), Dir: t.TempDir(), Log: log}, nil)
+	}()
+	select {
+	case <-tried:
+	case err := <-ended:
+		t.Fatalf("it ends with %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("it ends with %v", err)
+	}
+}
+
+// writer calls a function at each write.
+type writer func()
+
+func (w writer) Write(p []byte) (int, error) { w(); return len(p), nil }
 
 func TestRegistrationsAreSoManyASecond(t *testing.T) {
 	g := &registrar{tokens: burst}
