@@ -67,20 +67,26 @@ func (r *run) configure(f []string, text string) error {
 	} else if !errors.Is(err, os.ErrExist) {
 		return err
 	}
-	file, err := home.OpenFile(".aws/config", os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if errors.Is(err, os.ErrExist) {
+	// It appears whole or not at all: who is killed in between would leave an empty one, which stays.
+	const name, temp = ".aws/config", ".aws/.config.new"
+	if _, err := home.Lstat(name); err == nil {
 		return nil
-	} else if err != nil {
+	}
+	if err := home.RemoveAll(temp); err != nil {
+		return err
+	}
+	file, err := home.OpenFile(temp, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
 		return err
 	}
 	_, err = file.WriteString(text)
-	if closed := file.Close(); err == nil {
-		err = closed
+	if err := errors.Join(err, file.Sync(), file.Close()); err != nil {
+		return err
 	}
-	if err == nil {
-		err = r.Chown(home, ".aws/config", uid, gid)
+	if err := r.Chown(home, temp, uid, gid); err != nil {
+		return err
 	}
-	return err
+	return home.Rename(temp, name)
 }
 
 var awsVersion = pattern.New(`(?m)^__version__ = ['"]2\.(\d+)\.`)
