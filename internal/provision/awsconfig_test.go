@@ -30,7 +30,7 @@ func TestClientsOfAWSFindTheAPI(t *testing.T) {
 	if got := m.events(); got != strings.Join(strings.Fields(awsText), " ") {
 		t.Errorf("a command of the user's found %q", got)
 	}
-	if !slices.Contains(m.owners, "/home/web/.aws 1001:1001") || !slices.Contains(m.owners, "/home/web/.aws/config 1001:1001") {
+	if !slices.Contains(m.owners, "/home/web/.aws 1001:1001") || !slices.Contains(m.owners, "/home/web/.aws/.config.new 1001:1001") {
 		t.Errorf("owners are %q", m.owners)
 	}
 }
