@@ -96,6 +96,7 @@ type Host struct {
 
 	mu        sync.Mutex
 	failed    map[cloud.InstanceID]failure // boots whose shim cannot be kept running
+	absent    map[cloud.InstanceID]absence // boots that wait for a file of their image
 	sealer    *store.Sealer                // nil until it is needed
 	connected connection                   // what the network was last made to be
 }
@@ -135,7 +136,7 @@ func New(cfg Config) *Host {
 	cfg.Log = cfg.Log.With("component", "host", "host", cfg.ID)
 	return &Host{
 		Config: cfg, reported: map[cloud.InstanceID]cloud.InstanceStatus{}, failed: map[cloud.InstanceID]failure{},
-		asked: map[cloud.AttachmentID]time.Time{}, given: given{}, behind: map[cloud.InstanceID]bool{},
+		asked: map[cloud.AttachmentID]time.Time{}, given: given{}, behind: map[cloud.InstanceID]bool{}, absent: map[cloud.InstanceID]absence{},
 	}
 }
 
@@ -410,7 +411,11 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 		if _, err := cloud.KindOfLocation(name); err != nil { // the shim opens it with all rights
 			return fmt.Errorf("start %s: %w", id, err)
 		}
+		if err := h.imageFile(id, a.Instance.Boot, name); err != nil {
+			return fmt.Errorf("start %s: %w", id, err)
+		}
 	}
+	delete(h.absent, id)
 	m := bundle.Machine{
 		ID: id, Boot: a.Instance.Boot, Generation: a.Instance.Generation, Type: a.Type.Name,
 		VCPUs: a.Type.VCPUs, MemoryMiB: a.Type.MemoryMiB, Accel: h.Accel,
@@ -440,6 +445,39 @@ func (h *Host) run(ctx context.Context, id cloud.InstanceID, a cloud.Assignment)
 	}
 	h.Log.Info("starting instance", "instance", id, "boot", m.Boot)
 	return h.Units.Start(ctx, id, taps)
+}
+
+// imagePatience is how long a boot waits for a file of its image: a host that joins a cloud makes its small image in some seconds,
+// and an operator copies one in minutes.
+const imagePatience = 2 * time.Minute
+
+// imageFile returns an error as long as a file of the image is not in this host's pool. A boot that has waited for long ends with the
+// reason; the next one waits anew.
+func (h *Host) imageFile(id cloud.InstanceID, boot int, name string) error {
+	_, err := os.Stat(filepath.Join(h.Images, name))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	now := h.Now()
+	a, waits := h.absent[id]
+	if !waits || a.boot != boot {
+		a = absence{boot, now}
+		h.absent[id] = a
+	}
+	err = fmt.Errorf("file %s of its image is not in the pool of host %s: copy it there from a host that has it", name, h.ID)
+	if now.Sub(a.since) >= imagePatience {
+		delete(h.absent, id)
+		h.mu.Lock()
+		h.failed[id] = failure{boot, err.Error()}
+		h.mu.Unlock()
+	}
+	return err
+}
+
+// absence is a boot that waits for a file of its image, since when.
+type absence struct {
+	boot  int
+	since time.Time
 }
 
 // reboot resets the machine when a reboot was asked for since one was last done: two that wait at the same time

@@ -1,9 +1,13 @@
 package host
 
 import (
+	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -86,4 +90,54 @@ func TestAWishIsNotSeenBeforeItsMetadataIsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	see("it is written", 7)
+}
+
+// A host that has just joined a cloud may be given a guest before it has the guest's image: the boot waits, and ends with the reason
+// when the image never comes. The next one waits anew.
+func TestABootWaitsForItsImage(t *testing.T) {
+	const id = cloud.InstanceID("i-0123456789abcdef0")
+	root, log, now := bundle.Root(t.TempDir()), slog.New(slog.DiscardHandler), time.Unix(1e9, 0)
+	h := New(Config{ID: "h-1", Root: root, Images: t.TempDir(), Units: unit.New(root, "/bin/false", log), Now: func() time.Time { return now },
+		Log: log, Group: os.Getgid(), GatewayGID: os.Getgid()})
+	var a cloud.Assignment
+	a.Instance.ID, a.Instance.Power, a.Instance.Boot = id, cloud.PowerRunning, 1
+	a.Kernel, a.Ramdisk = strings.Repeat("a", 64)+".kernel", strings.Repeat("b", 64)+".ramdisk"
+	run := func(want string) {
+		t.Helper()
+		if err := h.run(t.Context(), id, a); err == nil != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want an error with %q", err, want)
+		}
+	}
+	see := func(want cloud.State, why string) {
+		t.Helper()
+		if got, err := h.observe(id, a); err != nil || got.State != want || !strings.Contains(got.Reason.Message, why) {
+			t.Errorf("got %s (%s), %v, want %s (%s)", got.State, got.Reason.Message, err, want, why)
+		}
+	}
+	run(a.Kernel)
+	see(cloud.StatePending, "")
+	if err := os.WriteFile(filepath.Join(h.Images, a.Kernel), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	now = now.Add(imagePatience - time.Second)
+	run(a.Ramdisk)
+	see(cloud.StatePending, "")
+	now = now.Add(time.Second)
+	run(a.Ramdisk)
+	see(cloud.StateStopped, a.Ramdisk)
+	run("") // it is over
+	a.Instance.Boot = 2
+	run(a.Ramdisk)
+	see(cloud.StatePending, "")
+	if err := os.WriteFile(filepath.Join(h.Images, a.Ramdisk), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	nobody, cancel := context.WithCancel(t.Context()) // the manager of the shims does not run
+	cancel()
+	if err := h.run(nobody, id, a); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want the boot to be given to the manager", err)
+	}
+	if m, err := bundle.Read[bundle.Machine](root.Instance(id).Path("machine.json")); err != nil || m.Boot != 2 {
+		t.Errorf("got a machine of boot %d, %v, want boot 2", m.Boot, err)
+	}
 }

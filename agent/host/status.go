@@ -169,6 +169,7 @@ func (h *Host) forget(ctx context.Context, want map[cloud.InstanceID]cloud.Assig
 		}
 		delete(h.reported, id)
 		delete(h.behind, id)
+		delete(h.absent, id)
 	}
 	return errors.Join(errs...)
 }

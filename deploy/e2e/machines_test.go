@@ -33,12 +33,12 @@ func (h *host) second(t *testing.T) *host {
 	o.space = filepath.Base(o.dir)
 	ip(t, "netns add "+o.space)
 	t.Cleanup(func() {
-		err := errors.Join(o.end(), os.RemoveAll(o.dir), exec.Command("ip", "netns", "del", o.space).Run())
-		if err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
+		err := errors.Join(o.end(), exec.Command("ip", "netns", "del", o.space).Run())
+		if t.Failed() || err != nil {
 			o.tell(t)
+		}
+		if err := errors.Join(err, os.RemoveAll(o.dir)); err != nil {
+			t.Error(err)
 		}
 	})
 	ip(t, "link add icunder type veth peer name under netns "+o.space)
@@ -67,11 +67,12 @@ func TestAVPCOnTwoMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(h.end(), os.RemoveAll(h.dir)); err != nil {
-			t.Error(err)
-		}
-		if t.Failed() {
+		err := h.end()
+		if t.Failed() || err != nil {
 			h.tell(t)
+		}
+		if err := errors.Join(err, os.RemoveAll(h.dir)); err != nil {
+			t.Error(err)
 		}
 	})
 	other := h.second(t)
