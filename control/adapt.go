@@ -45,7 +45,7 @@ func (m minter) Current(ctx context.Context, p cloud.ProfileRef, had cloud.Crede
 func mayIn(region string, authority *iamapi.Authority) func(ctx context.Context, action, resource string) error {
 	return func(ctx context.Context, action, resource string) error {
 		who := api.CallerFrom(ctx)
-		arn := "arn:aws:ssm:" + region + ":" + who.Account + ":" + resource
+		arn := api.ARN("ssm", region, who.Account, resource)
 		err := authority.Authorize(ctx, who, action, arn)
 		if errors.Is(err, api.ErrDenied) {
 			return cloud.Errorf("AccessDeniedException", "User: %s is not authorized to perform: %s on resource: %s", who.ARN, action, arn)

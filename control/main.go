@@ -23,6 +23,7 @@ import (
 	"github.com/ichiro-metal/ichiro/control/api"
 	"github.com/ichiro-metal/ichiro/control/api/ec2"
 	iamapi "github.com/ichiro-metal/ichiro/control/api/iam"
+	"github.com/ichiro-metal/ichiro/control/api/resourcegroups"
 	"github.com/ichiro-metal/ichiro/control/api/ssm"
 	"github.com/ichiro-metal/ichiro/control/api/sts"
 	"github.com/ichiro-metal/ichiro/control/cluster"
@@ -321,6 +322,10 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 				Now: time.Now, Rand: rand.Reader, Log: b.log,
 			}),
 			ssm.New(run),
+			resourcegroups.New(resourcegroups.Config{
+				Store: b.store, Mirror: b.mirror, Pager: pager, Region: o.region, Log: b.log,
+				Sources: []resourcegroups.Source{{Kinds: ec2.ResourceKinds(), Each: ec2.Resources}, {Kinds: ssm.ResourceKinds, Each: ssm.Resources}},
+			}),
 			iamapi.Service(b.engine, b.authority, b.tokens.url),
 			sts.Service(b.engine, b.authority, b.tokens),
 		},

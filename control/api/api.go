@@ -30,6 +30,7 @@ type Service struct {
 	Version      string              // of the API; what a client may ask for
 	Namespace    string              // of XML answers
 	TargetPrefix string              // of X-Amz-Target, JSON only
+	Routes       map[string]string   // action by method and path, REST only: "PUT /resources/{Arn}/tags"
 	Known        []string            // every operation of the model, whether built or not
 	Ignored      map[string][]string // per operation: parameters accepted without effect
 	Actions      []Action
@@ -40,7 +41,7 @@ type Action struct {
 	Name      string
 	readOnly  bool
 	unsigned  bool
-	resources func(in any) []string
+	resources func(ctx context.Context, in any) []string
 	newIn     func() any
 	call      func(ctx context.Context, in any) (any, error)
 }
@@ -60,7 +61,14 @@ func Unsigned() Option { return func(a *Action) { a.unsigned = true } }
 // region and account; "ec2:instance/i-123" is one of another service. Without this option, or if f returns nothing, the resource is "*".
 func Resource[I any](f func(in *I) []string) Option {
 	return func(a *Action) {
-		a.resources = func(in any) []string { return f(in.(*I)) }
+		a.resources = func(_ context.Context, in any) []string { return f(in.(*I)) }
+	}
+}
+
+// ResourceFor is Resource where who calls matters: CallerFrom(ctx) tells.
+func ResourceFor[I any](f func(ctx context.Context, in *I) []string) Option {
+	return func(a *Action) {
+		a.resources = func(ctx context.Context, in any) []string { return f(ctx, in.(*I)) }
 	}
 }
 
@@ -161,6 +169,7 @@ type table struct {
 	Service
 	actions map[string]*Action
 	known   map[string]bool
+	routes  []route
 }
 
 func newTable(s Service) (*table, error) {
@@ -178,6 +187,9 @@ func newTable(s Service) (*table, error) {
 		}
 		t.actions[a.Name] = a
 	}
+	for at, name := range s.Routes {
+		t.routes = append(t.routes, newRoute(at, name))
+	}
 	return t, nil
 }
 
@@ -192,12 +204,12 @@ func dryRun(in any) bool {
 }
 
 // resourcesOf returns the ARNs that permission is needed for, never none.
-func (a *Action) resourcesOf(in any, complete func(string) string) []string {
+func (a *Action) resourcesOf(ctx context.Context, in any, complete func(string) string) []string {
 	if a.resources == nil {
 		return []string{"*"}
 	}
 	var out []string
-	for _, r := range a.resources(in) {
+	for _, r := range a.resources(ctx, in) {
 		out = append(out, complete(r))
 	}
 	if len(out) == 0 {

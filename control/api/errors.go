@@ -30,7 +30,7 @@ func (f fault) receiver() bool { return f.status >= http.StatusInternalServerErr
 
 // defect is what clients are told of our own mistakes; the log has the rest.
 func defect(p wire.Protocol) fault {
-	code := map[wire.Protocol]string{wire.EC2: "InternalError", wire.Query: "InternalFailure", wire.JSON: "InternalServerError"}[p]
+	code := map[wire.Protocol]string{wire.EC2: "InternalError", wire.Query: "InternalFailure", wire.JSON: "InternalServerError", wire.REST: "InternalServerErrorException"}[p]
 	return fault{code, "An internal error has occurred. It is in the server's log under this request's id", http.StatusInternalServerError}
 }
 
@@ -68,11 +68,24 @@ var queryStatuses = map[string]int{
 	"UnmodifiableEntity":     http.StatusBadRequest,
 }
 
+// restStatuses holds the codes of REST-JSON that are not 400.
+var restStatuses = map[string]int{
+	"NotFoundException":                   http.StatusNotFound,
+	"ForbiddenException":                  http.StatusForbidden,
+	"AccessDeniedException":               http.StatusForbidden,
+	"UnrecognizedClientException":         http.StatusForbidden,
+	"InvalidSignatureException":           http.StatusForbidden,
+	"ExpiredTokenException":               http.StatusForbidden,
+	"MissingAuthenticationTokenException": http.StatusForbidden,
+	"IncompleteSignatureException":        http.StatusForbidden,
+	"UnknownOperationException":           http.StatusNotFound,
+	"InternalServerErrorException":        http.StatusInternalServerError,
+}
+
 func statusOf(p wire.Protocol, code string) int {
-	if p == wire.Query {
-		if s, ok := queryStatuses[code]; ok {
-			return s
-		}
+	special := map[wire.Protocol]map[string]int{wire.Query: queryStatuses, wire.REST: restStatuses}[p]
+	if s, ok := special[code]; ok {
+		return s
 	}
 	s, ok := statuses[code]
 	switch {
@@ -116,19 +129,21 @@ func translate(p wire.Protocol, err error) (f fault, ok bool) {
 func dialect(p wire.Protocol, code string) string {
 	switch code {
 	case "InvalidParameterValue", "MissingParameter", "InvalidParameterCombination":
-		return map[wire.Protocol]string{wire.EC2: code, wire.Query: "ValidationError", wire.JSON: "ValidationException"}[p]
+		return map[wire.Protocol]string{wire.EC2: code, wire.Query: "ValidationError", wire.JSON: "ValidationException", wire.REST: "BadRequestException"}[p]
 	case "InvalidNextToken":
-		return map[wire.Protocol]string{wire.EC2: code, wire.Query: "ValidationError", wire.JSON: code}[p]
+		return map[wire.Protocol]string{wire.EC2: code, wire.Query: "ValidationError", wire.JSON: code, wire.REST: "BadRequestException"}[p]
 	}
 	return code
 }
 
 func unreadCode(p wire.Protocol, k wire.Kind) string {
-	if p == wire.JSON {
-		if k == wire.Malformed {
-			return "SerializationException"
-		}
+	switch {
+	case (p == wire.JSON || p == wire.REST) && k == wire.Malformed:
+		return "SerializationException"
+	case p == wire.JSON:
 		return "ValidationException"
+	case p == wire.REST:
+		return "BadRequestException"
 	}
 	switch k {
 	case wire.UnknownParameter:
@@ -148,7 +163,7 @@ func unreadCode(p wire.Protocol, k wire.Kind) string {
 	}
 }
 
-// authCodes holds what each protocol calls a failed authentication: EC2, Query, JSON.
+// authCodes holds what each protocol calls a failed authentication: EC2, Query, JSON and REST.
 var authCodes = []struct {
 	err              error
 	ec2, query, json string
@@ -168,7 +183,7 @@ var authCodes = []struct {
 func authCode(p wire.Protocol, err error) string {
 	for _, c := range authCodes {
 		if errors.Is(err, c.err) {
-			return map[wire.Protocol]string{wire.EC2: c.ec2, wire.Query: c.query, wire.JSON: c.json}[p]
+			return map[wire.Protocol]string{wire.EC2: c.ec2, wire.Query: c.query, wire.JSON: c.json, wire.REST: c.json}[p]
 		}
 	}
 	return ""

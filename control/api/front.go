@@ -131,11 +131,11 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		c.id = "-"
 	}
 	c.reply.RequestID = c.id
-	if r.URL.Path != "/" && r.URL.Path != "" {
+	if !f.atPath(r) {
 		http.Error(w, "The API is at /", http.StatusNotFound)
 		return
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodPost {
+	if atRoot := r.URL.Path == "/" || r.URL.Path == ""; atRoot && r.Method != http.MethodGet && r.Method != http.MethodPost {
 		w.Header().Set("Allow", "GET, POST")
 		http.Error(w, "The API takes GET and POST", http.StatusMethodNotAllowed)
 		return
@@ -153,6 +153,9 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		body, status = c.reply.AppendError(nil, bad.code, bad.message, bad.receiver()), bad.status
 	}
 	h := w.Header()
+	if err != nil && c.reply.Protocol == wire.REST {
+		h.Set("x-amzn-ErrorType", bad.code)
+	}
 	h.Set("Content-Type", c.reply.Protocol.ContentType())
 	h.Set("x-amzn-RequestId", c.id)
 	h.Set("Cache-Control", "no-cache, no-store")
@@ -198,10 +201,11 @@ func (c *call) guarded(w http.ResponseWriter) (out any, err error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx = context.WithValue(ctx, callerKey, c.caller)
 	if err := c.authorize(ctx, in); err != nil {
 		return nil, err
 	}
-	out, err = c.action.call(context.WithValue(ctx, callerKey, c.caller), in)
+	out, err = c.action.call(ctx, in)
 	if err == nil && c.dryRun {
 		return nil, cloud.Errorf("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
 	}
@@ -287,11 +291,17 @@ func (c *call) authenticate(ctx context.Context) error {
 // decode finds the action and reads its parameters.
 func (c *call) decode() (any, error) {
 	var form *wire.Form
+	var apart map[string]string
+	var err error
 	name := ""
-	if c.table.Protocol == wire.JSON {
+	switch c.table.Protocol {
+	case wire.JSON:
 		_, name, _ = strings.Cut(c.r.Header.Get("X-Amz-Target"), ".")
-	} else {
-		var err error
+	case wire.REST:
+		if name, apart, err = c.table.routed(c.r); err != nil {
+			return nil, err
+		}
+	default:
 		if form, err = wire.ParseForm(string(c.body) + "&" + unsignedQuery(c.r.URL.RawQuery)); err != nil {
 			return nil, err
 		}
@@ -305,6 +315,8 @@ func (c *call) decode() (any, error) {
 	switch {
 	case c.unsigned && (c.action == nil || !c.action.unsigned):
 		return nil, sigv4.ErrMissing
+	case name == "" && c.table.Protocol == wire.REST:
+		return nil, c.noAction(fmt.Sprintf("There is no action at %.8q %.80q", c.r.Method, c.r.URL.Path))
 	case name == "":
 		return nil, c.noAction("The request names no action")
 	case c.action == nil && c.table.known[name]:
@@ -316,23 +328,23 @@ func (c *call) decode() (any, error) {
 	c.reached = true
 	in := c.action.newIn()
 	if form == nil {
-		return in, wire.DecodeJSON(c.body, in, c.table.Ignored[name])
+		return in, wire.DecodeREST(c.body, apart, in, c.table.Ignored[name])
 	}
-	err := form.Decode(c.table.Protocol, in, c.table.Ignored[name])
+	err = form.Decode(c.table.Protocol, in, c.table.Ignored[name])
 	c.dryRun = err == nil && c.table.Protocol == wire.EC2 && dryRun(in)
 	return in, err
 }
 
 // noAction is an action that is not there: never a 5xx, which clients would repeat for minutes.
 func (c *call) noAction(message string) error {
-	if c.table.Protocol == wire.JSON {
+	if c.table.Protocol == wire.JSON || c.table.Protocol == wire.REST {
 		return cloud.Error{Code: "UnknownOperationException", Message: message}
 	}
 	return cloud.Error{Code: "InvalidAction", Message: message}
 }
 
 func (c *call) authorize(ctx context.Context, in any) error {
-	c.resources = c.action.resourcesOf(in, c.arn)
+	c.resources = c.action.resourcesOf(ctx, in, c.arn)
 	if c.unsigned {
 		return nil
 	}
@@ -351,11 +363,16 @@ func (c *call) authorize(ctx context.Context, in any) error {
 
 // arn completes the last part of a resource's name.
 func (c *call) arn(r string) string {
+	return ARN(c.table.Name, c.front.cfg.Region, c.caller.Account, r)
+}
+
+// ARN completes the last part of a resource's name, such as instance/i-123, which is the service's or, written ec2:instance/i-123,
+// another's. What is an ARN already, or *, stays.
+func ARN(service, region, account, r string) string {
 	if r == "*" || strings.HasPrefix(r, "arn:") {
 		return r
 	}
-	service, region, account := c.table.Name, c.front.cfg.Region, c.caller.Account
-	if kind, _, _ := strings.Cut(r, "/"); strings.Contains(kind, ":") { // of another service: ec2:instance/i-123
+	if kind, _, _ := strings.Cut(r, "/"); strings.Contains(kind, ":") {
 		service, r, _ = strings.Cut(r, ":")
 	}
 	if service == "iam" { // identities belong to no region

@@ -17,6 +17,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdkec2 "github.com/aws/aws-sdk-go-v2/service/ec2"
+	sdkresourcegroups "github.com/aws/aws-sdk-go-v2/service/resourcegroups"
 	sdkssm "github.com/aws/aws-sdk-go-v2/service/ssm"
 	sdksts "github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/control/api/shape/iam"
+	"github.com/ichiro-metal/ichiro/control/api/shape/resourcegroups"
 	"github.com/ichiro-metal/ichiro/control/api/shape/ssm"
 	"github.com/ichiro-metal/ichiro/control/api/shape/sts"
 	"github.com/ichiro-metal/ichiro/control/api/wire"
@@ -72,6 +74,17 @@ func small(committed *int) []Service {
 		{Name: "iam", Protocol: wire.Query, Version: iam.Version, Namespace: iam.Namespace, Known: iam.Operations, Actions: []Action{
 			Do("GetRole", func(context.Context, *iam.GetRoleInput) (*iam.GetRoleOutput, error) {
 				return nil, cloud.Errorf("NoSuchEntity", "no such role")
+			}, ReadOnly()),
+		}},
+		{Name: "resource-groups", Protocol: wire.REST, Version: resourcegroups.Version, Known: resourcegroups.Operations, Routes: resourcegroups.Routes, Actions: []Action{
+			Do("GetTags", func(_ context.Context, in *resourcegroups.GetTagsInput) (*resourcegroups.GetTagsOutput, error) {
+				return &resourcegroups.GetTagsOutput{Arn: in.Arn}, nil
+			}, ReadOnly(), Resource(func(in *resourcegroups.GetTagsInput) []string { return []string{in.Arn} })),
+			Do("ListGroups", func(_ context.Context, in *resourcegroups.ListGroupsInput) (*resourcegroups.ListGroupsOutput, error) {
+				return &resourcegroups.ListGroupsOutput{NextToken: fmt.Sprint(*in.MaxResults)}, nil
+			}, ReadOnly()),
+			Do("GetGroup", func(context.Context, *resourcegroups.GetGroupInput) (*resourcegroups.GetGroupOutput, error) {
+				return nil, cloud.Errorf("NotFoundException", "no such group")
 			}, ReadOnly()),
 		}},
 		{Name: "sts", Protocol: wire.Query, Version: sts.Version, Namespace: sts.Namespace, Known: sts.Operations, Actions: []Action{
@@ -260,6 +273,25 @@ func TestTheGates(t *testing.T) {
 			r.Body, r.ContentLength, r.GetBody = io.NopCloser(strings.NewReader(b)), int64(len(b)), nil
 		}, status: 401, want: "AuthFailure"},
 
+		{name: "REST: a parameter in the path", service: "resource-groups", method: "GET", path: "/resources/a%2Fb/tags", status: 200, want: `{"Arn":"a/b"}`},
+		{name: "REST: and in the query string", service: "resource-groups", path: "/groups-list", query: "maxResults=7", status: 200, want: `"NextToken":"7"`},
+		{name: "REST: which is a number", service: "resource-groups", path: "/groups-list", query: "maxResults=x", status: 400, want: `"__type":"BadRequestException"`},
+		{name: "REST: given once", service: "resource-groups", path: "/groups-list", query: "maxResults=7&maxResults=8", status: 400, want: "it may be given once"},
+		{name: "REST: and known", service: "resource-groups", path: "/groups-list", query: "colour=red", status: 400, want: "colour"},
+		{name: "REST: not in the body", service: "resource-groups", path: "/groups-list", body: `{"MaxResults":7}`, status: 400, want: `"__type":"BadRequestException"`},
+		{name: "REST: a body that is no JSON", service: "resource-groups", path: "/get-group", body: "{", status: 400, want: "SerializationException"},
+		{name: "REST: an error has its status", service: "resource-groups", path: "/get-group", body: "{}", status: 404, want: `"__type":"NotFoundException"`},
+		{name: "REST: what is not built", service: "resource-groups", path: "/group-resources", body: "{}", status: 404, want: "The action GroupResources is not built yet"},
+		{name: "REST: another path", service: "resource-groups", path: "/resources/a/b/tags", method: "GET", status: 404, want: "There is no action at"},
+		{name: "REST: another method", service: "resource-groups", path: "/get-group", method: "DELETE", status: 404, want: "There is no action at"},
+		{name: "REST: no path", service: "resource-groups", body: "{}", status: 404, want: "There is no action at"},
+		{name: "REST: an empty parameter", service: "resource-groups", path: "/resources//tags", method: "GET", status: 404, want: "There is no action at"},
+		{name: "REST: what is not allowed", service: "resource-groups", path: "/resources/arn:aws:ec2:ichiro-1:000000000000:instance%2Fi-secret/tags", method: "GET", status: 403, want: `"__type":"AccessDeniedException"`},
+		{name: "REST: an unknown key", service: "resource-groups", key: "AKIAOTHER", path: "/get-group", body: "{}", status: 403, want: "UnrecognizedClientException"},
+		{name: "REST: another region", service: "resource-groups", region: "eu-west-1", path: "/get-group", body: "{}", status: 403, want: "InvalidSignatureException"},
+		{name: "a path of REST signed for another", service: "ec2", path: "/get-group", body: "{}", status: 404, want: "The API is at /"},
+		{name: "a path of REST that nobody signed", plain: true, path: "/get-group", body: "{}", status: 404, want: "The API is at /"},
+
 		{name: "a body beyond the bound", body: strings.Repeat("a", maxBody+1), status: 413, want: "RequestEntityTooLarge"},
 		{name: "another method", method: "PUT", body: start + "i-1", status: 405, want: "GET and POST"},
 		{name: "another path", path: "/latest/meta-data", status: 404, want: "The API is at /"},
@@ -292,6 +324,10 @@ func TestTheSDKReadsRefusals(t *testing.T) {
 	_, err := sdk("ec2", url).(*sdkec2.Client).StartInstances(t.Context(), &sdkec2.StartInstancesInput{InstanceIds: []string{"i-1"}, DryRun: aws.Bool(true)})
 	if got := code(err); got != "DryRunOperation" {
 		t.Errorf("got %s, want DryRunOperation", got)
+	}
+	_, err = sdk("resourcegroups", url).(*sdkresourcegroups.Client).GetGroup(t.Context(), &sdkresourcegroups.GetGroupInput{Group: aws.String("x")})
+	if got := code(err); got != "NotFoundException" {
+		t.Errorf("got %s, want NotFoundException", got)
 	}
 	_, err = sdk("ssm", url).(*sdkssm.Client).CancelCommand(t.Context(), &sdkssm.CancelCommandInput{CommandId: aws.String("x")})
 	if got := code(err); got != "InvalidCommandId" {

@@ -5,6 +5,7 @@ package api
 import (
 	"github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/control/api/shape/iam"
+	"github.com/ichiro-metal/ichiro/control/api/shape/resourcegroups"
 	"github.com/ichiro-metal/ichiro/control/api/shape/ssm"
 	"github.com/ichiro-metal/ichiro/control/api/shape/sts"
 )
@@ -305,5 +306,20 @@ var shapes = map[string]map[string][2]any{
 		"GetAccessKeyInfo":           {new(sts.GetAccessKeyInfoInput), new(sts.GetAccessKeyInfoOutput)},
 		"GetCallerIdentity":          {new(sts.GetCallerIdentityInput), new(sts.GetCallerIdentityOutput)},
 		"GetSessionToken":            {new(sts.GetSessionTokenInput), new(sts.GetSessionTokenOutput)},
+	},
+	"resourcegroups": {
+		"CreateGroup":           {new(resourcegroups.CreateGroupInput), new(resourcegroups.CreateGroupOutput)},
+		"DeleteGroup":           {new(resourcegroups.DeleteGroupInput), new(resourcegroups.DeleteGroupOutput)},
+		"GetGroup":              {new(resourcegroups.GetGroupInput), new(resourcegroups.GetGroupOutput)},
+		"GetGroupConfiguration": {new(resourcegroups.GetGroupConfigurationInput), new(resourcegroups.GetGroupConfigurationOutput)},
+		"GetGroupQuery":         {new(resourcegroups.GetGroupQueryInput), new(resourcegroups.GetGroupQueryOutput)},
+		"GetTags":               {new(resourcegroups.GetTagsInput), new(resourcegroups.GetTagsOutput)},
+		"ListGroupResources":    {new(resourcegroups.ListGroupResourcesInput), new(resourcegroups.ListGroupResourcesOutput)},
+		"ListGroups":            {new(resourcegroups.ListGroupsInput), new(resourcegroups.ListGroupsOutput)},
+		"SearchResources":       {new(resourcegroups.SearchResourcesInput), new(resourcegroups.SearchResourcesOutput)},
+		"Tag":                   {new(resourcegroups.TagInput), new(resourcegroups.TagOutput)},
+		"Untag":                 {new(resourcegroups.UntagInput), new(resourcegroups.UntagOutput)},
+		"UpdateGroup":           {new(resourcegroups.UpdateGroupInput), new(resourcegroups.UpdateGroupOutput)},
+		"UpdateGroupQuery":      {new(resourcegroups.UpdateGroupQueryInput), new(resourcegroups.UpdateGroupQueryOutput)},
 	},
 }

@@ -38,8 +38,10 @@ var (
 	Notices     = NewKind[cloud.Notice](SpecPrefix("notice"))         // of what nobody has been told yet, by CommandID
 	Activations = NewKind[cloud.Activation](SpecPrefix("activation")) // by cloud.ActivationID
 	Nodes       = NewKind[cloud.ManagedNode](SpecPrefix("node"))      // by their ID
-	Documents   = NewKind[cloud.Document](SpecPrefix("document"))     // by cloud.DocumentID
-	Parameters  = NewKind[cloud.Parameter](SpecPrefix("parameter"))   // by cloud.DocumentID: names are an account's own
+	// ResourceGroups are by cloud.ResourceGroupID: names are an account's own.
+	ResourceGroups = NewKind[cloud.ResourceGroup](SpecPrefix("resource-group"))
+	Documents      = NewKind[cloud.Document](SpecPrefix("document"))   // by cloud.DocumentID
+	Parameters     = NewKind[cloud.Parameter](SpecPrefix("parameter")) // by cloud.DocumentID: names are an account's own
 	// ParameterBoxes is where the values of SecureStrings are sealed for; they lie in the parameter.
 	ParameterBoxes = NewKind[Sealed](SpecPrefix("parameter"))
 	// DocumentTexts are the versions of documents, by Document.TextID. They are no specs, so that no mirror holds them:

@@ -248,6 +248,30 @@ func MirroredGet[T any, I ~string](v View, k Kind[T], id I) (Object[T], error) {
 	return cached(k, s.entries[i])
 }
 
+// Change carries out a change that decide makes of what the mirror holds, again if somebody else was faster, and returns when the
+// mirror has it. Without a transaction nothing is changed.
+func Change(ctx context.Context, c *Client, m *Mirror, decide func(snap *Snapshot) (*Txn, error)) error {
+	for {
+		t, err := decide(m.Snapshot())
+		if err != nil || t == nil {
+			return err
+		}
+		rev, err := c.Commit(ctx, t)
+		if errors.Is(err, ErrConflict) {
+			if rev, err = c.Head(ctx); err == nil {
+				err = m.WaitRev(ctx, rev)
+			}
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return err
+		}
+		return m.WaitRev(ctx, rev)
+	}
+}
+
 // cache holds an entry's decoded object.
 type cache = atomic.Pointer[any]
 

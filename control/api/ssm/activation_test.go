@@ -117,7 +117,7 @@ func TestAMachineIsATargetLikeAnInstance(t *testing.T) {
 	if w, err := store.MirroredGet(r.Mirror.Snapshot(), store.CommandWishes("h-1"), store.InvocationID(cloud.CommandID(c.CommandId), n.ID)); err != nil || w.Value.Instance != n.ID {
 		t.Errorf("got the wish %+v, %v", w, err)
 	}
-	if got := r.reached(&shape.SendCommandInput{DocumentName: "AWS-RunShellScript", InstanceIds: []string{string(n.ID), one}}); got[1] != "managed-instance/"+string(n.ID) || got[2] != "ec2:instance/"+one {
+	if got := r.reached(r.ctx, &shape.SendCommandInput{DocumentName: "AWS-RunShellScript", InstanceIds: []string{string(n.ID), one}}); got[1] != "managed-instance/"+string(n.ID) || got[2] != "ec2:instance/"+one {
 		t.Errorf("permission is asked for %v", got)
 	}
 	info, err := r.DescribeInstanceInformation(r.ctx, &shape.DescribeInstanceInformationInput{Filters: []shape.InstanceInformationStringFilter{{Key: "ActivationIds", Values: []string{id}}}})

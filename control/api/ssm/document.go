@@ -206,23 +206,5 @@ func parameters(content string) (description string, out []shape.DocumentParamet
 
 // commit carries out a change that decide makes of what there is, again if somebody else was faster.
 func (s *Service) commit(ctx context.Context, decide func(snap *store.Snapshot) (*store.Txn, error)) error {
-	for {
-		t, err := decide(s.Mirror.Snapshot())
-		if err != nil || t == nil {
-			return err
-		}
-		rev, err := s.Store.Commit(ctx, t)
-		if errors.Is(err, store.ErrConflict) {
-			if rev, err = s.Store.Head(ctx); err == nil {
-				err = s.Mirror.WaitRev(ctx, rev)
-			}
-			if err == nil {
-				continue
-			}
-		}
-		if err != nil {
-			return err
-		}
-		return s.Mirror.WaitRev(ctx, rev)
-	}
+	return store.Change(ctx, s.Store, s.Mirror, decide)
 }

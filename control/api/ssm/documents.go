@@ -398,8 +398,8 @@ func listed(t text, key string, values []string) (bool, error) {
 		name := strings.ToLower(t.doc.Name + " " + t.version.DisplayName)
 		return any(func(v string) bool { return strings.Contains(name, strings.ToLower(v)) })
 	}
-	if strings.HasPrefix(key, "tag:") || key == "tag-key" {
-		return matches(cloud.Instance{Tags: t.doc.Tags}, cloud.CommandTarget{Key: key, Values: values})
+	if ofTags(key) {
+		return haveTag(t.doc.Tags, key, values), nil
 	}
 	return false, cloud.Errorf("InvalidFilterKey", "Filter key %.40q is not known", key)
 }

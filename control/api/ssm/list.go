@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/control/api"
@@ -328,8 +327,8 @@ func informed(v shape.InstanceInformation, i cloud.Instance, key string, values 
 	case "ActivationIds":
 		return slices.Contains(values, v.ActivationId), nil
 	}
-	if strings.HasPrefix(key, "tag:") || key == "tag-key" {
-		return matches(i, cloud.CommandTarget{Key: key, Values: values})
+	if ofTags(key) {
+		return haveTag(i.Tags, key, values), nil
 	}
 	return false, cloud.Errorf("InvalidInstanceInformationFilterValue", "Filter key %.40q is not known", key)
 }

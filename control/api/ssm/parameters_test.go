@@ -158,7 +158,7 @@ func TestACommandRefersToParameters(t *testing.T) {
 	}
 	in := script(one)
 	in.Parameters["commands"] = []string{"{{ssm:/app/colour:1}} {{ssm:plain}}"}
-	if got := fmt.Sprint(r.reached(in)[1:3]); got != "[parameter/app/colour parameter/plain]" {
+	if got := fmt.Sprint(r.reached(r.ctx, in)[1:3]); got != "[parameter/app/colour parameter/plain]" {
 		t.Errorf("it needs permission for %s", got)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -81,13 +80,18 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 	for _, i := range in.InstanceIds {
 		c.AskedInstances = append(c.AskedInstances, cloud.InstanceID(i))
 	}
-	for _, t := range in.Targets {
-		c.Targets = append(c.Targets, cloud.CommandTarget{Key: t.Key, Values: t.Values})
-	}
+	c.Targets = targets(in)
 
 	instances, err := s.resolve(snap, c)
 	if err != nil {
 		return nil, err
+	}
+	if len(c.Targets) > 0 { // tags and groups may have changed since the front asked
+		for _, i := range instances {
+			if err := s.may(ctx, "ssm:SendCommand", targetARN(i.ID)); err != nil {
+				return nil, err
+			}
+		}
 	}
 	t := store.NewTxn()
 	c.Hosts = map[cloud.InstanceID]cloud.HostID{}
@@ -167,14 +171,8 @@ func check(in *shape.SendCommandInput) error {
 		return cloud.Errorf("ValidationException", "Name the instances either by InstanceIds or by Targets")
 	}
 	for _, t := range in.Targets { // whatever instances there are
-		switch {
-		case len(t.Key) > maxTargetKey || len(t.Values) > maxTargetValues:
+		if len(t.Key) > maxTargetKey || len(t.Values) > maxTargetValues {
 			return cloud.Errorf("ValidationException", "A target has a key of at most %d characters and %d values", maxTargetKey, maxTargetValues)
-		case strings.HasPrefix(t.Key, "resource-groups:"):
-			return cloud.Errorf("ValidationException", "Target key %.60q: there are no resource groups here, give the tags by which a group would be made as tag:KEY", t.Key)
-		}
-		if _, err := matches(cloud.Instance{}, cloud.CommandTarget{Key: t.Key, Values: t.Values}); err != nil {
-			return err
 		}
 	}
 	switch {
@@ -190,6 +188,15 @@ func check(in *shape.SendCommandInput) error {
 		return cloud.Errorf("ValidationException", "Output to CloudWatch is not there yet: leave it out")
 	}
 	return nil
+}
+
+// targets are the request's.
+func targets(in *shape.SendCommandInput) []cloud.CommandTarget {
+	var out []cloud.CommandTarget
+	for _, t := range in.Targets {
+		out = append(out, cloud.CommandTarget{Key: t.Key, Values: t.Values})
+	}
+	return out
 }
 
 // resolve returns the instances of a command. An instance that is named must have an agent; one that is
@@ -212,23 +219,16 @@ func (s *Service) resolve(snap *store.Snapshot, c cloud.Command) ([]cloud.Instan
 	if len(c.Targets) == 0 {
 		return out, nil
 	}
-	all, err := store.Targets(snap)
+	wanted, err := selectors(snap, c.Account, c.Targets)
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range all {
-		if i.Account != c.Account || !s.managed(snap, i) {
-			continue
-		}
-		match := true
-		for _, t := range c.Targets {
-			ok, err := matches(i, t)
-			if err != nil {
-				return nil, err
-			}
-			match = match && ok
-		}
-		if match {
+	there, err := store.Targets(snap)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range there {
+		if i.Account == c.Account && s.managed(snap, i) && all(wanted, i) {
 			out = append(out, i)
 		}
 	}
@@ -245,22 +245,4 @@ func (s *Service) managed(snap *store.Snapshot, i cloud.Instance) bool {
 	}
 	_, err := store.MirroredGet(snap, store.Pings(i.Host), i.ID)
 	return err == nil
-}
-
-func matches(i cloud.Instance, t cloud.CommandTarget) (bool, error) {
-	switch key, isTag := strings.CutPrefix(t.Key, "tag:"); {
-	case isTag:
-		v, ok := i.Tags[key]
-		return ok && slices.Contains(t.Values, v), nil
-	case t.Key == "tag-key":
-		for k := range i.Tags {
-			if slices.Contains(t.Values, k) {
-				return true, nil
-			}
-		}
-		return false, nil
-	case t.Key == "InstanceIds":
-		return slices.Contains(t.Values, string(i.ID)), nil
-	}
-	return false, cloud.Errorf("ValidationException", "Target key %.60q: want InstanceIds, tag:KEY or tag-key", t.Key)
 }

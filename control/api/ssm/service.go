@@ -63,7 +63,7 @@ func New(cfg Config) api.Service {
 	return api.Service{
 		Name: "ssm", Protocol: wire.JSON, Version: shape.Version, TargetPrefix: shape.TargetPrefix, Known: shape.Operations, Ignored: shape.Ignored,
 		Actions: slices.Concat(s.documentActions(), s.activationActions(), s.tagActions(), s.parameterActions(), s.sessionActions(), []api.Action{
-			api.Do("SendCommand", s.SendCommand, api.Resource(s.reached)),
+			api.Do("SendCommand", s.SendCommand, api.ResourceFor(s.reached)),
 			api.Do("CancelCommand", s.CancelCommand),
 			api.Do("ListCommands", s.ListCommands, ro),
 			api.Do("ListCommandInvocations", s.ListCommandInvocations, ro),
@@ -75,7 +75,7 @@ func New(cfg Config) api.Service {
 
 // reached returns what SendCommand needs permission for: the document, and each instance that is named or that a
 // target finds now.
-func (s *Service) reached(in *shape.SendCommandInput) []string {
+func (s *Service) reached(ctx context.Context, in *shape.SendCommandInput) []string {
 	out := documentARN(in.DocumentName)
 	for _, name := range referred(in.Parameters) { // else who may not read a parameter would have a guest print it
 		out = append(out, parameterARN(name)...)
@@ -86,12 +86,15 @@ func (s *Service) reached(in *shape.SendCommandInput) []string {
 	if len(in.Targets) == 0 {
 		return out
 	}
-	all, _ := store.Targets(s.Mirror.Snapshot()) // what cannot be read now cannot be reached either
-	for _, i := range all {
-		for _, t := range in.Targets {
-			if ok, err := matches(i, cloud.CommandTarget{Key: t.Key, Values: t.Values}); ok && err == nil {
-				out = append(out, targetARN(i.ID))
-			}
+	snap := s.Mirror.Snapshot()
+	wanted, err := selectors(snap, caller(ctx), targets(in))
+	if err != nil {
+		return out // the action says what is wrong
+	}
+	there, _ := store.Targets(snap) // what cannot be read now cannot be reached either
+	for _, i := range there {
+		if i.Account == caller(ctx) && all(wanted, i) {
+			out = append(out, targetARN(i.ID))
 		}
 	}
 	return out

@@ -142,6 +142,9 @@ func TestRefusedCommands(t *testing.T) {
 		"a group": {"ValidationException", func(in *shape.SendCommandInput) {
 			in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "resource-groups:Name", Values: []string{"g"}}}
 		}},
+		"a group's kinds without a group": {"ValidationException", func(in *shape.SendCommandInput) {
+			in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "resource-groups:ResourceTypeFilters", Values: []string{"AWS::EC2::Instance"}}}
+		}},
 		"many values": {"ValidationException", func(in *shape.SendCommandInput) {
 			in.InstanceIds, in.Targets = nil, []shape.Target{{Key: "tag:a", Values: make([]string, 51)}}
 		}},

@@ -20,6 +20,11 @@ const maxJSONDepth = 32
 // DecodeJSON fills the struct that dst points to from a JSON 1.1 body. An empty body is an empty request.
 // Names are compared exactly. ignored is as in Form.Decode, with JSON's member names.
 func DecodeJSON(body []byte, dst any, ignored []string) error {
+	return DecodeREST(body, nil, dst, ignored)
+}
+
+// DecodeREST is DecodeJSON for a request of which some parameters are not in the body but in the path or the query string.
+func DecodeREST(body []byte, apart map[string]string, dst any, ignored []string) error {
 	v := reflect.ValueOf(dst).Elem()
 	if len(bytes.TrimSpace(body)) == 0 {
 		body = []byte("{}")
@@ -41,6 +46,12 @@ func DecodeJSON(body []byte, dst any, ignored []string) error {
 		return &Error{Kind: Malformed, Reason: "the body is not a JSON object"}
 	}
 	d := jsonDecoder{ignored}
+	for name, value := range apart {
+		obj[name] = value
+		if f := planOf(v.Type()).byIn[name]; f != nil && (f.typ.kind == kindInt || f.typ.kind == kindFloat) {
+			obj[name] = json.Number(value)
+		}
+	}
 	return d.structure(obj, planOf(v.Type()), v, "", 0)
 }
 

@@ -1,5 +1,6 @@
 // Package wire turns requests into Go structs and Go structs into responses, in the three dialects that
-// AWS clients speak to us: the EC2 query protocol, the Query protocol (IAM, STS) and JSON 1.1 (SSM).
+// AWS clients speak to us: the EC2 query protocol, the Query protocol (IAM, STS), JSON 1.1 (SSM) and REST-JSON
+// (Resource Groups).
 //
 // The structs are those of control/api/shape. A field's names are its own unless its tag says otherwise:
 //
@@ -32,12 +33,16 @@ const (
 	EC2   Protocol = iota + 1 // form in, XML with <item> out
 	Query                     // form with .member in, XML with <XResult> out
 	JSON                      // JSON 1.1 both ways, action in X-Amz-Target
+	REST                      // JSON both ways, action by method and path, parameters also in these and the query string
 )
 
 // ContentType returns the media type of responses.
 func (p Protocol) ContentType() string {
-	if p == JSON {
+	switch p {
+	case JSON:
 		return "application/x-amz-json-1.1"
+	case REST:
+		return "application/json"
 	}
 	return "text/xml;charset=UTF-8"
 }

@@ -22,7 +22,7 @@ type Reply struct {
 
 // Append appends the whole body of a successful answer. out is an Output struct or a pointer to one.
 func (r Reply) Append(b []byte, out any) []byte {
-	if r.Protocol == JSON {
+	if r.Protocol == JSON || r.Protocol == REST {
 		return AppendJSON(b, out)
 	}
 	v := reflect.Indirect(reflect.ValueOf(out))
@@ -51,7 +51,7 @@ func (r Reply) Append(b []byte, out any) []byte {
 // AppendError appends the whole body of a refusal. receiver says that the fault is ours.
 func (r Reply) AppendError(b []byte, code, message string, receiver bool) []byte {
 	switch r.Protocol {
-	case JSON:
+	case JSON, REST:
 		b = append(jsonString(append(b, `{"__type":`...), code), `,"Message":`...)
 		b = append(jsonString(b, message), `,"message":`...)
 		return append(jsonString(b, message), '}')

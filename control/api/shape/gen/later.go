@@ -22,11 +22,22 @@ var added = map[string][][3]string{
 	"ec2.ImportVolumeRequest":                   {{"AvailabilityZoneId", "String"}},
 	"ec2.ModifyInstanceMetadataDefaultsRequest": {{"HttpTokensEnforced", "String"}},
 	"ec2.Placement":                             {{"AvailabilityZoneId", "String", "availabilityZoneId"}},
+	"resourcegroups.CreateGroupInput":           described,
+	"resourcegroups.UpdateGroupInput":           described,
+	"resourcegroups.Group":                      described,
+	"resourcegroups.GroupIdentifier":            append(described[:3:3], [3]string{"Description", "Description"}),
 }
+
+// described is what a resource group says of itself beside its description.
+var described = [][3]string{{"Criticality", "MaxResults"}, {"DisplayName", "Description"}, {"Owner", "Description"}}
 
 // pointer lists string members of which "not given" and "given empty" are different wishes.
 var pointer = map[string]bool{
 	"ec2.TagCriterion.Value": true, // DeleteTags: absent = whatever the value is
+
+	"resourcegroups.UpdateGroupInput.Description": true, // absent = as it is
+	"resourcegroups.UpdateGroupInput.DisplayName": true,
+	"resourcegroups.UpdateGroupInput.Owner":       true,
 }
 
 // keep lists string members of responses that are written even when empty, because the service does and

@@ -16,6 +16,7 @@ func services() []service {
 		{"ssm", "ssm/2014-11-06", strings.Fields(ssmOperations)},
 		{"iam", "iam/2010-05-08", strings.Fields(iamOperations)},
 		{"sts", "sts/2011-06-15", strings.Fields(stsOperations)},
+		{"resourcegroups", "resource-groups/2017-11-27", strings.Fields(resourceGroupsOperations)},
 	}
 }
 
@@ -74,4 +75,7 @@ const (
 		RemoveClientIDFromOpenIDConnectProvider GetAccountSummary ListAccountAliases`
 	stsOperations = `
 		AssumeRole AssumeRoleWithWebIdentity DecodeAuthorizationMessage GetAccessKeyInfo GetCallerIdentity GetSessionToken`
+	resourceGroupsOperations = `
+		CreateGroup DeleteGroup GetGroup GetGroupConfiguration GetGroupQuery GetTags ListGroupResources ListGroups SearchResources Tag
+		Untag UpdateGroup UpdateGroupQuery`
 )

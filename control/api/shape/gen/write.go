@@ -233,7 +233,16 @@ func (w *writer) service() []byte {
 	for _, op := range slices.Sorted(maps.Keys(w.m.Operations)) {
 		fmt.Fprintf(&b, "%q,\n", op)
 	}
-	b.WriteString("}\n\n// Ignored holds, per operation, the parameters (without list numbers) that are accepted and have no effect.\nvar Ignored = map[string][]string{\n")
+	b.WriteString("}\n\n")
+	if w.m.Metadata.Protocol == "rest-json" {
+		b.WriteString("// Routes holds the operation at each method and path; {Member} stands for a part that is a member of the request.\nvar Routes = map[string]string{\n")
+		for _, op := range slices.Sorted(maps.Keys(w.m.Operations)) {
+			at := w.m.Operations[op].HTTP
+			fmt.Fprintf(&b, "%q: %q,\n", at.Method+" "+at.RequestURI, op)
+		}
+		b.WriteString("}\n\n")
+	}
+	b.WriteString("// Ignored holds, per operation, the parameters (without list numbers) that are accepted and have no effect.\nvar Ignored = map[string][]string{\n")
 	for _, op := range slices.Sorted(maps.Keys(ignored[w.svc.pkg])) {
 		fmt.Fprintf(&b, "%q: {", op)
 		for _, p := range slices.Sorted(slices.Values(strings.Fields(ignored[w.svc.pkg][op]))) {

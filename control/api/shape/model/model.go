@@ -26,7 +26,7 @@ type Model struct {
 // Metadata is what a model says of its service as a whole.
 type Metadata struct {
 	APIVersion   string `json:"apiVersion"`
-	Protocol     string // ec2, query, json
+	Protocol     string // ec2, query, json, rest-json
 	TargetPrefix string `json:"targetPrefix"`
 	XMLNamespace string `json:"xmlNamespace"`
 }
@@ -34,7 +34,14 @@ type Metadata struct {
 // An Operation names the shapes of its request and response; either may be nil.
 type Operation struct {
 	Name          string
+	HTTP          HTTP
 	Input, Output *Ref
+}
+
+// HTTP says where an operation is, which matters to rest-json only.
+type HTTP struct {
+	Method     string
+	RequestURI string `json:"requestUri"` // with {Member} for a part that is a member of the request
 }
 
 // A Ref is a use of a shape by a member, list, map or operation.
@@ -126,7 +133,7 @@ func (m *Model) Tag(s *Shape, member string) string {
 		if item == "member" {
 			item = ""
 		}
-	case "json":
+	case "json", "rest-json": // a request's member in the path or the query string has its own name there
 		item, flat = "", false
 	}
 	if flat && item != "" && m.Metadata.Protocol != "ec2" {
