@@ -258,12 +258,19 @@ func (s *session) feed() {
 			return
 		}
 		s.mu.Lock()
+		var err error
 		if end == s.end {
 			end.Done(time.Now(), p)
+			if p.Type == frame.HandshakeResponse && !s.ready {
+				err = s.shaken() // behind the acknowledgement: the plugin of a port must hear nothing after it
+			}
 			s.wakeWriter()
 		}
 		s.change.Broadcast()
 		s.mu.Unlock()
+		if err != nil {
+			return
+		}
 	}
 }
 
@@ -286,12 +293,6 @@ func (s *session) take(p *channel.Piece) error {
 	case frame.Flag:
 		if n, ok := channel.Signal(p.Data); ok && n == frame.Terminate {
 			s.terminate("terminated")
-		}
-	case frame.HandshakeResponse:
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if !s.ready {
-			return s.shaken()
 		}
 	}
 	return nil
