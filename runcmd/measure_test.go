@@ -48,26 +48,37 @@ func took(f func()) float64 {
 	return time.Since(start).Seconds() * 1e3
 }
 
-// TestMeasureTrue compares a command from its request file to its result file with sh -c true of this process.
+// TestMeasureTrue compares a command from its request file to its result file with sh -c true of this process. The host's run
+// directory is a tmpfs, as /run is, and the agent's journal on the disk; beside it, all of it on the disk.
 func TestMeasureTrue(t *testing.T) {
 	measuring(t)
+	t.TempDir() // the others of this test lie beside it, on the disk
+	disk := newHost(t)
+	t.Setenv("TMPDIR", "/dev/shm")
 	h := newHost(t)
-	h.startGateway()
-	h.startAgent()
-	for range 5 {
-		h.end(h.send("true"))
+	for _, h := range []*host{h, disk} {
+		h.startGateway()
+		h.startAgent()
+		for range 5 {
+			h.end(h.send("true"))
+		}
 	}
-	var local, command []float64
-	for range 400 {
-		local = append(local, took(func() { check(t, exec.Command("/bin/sh", "-c", "true").Run()) }))
-		command = append(command, took(func() {
+	command := func(h *host) float64 {
+		return took(func() {
 			if inv := h.end(h.send("true")); inv.Status != cloud.InvocationSuccess {
 				t.Fatalf("got %+v", inv)
 			}
-		}))
+		})
+	}
+	var local, here, there []float64
+	for range 400 {
+		local = append(local, took(func() { check(t, exec.Command("/bin/sh", "-c", "true").Run()) }))
+		here = append(here, command(h))
+		there = append(there, command(disk))
 	}
 	say(t, "local true", local...)
-	say(t, "command true", command...)
+	say(t, "command true", here...)
+	say(t, "command true on disk", there...)
 }
 
 // TestMeasureOutput compares 300 MB of a command's output, from its process into a file of the host, with a copy of the same from
