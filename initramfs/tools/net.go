@@ -142,12 +142,12 @@ type download struct {
 }
 
 func (d download) do(ctx context.Context, c *Call) int {
+	began := time.Now() // before the deadline is set: when that has passed, so much time has
 	if d.most > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d.most)
 		defer cancel()
 	}
-	began := time.Now()
 	at, ok := strings.CutPrefix(d.url, "http://")
 	if !ok {
 		if strings.Contains(d.url, "://") {

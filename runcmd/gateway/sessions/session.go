@@ -414,34 +414,18 @@ func (s *session) read(conn *wire.ClientConn) {
 
 // write writes what is to be written to the client.
 func (s *session) write(ctx context.Context, conn *wire.ClientConn, wake <-chan struct{}) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
+	channel.Pump(ctx, wake, func() (out [][]byte, due time.Time, ours bool) {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		if s.conn != conn {
-			s.mu.Unlock()
-			return
+			return nil, due, false
 		}
-		due := s.end.Due(time.Now())
-		busy := s.end.Busy()
-		out := s.end.Take()
-		if busy {
-			s.change.Broadcast()
+		due = s.end.Due(time.Now())
+		if s.end.Busy() {
+			defer s.change.Broadcast()
 		}
-		s.mu.Unlock()
-		for _, b := range out {
-			if conn.Write(b) != nil {
-				return
-			}
-		}
-		timer.Reset(time.Until(due))
-		select {
-		case <-ctx.Done():
-			return
-		case <-wake:
-		case <-timer.C:
-		}
-	}
+		return s.end.Take(), due, true
+	}, conn.Write)
 }
 
 // wakeWriter is called with mu held.
@@ -449,10 +433,7 @@ func (s *session) wakeWriter() {
 	if s.conn == nil {
 		return
 	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	channel.Wake(s.wake)
 }
 
 // finish puts the end on record.

@@ -208,35 +208,19 @@ func (s *session) tellSize() {
 
 // write writes what is to be written to the agent.
 func (s *session) write(ctx context.Context, conn Socket, wake <-chan struct{}) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
+	channel.Pump(ctx, wake, func() (out [][]byte, due time.Time, ours bool) {
 		s.mu.Lock()
+		defer s.mu.Unlock()
 		if s.conn != conn {
-			s.mu.Unlock()
-			return
+			return nil, due, false
 		}
 		s.tellSize()
-		due := s.end.Due(time.Now())
-		busy := s.end.Busy()
-		out := s.end.Take()
-		if busy {
-			s.change.Broadcast()
+		due = s.end.Due(time.Now())
+		if s.end.Busy() {
+			defer s.change.Broadcast()
 		}
-		s.mu.Unlock()
-		for _, b := range out {
-			if conn.WriteRaw(b) != nil {
-				return
-			}
-		}
-		timer.Reset(time.Until(due))
-		select {
-		case <-ctx.Done():
-			return
-		case <-wake:
-		case <-timer.C:
-		}
-	}
+		return s.end.Take(), due, true
+	}, conn.WriteRaw)
 }
 
 // wakeWriter is called with mu held.
@@ -244,8 +228,5 @@ func (s *session) wakeWriter() {
 	if s.conn == nil {
 		return
 	}
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	channel.Wake(s.wake)
 }

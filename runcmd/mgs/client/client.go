@@ -257,26 +257,12 @@ func (c *Client) answer(now time.Time, request []byte) error {
 
 // write writes what is to be written.
 func (c *Client) write(ctx context.Context, conn *wire.ClientConn, wake <-chan struct{}) {
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
-	for {
+	channel.Pump(ctx, wake, func() (out [][]byte, due time.Time, ours bool) {
 		c.mu.Lock()
-		due := c.end.Due(time.Now())
-		out := c.end.Take()
-		c.mu.Unlock()
-		for _, b := range out {
-			if conn.Write(b) != nil {
-				return
-			}
-		}
-		timer.Reset(time.Until(due))
-		select {
-		case <-ctx.Done():
-			return
-		case <-wake:
-		case <-timer.C:
-		}
-	}
+		defer c.mu.Unlock()
+		due = c.end.Due(time.Now())
+		return c.end.Take(), due, true
+	}, conn.Write)
 }
 
 // wakeWriter is called with mu held.
@@ -284,10 +270,7 @@ func (c *Client) wakeWriter() {
 	if c.conn == nil {
 		return
 	}
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	channel.Wake(c.wake)
 }
 
 // Read returns the next output, io.EOF when the session has ended. It is acknowledged when Read is called again.
