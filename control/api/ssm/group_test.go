@@ -111,6 +111,10 @@ func TestAGroupGivesNoPermission(t *testing.T) {
 	if got := fmt.Sprint(r.reached(r.ctx, toGroups(group("all")))); !strings.Contains(got, "ec2:instance/"+one) || !strings.Contains(got, "managed-instance/"+machine) {
 		t.Errorf("permission is asked for %s, want %s and %s among them", got, one, machine)
 	}
+	many := toGroups(shape.Target{Key: "tag:Name", Values: append(make([]string, maxTargetValues), "a")})
+	if got := r.reached(r.ctx, many); len(got) != 1 {
+		t.Errorf("more than may be asked for is looked at: permission is asked for %v", got)
+	}
 	if _, err := r.SendCommand(r.ctx, toGroups(group("all"))); cloud.Code(err) != "AccessDeniedException" {
 		t.Errorf("got %v, want AccessDeniedException", err)
 	}

@@ -83,13 +83,13 @@ func (s *Service) reached(ctx context.Context, in *shape.SendCommandInput) []str
 	for _, id := range in.InstanceIds {
 		out = append(out, targetARN(cloud.InstanceID(id)))
 	}
-	if len(in.Targets) == 0 {
+	if len(in.Targets) == 0 || check(in) != nil { // the action says what is wrong
 		return out
 	}
 	snap := s.Mirror.Snapshot()
 	wanted, err := selectors(snap, caller(ctx), targets(in))
 	if err != nil {
-		return out // the action says what is wrong
+		return out
 	}
 	there, _ := store.Targets(snap) // what cannot be read now cannot be reached either
 	for _, i := range there {
