@@ -20,9 +20,11 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -454,17 +456,20 @@ const imagePatience = 2 * time.Minute
 // imageFile returns an error as long as a file of the image is not in this host's pool. A boot that has waited for long ends with the
 // reason; the next one waits anew.
 func (h *Host) imageFile(id cloud.InstanceID, boot int, name string) error {
+	a, waits := h.absent[id]
 	_, err := os.Stat(filepath.Join(h.Images, name))
+	if err == nil && waits { // somebody may be copying it just now
+		err = whole(filepath.Join(h.Images, name))
+	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	now := h.Now()
-	a, waits := h.absent[id]
 	if !waits || a.boot != boot {
 		a = absence{boot, now}
 		h.absent[id] = a
 	}
-	err = fmt.Errorf("file %s of its image is not in the pool of host %s: copy it there from a host that has it", name, h.ID)
+	err = fmt.Errorf("file %s of its image is not, or not whole, in the pool of host %s: copy it there from a host that has it", name, h.ID)
 	if now.Sub(a.since) >= imagePatience {
 		delete(h.absent, id)
 		h.mu.Lock()
@@ -472,6 +477,23 @@ func (h *Host) imageFile(id cloud.InstanceID, boot int, name string) error {
 		h.mu.Unlock()
 	}
 	return err
+}
+
+// whole reports by fs.ErrNotExist that a file of the pool is not what its name says, which is the SHA-256 of its content.
+func whole(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return err
+	}
+	if want, _, _ := strings.Cut(filepath.Base(path), "."); hex.EncodeToString(sum.Sum(nil)) != want {
+		return fs.ErrNotExist
+	}
+	return nil
 }
 
 // absence is a boot that waits for a file of its image, since when.

@@ -2,6 +2,8 @@ package host
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -101,7 +103,14 @@ func TestABootWaitsForItsImage(t *testing.T) {
 		Log: log, Group: os.Getgid(), GatewayGID: os.Getgid()})
 	var a cloud.Assignment
 	a.Instance.ID, a.Instance.Power, a.Instance.Boot = id, cloud.PowerRunning, 1
-	a.Kernel, a.Ramdisk = strings.Repeat("a", 64)+".kernel", strings.Repeat("b", 64)+".ramdisk"
+	digest := func(content string) string { sum := sha256.Sum256([]byte(content)); return hex.EncodeToString(sum[:]) }
+	a.Kernel, a.Ramdisk = digest("kernel")+".kernel", digest("ramdisk")+".ramdisk"
+	put := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(h.Images, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
 	run := func(want string) {
 		t.Helper()
 		if err := h.run(t.Context(), id, a); err == nil != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
@@ -116,9 +125,9 @@ func TestABootWaitsForItsImage(t *testing.T) {
 	}
 	run(a.Kernel)
 	see(cloud.StatePending, "")
-	if err := os.WriteFile(filepath.Join(h.Images, a.Kernel), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	put(a.Kernel, "ker")
+	run(a.Kernel) // it is being copied
+	put(a.Kernel, "kernel")
 	now = now.Add(imagePatience - time.Second)
 	run(a.Ramdisk)
 	see(cloud.StatePending, "")
@@ -129,9 +138,7 @@ func TestABootWaitsForItsImage(t *testing.T) {
 	a.Instance.Boot = 2
 	run(a.Ramdisk)
 	see(cloud.StatePending, "")
-	if err := os.WriteFile(filepath.Join(h.Images, a.Ramdisk), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	put(a.Ramdisk, "ramdisk")
 	nobody, cancel := context.WithCancel(t.Context()) // the manager of the shims does not run
 	cancel()
 	if err := h.run(nobody, id, a); !errors.Is(err, context.Canceled) {

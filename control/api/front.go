@@ -125,7 +125,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.serveObjects(w, r)
 		return
 	}
-	c := &call{front: f, r: r, start: f.cfg.Now(), reply: wire.Reply{Protocol: guess(r)}}
+	c := &call{front: f, r: r, start: f.cfg.Now(), reply: wire.Reply{Protocol: f.guess(r)}}
 	var err error
 	if c.id, err = cloud.NewUUID(rand.Reader); err != nil {
 		c.id = "-"
@@ -442,8 +442,12 @@ func (c *call) name() string {
 	return c.table.Name + ":" + c.action.Name
 }
 
-// guess is the protocol of an answer to a request whose service is not known.
-func guess(r *http.Request) wire.Protocol {
+// guess is the protocol of an answer to a request whose service is not known yet.
+func (f *Front) guess(r *http.Request) wire.Protocol {
+	service, _, _ := scope(r)
+	if t := f.tables[service]; t != nil {
+		return t.Protocol
+	}
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/x-amz-json") || r.Header.Get("X-Amz-Target") != "" {
 		return wire.JSON
 	}

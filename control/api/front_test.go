@@ -278,6 +278,8 @@ func TestTheGates(t *testing.T) {
 		{name: "REST: which is a number", service: "resource-groups", path: "/groups-list", query: "maxResults=x", status: 400, want: `"__type":"BadRequestException"`},
 		{name: "REST: given once", service: "resource-groups", path: "/groups-list", query: "maxResults=7&maxResults=8", status: 400, want: "it may be given once"},
 		{name: "REST: and known", service: "resource-groups", path: "/groups-list", query: "colour=red", status: 400, want: "colour"},
+		{name: "REST: given in the body too", service: "resource-groups", path: "/groups-list", query: "maxResults=7", body: `{"maxResults":8}`, status: 400, want: "it may be given once"},
+		{name: "REST: a body beyond the bound", service: "resource-groups", path: "/get-group", body: strings.Repeat(" ", maxBody+1), status: 413, want: `"__type":"RequestEntityTooLarge"`},
 		{name: "REST: not in the body", service: "resource-groups", path: "/groups-list", body: `{"MaxResults":7}`, status: 400, want: `"__type":"BadRequestException"`},
 		{name: "REST: a body that is no JSON", service: "resource-groups", path: "/get-group", body: "{", status: 400, want: "SerializationException"},
 		{name: "REST: an error has its status", service: "resource-groups", path: "/get-group", body: "{}", status: 404, want: `"__type":"NotFoundException"`},

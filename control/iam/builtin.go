@@ -18,7 +18,7 @@ var builtin = map[string]string{
 		`{"Effect":"Allow","Action":["iam:ListRoles","iam:GetRole","iam:GetInstanceProfile","iam:ListInstanceProfiles"],"Resource":"*"}]}`,
 	"ReadOnlyAccess": allow("autoscaling:Describe*", "cloudwatch:Describe*", "cloudwatch:Get*", "cloudwatch:List*",
 		"ec2:Describe*", "ec2:Get*", "elasticloadbalancing:Describe*", "iam:Get*", "iam:List*", "s3:Get*", "s3:List*",
-		"ssm:Describe*", "ssm:Get*", "ssm:List*", "sts:GetCallerIdentity"),
+		"resource-groups:Get*", "resource-groups:List*", "resource-groups:Search*", "ssm:Describe*", "ssm:Get*", "ssm:List*", "sts:GetCallerIdentity"),
 	"AmazonEC2FullAccess":     allow("ec2:*", "autoscaling:*", "cloudwatch:*", "elasticloadbalancing:*"),
 	"AmazonEC2ReadOnlyAccess": allow("ec2:Describe*", "ec2:Get*", "autoscaling:Describe*", "cloudwatch:Describe*", "cloudwatch:Get*", "cloudwatch:List*", "elasticloadbalancing:Describe*"),
 	"AmazonS3FullAccess":      allow("s3:*"),

@@ -91,6 +91,10 @@ func TestACreatedInterfaceHasWhatWasAskedFor(t *testing.T) {
 		*n.ConnectionTrackingConfiguration.UdpTimeout != 45 || n.ConnectionTrackingConfiguration.UdpStreamTimeout != nil || !*n.SourceDestCheck || n.AvailabilityZone != r.Zone {
 		t.Errorf("got %+v", n)
 	}
+	// Before those that are chosen at random, as one of them might be it.
+	if got := r.newENI(func(in *shape.CreateNetworkInterfaceInput) { in.PrivateIpAddress = "172.31.64.30" }).PrivateIpAddress; got != "172.31.64.30" {
+		t.Errorf("one address: got %s", got)
+	}
 	many := r.newENI(func(in *shape.CreateNetworkInterfaceInput) {
 		in.SecondaryPrivateIpAddressCount, in.Ipv6AddressCount = ptr(int64(3)), ptr(int64(2))
 	})
@@ -102,9 +106,6 @@ func TestACreatedInterfaceHasWhatWasAskedFor(t *testing.T) {
 	})
 	if len(delegated.Ipv4Prefixes) != 2 || len(delegated.Ipv6Prefixes) != 1 || len(delegated.PrivateIpAddresses) != 1 {
 		t.Errorf("prefixes: got %+v", delegated)
-	}
-	if got := r.newENI(func(in *shape.CreateNetworkInterfaceInput) { in.PrivateIpAddress = "172.31.64.30" }).PrivateIpAddress; got != "172.31.64.30" {
-		t.Errorf("one address: got %s", got)
 	}
 }
 

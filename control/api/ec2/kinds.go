@@ -41,6 +41,9 @@ func Resources(snap *store.Snapshot, who cloud.AccountID, f func(cloud.Resource)
 			continue
 		}
 		err := k.each(snap, who, func(id string, tags cloud.Tags) {
+			if i, err := store.MirroredGet(snap, store.Instances, cloud.InstanceID(id)); k.name == "instance" && err == nil && i.Value.Power == cloud.PowerTerminated {
+				return // it is shown for a while, and is nobody's any more
+			}
 			f(cloud.Resource{Kind: kind, Service: "ec2", Name: k.name + "/" + id, Tags: tags})
 		})
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -191,19 +192,20 @@ func (s *Service) GetGroupQuery(ctx context.Context, in *shape.GetGroupQueryInpu
 	return &shape.GetGroupQueryOutput{GroupQuery: &shape.GroupQuery{GroupName: o.Value.Name, ResourceQuery: query(o.Value.Query)}}, nil
 }
 
-// GetGroupConfiguration shows a configuration in which nothing is: groups have queries here.
+// GetGroupConfiguration refuses, as AWS does for a group that has a query: all have one here.
 func (s *Service) GetGroupConfiguration(ctx context.Context, in *shape.GetGroupConfigurationInput) (*shape.GetGroupConfigurationOutput, error) {
-	if _, err := s.find(ctx, s.Mirror.Snapshot(), in.Group, ""); err != nil {
+	o, err := s.find(ctx, s.Mirror.Snapshot(), in.Group, "")
+	if err != nil {
 		return nil, err
 	}
-	return &shape.GetGroupConfigurationOutput{GroupConfiguration: &shape.GroupConfiguration{}}, nil
+	return nil, bad("Group %s has a query and no configuration: see get-group-query", o.Value.Name)
 }
 
 // ListGroups shows the caller's groups in the order of their names.
 func (s *Service) ListGroups(ctx context.Context, in *shape.ListGroupsInput) (*shape.ListGroupsOutput, error) {
 	for _, f := range in.Filters {
-		if f.Name != "resource-type" && f.Name != "configuration-type" {
-			return nil, bad("There is no filter %.40q: resource-type and configuration-type are there", f.Name)
+		if filters[f.Name] == nil {
+			return nil, bad("There is no filter %.40q: want one of %s", f.Name, strings.Join(slices.Sorted(maps.Keys(filters)), ", "))
 		}
 	}
 	pg, err := s.Pager.Page(ctx, in, pages)
@@ -231,9 +233,20 @@ func (s *Service) ListGroups(ctx context.Context, in *shape.ListGroupsInput) (*s
 	return out, nil
 }
 
-func passes(g cloud.ResourceGroup, filters []shape.GroupFilter) bool {
-	for _, f := range filters {
-		if f.Name == "configuration-type" || !slices.ContainsFunc(f.Values, g.Query.Wants) {
+// filters of ListGroups, by name: whether a group has a value.
+var filters = map[string]func(g cloud.ResourceGroup, value string) bool{
+	"resource-type":      func(g cloud.ResourceGroup, v string) bool { return g.Query.Wants(v) },
+	"configuration-type": func(cloud.ResourceGroup, string) bool { return false },
+	"owner":              func(g cloud.ResourceGroup, v string) bool { return g.Owner == v },
+	"display-name":       func(g cloud.ResourceGroup, v string) bool { return g.DisplayName == v },
+	"criticality": func(g cloud.ResourceGroup, v string) bool {
+		return g.Criticality != 0 && strconv.Itoa(g.Criticality) == v
+	},
+}
+
+func passes(g cloud.ResourceGroup, given []shape.GroupFilter) bool {
+	for _, f := range given {
+		if !slices.ContainsFunc(f.Values, func(v string) bool { return filters[f.Name](g, v) }) {
 			return false
 		}
 	}

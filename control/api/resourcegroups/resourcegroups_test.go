@@ -2,14 +2,22 @@ package resourcegroups
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	sdk "github.com/aws/aws-sdk-go-v2/service/resourcegroups"
+	"github.com/aws/smithy-go"
+
 	"github.com/ichiro-metal/ichiro/control/api"
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/resourcegroups"
+	"github.com/ichiro-metal/ichiro/control/sigv4"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
 	"github.com/ichiro-metal/ichiro/internal/storetest"
@@ -111,6 +119,9 @@ func TestTheLifeOfAGroup(t *testing.T) {
 	if out, err := r.GetTags(r.ctx, &shape.GetTagsInput{Arn: prefix + "tests"}); err != nil || fmt.Sprint(out.Tags) != "map[a:b]" {
 		t.Errorf("got %+v, %v", out, err)
 	}
+	if _, err := r.GetGroupConfiguration(r.ctx, &shape.GetGroupConfigurationInput{Group: "tests"}); cloud.Code(err) != "BadRequestException" {
+		t.Errorf("the configuration of a query: got %v", err)
+	}
 	if out, err := r.DeleteGroup(r.ctx, &shape.DeleteGroupInput{Group: "tests"}); err != nil || out.Group.Name != "tests" {
 		t.Errorf("got %+v, %v", out, err)
 	}
@@ -179,6 +190,9 @@ func TestGroupsAreListed(t *testing.T) {
 	r.create("b", tests)
 	r.create("a", `{"ResourceTypeFilters":["AWS::EC2::VPC"],"TagFilters":[{"Key":"Stage"}]}`)
 	r.create("c", `{"ResourceTypeFilters":["AWS::AllSupported"],"TagFilters":[{"Key":"Stage"}]}`)
+	if _, err := r.UpdateGroup(r.ctx, &shape.UpdateGroupInput{Group: "c", Owner: new("me"), DisplayName: new("C"), Criticality: new(int64(2))}); err != nil {
+		t.Fatal(err)
+	}
 	them := &rig{r.Service, t, api.WithCaller(t.Context(), api.Identity{Account: "111111111111"})}
 	them.create("theirs", tests)
 	list := func(in shape.ListGroupsInput) string {
@@ -208,6 +222,10 @@ func TestGroupsAreListed(t *testing.T) {
 		{shape.ListGroupsInput{MaxResults: new(int64(51))}, "InvalidParameterValue"}, // the front says BadRequestException
 		{shape.ListGroupsInput{Filters: filter("resource-type", "AWS::EC2::Instance")}, "b c"},
 		{shape.ListGroupsInput{Filters: filter("configuration-type", "x")}, ""},
+		{shape.ListGroupsInput{Filters: filter("owner", "me")}, "c"},
+		{shape.ListGroupsInput{Filters: filter("display-name", "C")}, "c"},
+		{shape.ListGroupsInput{Filters: filter("criticality", "2")}, "c"},
+		{shape.ListGroupsInput{Filters: filter("criticality", "0")}, ""},
 		{shape.ListGroupsInput{Filters: filter("colour", "x")}, "BadRequestException"},
 	} {
 		if got := list(c.in); got != c.want {
@@ -251,4 +269,54 @@ func TestBadGroupsAreRefused(t *testing.T) {
 	if _, err := r.GetGroup(r.ctx, &shape.GetGroupInput{Group: "a", GroupName: "b"}); cloud.Code(err) != "BadRequestException" {
 		t.Errorf("two groups: got %v", err)
 	}
+}
+
+// However a group is named, permission is asked for its ARN: a policy that denies it is not to be got round.
+func TestPermissionIsAskedForTheGroup(t *testing.T) {
+	for _, named := range []string{"prod", prefix + "prod"} {
+		got := group(named, "")
+		if len(got) != 1 || api.ARN(name, "r-1", me, got[0]) != prefix+"prod" {
+			t.Errorf("%s: permission is asked for %v, want %sprod", named, got, prefix)
+		}
+	}
+	denied := &deny{prefix + "prod"}
+	r := newRig(t)
+	r.create("prod", tests)
+	front, err := api.New(api.Config{Authority: denied, Services: []api.Service{New(r.Config)}, Region: "r-1", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := httptest.NewServer(front)
+	defer srv.Close()
+	client := sdk.NewFromConfig(aws.Config{Region: "r-1", BaseEndpoint: &srv.URL, Credentials: credentials.NewStaticCredentialsProvider("AKIATEST", "secret", ""),
+		Retryer: func() aws.Retryer { return aws.NopRetryer{} }})
+	for _, named := range []string{"prod", prefix + "prod"} {
+		_, tag := client.Tag(t.Context(), &sdk.TagInput{Arn: &named, Tags: map[string]string{"a": "b"}})
+		_, untag := client.Untag(t.Context(), &sdk.UntagInput{Arn: &named, Keys: []string{"k"}})
+		_, read := client.GetTags(t.Context(), &sdk.GetTagsInput{Arn: &named})
+		_, get := client.GetGroup(t.Context(), &sdk.GetGroupInput{Group: &named})
+		_, old := client.GetGroup(t.Context(), &sdk.GetGroupInput{GroupName: &named})
+		_, list := client.ListGroupResources(t.Context(), &sdk.ListGroupResourcesInput{Group: &named})
+		_, gone := client.DeleteGroup(t.Context(), &sdk.DeleteGroupInput{Group: &named})
+		for action, err := range map[string]error{"Tag": tag, "Untag": untag, "GetTags": read, "GetGroup": get, "GetGroup by its old member": old, "ListGroupResources": list, "DeleteGroup": gone} {
+			var e smithy.APIError
+			if !errors.As(err, &e) || e.ErrorCode() != "AccessDeniedException" {
+				t.Errorf("%s of %s: got %v, want AccessDeniedException", action, named, err)
+			}
+		}
+	}
+}
+
+// deny is an authority that denies one resource.
+type deny struct{ resource string }
+
+func (d *deny) Authenticate(_ context.Context, c api.Credential) (api.Identity, []byte, error) {
+	return api.Identity{Account: me}, sigv4.Key("secret", c.Date, c.Region, c.Service), nil
+}
+
+func (d *deny) Authorize(_ context.Context, _ api.Identity, _, resource string) error {
+	if resource == d.resource {
+		return api.ErrDenied
+	}
+	return nil
 }

@@ -57,9 +57,9 @@ func New(cfg Config) api.Service {
 			api.Do("ListGroups", s.ListGroups, ro),
 			api.Do("ListGroupResources", s.ListGroupResources, ro, api.Resource(func(in *shape.ListGroupResourcesInput) []string { return group(in.Group, in.GroupName) })),
 			api.Do("SearchResources", s.SearchResources, ro),
-			api.Do("Tag", s.Tag, api.Resource(func(in *shape.TagInput) []string { return []string{in.Arn} })),
-			api.Do("Untag", s.Untag, api.Resource(func(in *shape.UntagInput) []string { return []string{in.Arn} })),
-			api.Do("GetTags", s.GetTags, ro, api.Resource(func(in *shape.GetTagsInput) []string { return []string{in.Arn} })),
+			api.Do("Tag", s.Tag, api.Resource(func(in *shape.TagInput) []string { return group(in.Arn, "") })),
+			api.Do("Untag", s.Untag, api.Resource(func(in *shape.UntagInput) []string { return group(in.Arn, "") })),
+			api.Do("GetTags", s.GetTags, ro, api.Resource(func(in *shape.GetTagsInput) []string { return group(in.Arn, "") })),
 		},
 	}
 }

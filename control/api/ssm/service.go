@@ -93,7 +93,7 @@ func (s *Service) reached(ctx context.Context, in *shape.SendCommandInput) []str
 	}
 	there, _ := store.Targets(snap) // what cannot be read now cannot be reached either
 	for _, i := range there {
-		if i.Account == caller(ctx) && all(wanted, i) {
+		if i.Account == caller(ctx) && s.managed(snap, i) && all(wanted, i) {
 			out = append(out, targetARN(i.ID))
 		}
 	}

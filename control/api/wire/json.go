@@ -47,6 +47,9 @@ func DecodeREST(body []byte, apart map[string]string, dst any, ignored []string)
 	}
 	d := jsonDecoder{ignored}
 	for name, value := range apart {
+		if _, both := obj[name]; both {
+			return &Error{Kind: InvalidValue, Parameter: name, Reason: "it may be given once"}
+		}
 		obj[name] = value
 		if f := planOf(v.Type()).byIn[name]; f != nil && (f.typ.kind == kindInt || f.typ.kind == kindFloat) {
 			obj[name] = json.Number(value)
