@@ -295,6 +295,7 @@ func TestPermissionIsAskedForTheGroup(t *testing.T) {
 		_, untag := client.Untag(t.Context(), &sdk.UntagInput{Arn: &named, Keys: []string{"k"}})
 		_, read := client.GetTags(t.Context(), &sdk.GetTagsInput{Arn: &named})
 		_, get := client.GetGroup(t.Context(), &sdk.GetGroupInput{Group: &named})
+		//lint:ignore SA1019 older clients send it
 		_, old := client.GetGroup(t.Context(), &sdk.GetGroupInput{GroupName: &named})
 		_, list := client.ListGroupResources(t.Context(), &sdk.ListGroupResourcesInput{Group: &named})
 		_, gone := client.DeleteGroup(t.Context(), &sdk.DeleteGroupInput{Group: &named})
