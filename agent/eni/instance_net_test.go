@@ -66,7 +66,7 @@ func answered(t *testing.T, from *nstest.Namespace, to netip.Addr) (lost string,
 func TestAGuestWithThreeInterfacesInOneSubnetNeedsNoConfiguration(t *testing.T) {
 	for _, filter := range []string{"0", "2"} {
 		t.Run("rp_filter "+filter, func(t *testing.T) {
-			world := nstest.Internet(t, "203.0.113.1")
+			world := outside(t)
 			m := start(t, "eia")
 			all := []Interface{ofInstance(1, "i-1"), ofInstance(2, "i-1"), ofInstance(3, "i-1"), ofInstance(4, "i-2")}
 			apply(t, m, open(config("eia", all...)))
