@@ -50,7 +50,6 @@ func TestTheSecondHost(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = m.Run(ctx) })
-	defer func() { stop(); wg.Wait(); m.Close() }()
 	fmt.Println("at work")
 	for dec := json.NewDecoder(os.Stdin); ; {
 		var c Config
@@ -59,6 +58,9 @@ func TestTheSecondHost(t *testing.T) {
 		}
 		fmt.Println(m.Apply(context.Background(), c))
 	}
+	stop() // or it would take the removal for a stranger's doing, and repair it
+	wg.Wait()
+	m.Close()
 	if err := Remove(context.Background(), "ovb"); err != nil {
 		t.Error(err)
 	}
