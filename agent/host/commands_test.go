@@ -1,12 +1,9 @@
 package host
 
 import (
-	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
@@ -20,20 +17,11 @@ import (
 func TestCommandsGoToTheGatewayAndBack(t *testing.T) {
 	const id, cmd = cloud.InstanceID("i-0123456789abcdef0"), cloud.CommandID("01234567-89ab-cdef-0123-456789abcdef")
 	c := storetest.New(t)
-	m := store.NewMirror(c, store.WishPrefix("h-1"))
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	<-m.Ready()
-	joined := store.NewTxn()
-	store.Create(joined, store.Memberships("h-1"), store.MembershipID, "c-1")
-	rev, err := c.Commit(ctx, joined)
-	if err == nil {
-		err = m.WaitRev(ctx, rev)
-	}
-	member, joining := NewMember("h-1", filepath.Join(t.TempDir(), "cloud-id"))
-	if err := errors.Join(err, joining); err != nil {
+	ctx := t.Context()
+	m := storetest.Mirror(t, c, store.WishPrefix("h-1"))
+	storetest.Write(t, c, m, func(t *store.Txn) { store.Create(t, store.Memberships("h-1"), store.MembershipID, "c-1") })
+	member, err := NewMember("h-1", filepath.Join(t.TempDir(), "cloud-id"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	cfg := Config{ID: "h-1", Root: bundle.Root(t.TempDir()), Store: c, Mirror: m, Member: member, Now: time.Now, Log: slog.New(slog.DiscardHandler)}
@@ -47,15 +35,7 @@ func TestCommandsGoToTheGatewayAndBack(t *testing.T) {
 	step := func(wish func(t *store.Txn), says cloud.InvocationStatus) cloud.InvocationStatus {
 		t.Helper()
 		if wish != nil {
-			tx := store.NewTxn()
-			wish(tx)
-			rev, err := c.Commit(ctx, tx)
-			if err == nil {
-				err = m.WaitRev(ctx, rev)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			storetest.Write(t, c, m, wish)
 		}
 		if says != "" {
 			if err := bundle.Write(dir.Path("commands", string(cmd)+".json"), cloud.Invocation{Command: cmd, Instance: id, Status: says}, 0o640); err != nil {

@@ -94,11 +94,11 @@ type Host struct {
 	asked      map[cloud.AttachmentID]time.Time          // since when guests are asked to let go of an interface
 	trouble    map[cloud.InstanceID]string               // why an interface could not be attached or detached
 	given      given
-	behind     map[cloud.InstanceID]bool // the metadata of the wish could not be written
+	behind     map[cloud.InstanceID]bool    // the metadata of the wish could not be written
+	absent     map[cloud.InstanceID]absence // boots that wait for a file of their image
 
 	mu        sync.Mutex
 	failed    map[cloud.InstanceID]failure // boots whose shim cannot be kept running
-	absent    map[cloud.InstanceID]absence // boots that wait for a file of their image
 	sealer    *store.Sealer                // nil until it is needed
 	connected connection                   // what the network was last made to be
 }
@@ -119,10 +119,15 @@ func (h *Host) Failed(e unit.Exit) {
 	if err != nil {
 		return
 	}
-	h.Log.Error("a machine cannot be started", "instance", e.ID, "boot", m.Boot, "err", e.Err)
+	h.fail(e.ID, m.Boot, e.Err)
+}
+
+// fail notes that a boot is over, and why.
+func (h *Host) fail(id cloud.InstanceID, boot int, err error) {
+	h.Log.Error("a machine cannot be started", "instance", id, "boot", boot, "err", err)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.failed[e.ID] = failure{m.Boot, e.Err.Error()}
+	h.failed[id] = failure{boot, err.Error()}
 }
 
 // failure returns why a boot led to no machine, if it did not.
@@ -472,9 +477,7 @@ func (h *Host) imageFile(id cloud.InstanceID, boot int, name string) error {
 	err = fmt.Errorf("file %s of its image is not, or not whole, in the pool of host %s: copy it there from a host that has it", name, h.ID)
 	if now.Sub(a.since) >= imagePatience {
 		delete(h.absent, id)
-		h.mu.Lock()
-		h.failed[id] = failure{boot, err.Error()}
-		h.mu.Unlock()
+		h.fail(id, boot, err)
 	}
 	return err
 }

@@ -1,14 +1,12 @@
 package host
 
 import (
-	"context"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,27 +21,15 @@ import (
 func TestAMachineIsLetInWhenItsCommandsAreThere(t *testing.T) {
 	const id, cmd = cloud.InstanceID("mi-0123456789abcdef0"), cloud.CommandID("01234567-89ab-cdef-0123-456789abcdef")
 	c := storetest.New(t)
-	m := store.NewMirror(c, store.WishPrefix("h-1"))
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	<-m.Ready()
+	ctx := t.Context()
+	m := storetest.Mirror(t, c, store.WishPrefix("h-1"))
 	member, err := NewMember("h-1", filepath.Join(t.TempDir(), "cloud-id"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	write := func(f func(t *store.Txn)) {
 		t.Helper()
-		tx := store.NewTxn()
-		f(tx)
-		rev, err := c.Commit(ctx, tx)
-		if err == nil {
-			err = m.WaitRev(ctx, rev)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		storetest.Write(t, c, m, f)
 	}
 	key := store.InvocationID(cmd, id)
 	write(func(t *store.Txn) {

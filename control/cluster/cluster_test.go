@@ -1,7 +1,6 @@
 package cluster_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -59,12 +58,7 @@ type world struct {
 }
 
 func mirror(t testing.TB, c *store.Client) *store.Mirror {
-	m := store.NewMirror(c, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	<-m.Ready()
+	m := storetest.Mirror(t, c, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
 	return m
 }
 

@@ -1,14 +1,15 @@
 package journal
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 )
 
@@ -29,36 +30,28 @@ type ended struct {
 // Remember has the journal keep in a file which commands it has forgotten.
 func (j *Journal) Remember(file string) error {
 	e := &ended{ids: map[cloud.CommandID]bool{}}
-	old, err := os.Open(file)
+	old, err := os.ReadFile(file) // 50 bytes of each command
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	temp := file + ".new"
-	if e.file, err = os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600); err != nil {
+	now, young := time.Now(), []byte(nil)
+	for line := range strings.Lines(string(old)) {
+		var id cloud.CommandID
+		var at int64
+		// The last line may be cut short: its command is in the journal still.
+		if n, _ := fmt.Sscan(line, &id, &at); n == 2 && now.Sub(time.Unix(at, 0)) < kept {
+			e.ids[id] = true
+			young = fmt.Appendln(young, id, at)
+		}
+	}
+	if err := bundle.WriteBytes(file, young, 0o600); err != nil { // the old list, or the whole new one
 		return err
 	}
-	now := time.Now()
-	if old != nil {
-		defer old.Close()
-		w := bufio.NewWriter(e.file)
-		for lines := bufio.NewScanner(old); lines.Scan(); {
-			var id cloud.CommandID
-			var at int64
-			// The last line may be cut short: its command is in the journal still.
-			if n, _ := fmt.Sscan(lines.Text(), &id, &at); n == 2 && now.Sub(time.Unix(at, 0)) < kept {
-				e.ids[id] = true
-				fmt.Fprintln(w, id, at)
-			}
-		}
-		if err := w.Flush(); err != nil {
-			return err
-		}
-	}
-	if err := e.file.Sync(); err != nil {
+	if e.file, err = os.OpenFile(file, os.O_WRONLY|os.O_APPEND, 0); err != nil {
 		return err
 	}
 	j.ended = e
-	return os.Rename(temp, file)
+	return nil
 }
 
 // Forgotten reports whether a command was there once, as far as that is remembered.

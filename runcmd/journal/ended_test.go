@@ -36,6 +36,7 @@ func TestWhatWasForgottenIsRemembered(t *testing.T) {
 	}
 	forget(j, "b")
 	old, young := time.Now().Add(-kept-time.Hour).Unix(), time.Now().Add(-kept+time.Hour).Unix()
+	fmt.Fprintf(j.ended.file, "\n%s\n", make([]byte, 128<<10)) // what a loss of power may leave
 	fmt.Fprintf(j.ended.file, "old %d\nyoung %d\ntorn 17", old, young)
 	j = remember()
 	for id, want := range map[cloud.CommandID]bool{"a": true, "b": true, "young": true, "old": false, "torn": false, "cut": false, "c": false} {

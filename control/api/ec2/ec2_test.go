@@ -60,12 +60,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	c := storetest.New(t)
-	m := store.NewMirror(c, store.All("spec"), store.All("status"), store.All("host"))
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	<-m.Ready()
+	m := storetest.Mirror(t, c, store.All("spec"), store.All("status"), store.All("host"))
 	pager, err := api.NewPager(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +68,7 @@ func newRig(t *testing.T) *rig {
 	s := &Service{Config{Store: c, Mirror: m, Profiles: nobody{}, Pager: pager, Region: "r-1", Zone: "r-1a", Types: cloud.Types,
 		Now: func() time.Time { return start }, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)}}
 	r := &rig{Service: s, T: t, ctx: api.WithCaller(t.Context(), api.Identity{Account: "000000000000"})}
-	if err := cluster.Bootstrap(ctx, c, cluster.Default{Account: "000000000000", Zones: []string{s.Zone}}); err != nil {
+	if err := cluster.Bootstrap(t.Context(), c, cluster.Default{Account: "000000000000", Zones: []string{s.Zone}}); err != nil {
 		t.Fatal(err)
 	}
 	r.write(func(t *store.Txn) {
@@ -89,15 +84,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) write(f func(t *store.Txn)) {
 	r.Helper()
-	t := store.NewTxn()
-	f(t)
-	rev, err := r.Store.Commit(r.Context(), t)
-	if err == nil {
-		err = r.Mirror.WaitRev(r.Context(), rev)
-	}
-	if err != nil {
-		r.Fatal(err)
-	}
+	storetest.Write(r.T, r.Store, r.Mirror, f)
 }
 
 func (r *rig) head() int64 {

@@ -2,13 +2,11 @@ package ec2
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -17,6 +15,7 @@ import (
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ec2"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/store"
+	"github.com/ichiro-metal/ichiro/internal/storetest"
 )
 
 // otherVPC adds a VPC that is not the default one, with its default group, ACL and a subnet.
@@ -34,12 +33,7 @@ func (r *rig) otherVPC() cloud.VPC {
 
 // another is a further control process on the same store.
 func (r *rig) another() *Service {
-	m := store.NewMirror(r.Store, store.All("spec"), store.All("status"), store.All("host"))
-	ctx, cancel := context.WithCancel(r.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	r.Cleanup(func() { cancel(); wg.Wait() })
-	<-m.Ready()
+	m := storetest.Mirror(r.T, r.Store, store.All("spec"), store.All("status"), store.All("host"))
 	cfg := r.Config
 	cfg.Mirror = m
 	return &Service{cfg}

@@ -41,8 +41,10 @@ func Resources(snap *store.Snapshot, who cloud.AccountID, f func(cloud.Resource)
 			continue
 		}
 		err := k.each(snap, who, func(id string, tags cloud.Tags) {
-			if i, err := store.MirroredGet(snap, store.Instances, cloud.InstanceID(id)); k.name == "instance" && err == nil && i.Value.Power == cloud.PowerTerminated {
-				return // it is shown for a while, and is nobody's any more
+			if k.name == "instance" {
+				if i, err := store.MirroredGet(snap, store.Instances, cloud.InstanceID(id)); err == nil && i.Value.Power == cloud.PowerTerminated {
+					return // it is shown for a while, and is nobody's any more
+				}
 			}
 			f(cloud.Resource{Kind: kind, Service: "ec2", Name: k.name + "/" + id, Tags: tags})
 		})

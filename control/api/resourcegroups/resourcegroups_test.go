@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -37,12 +36,7 @@ type rig struct {
 // newRig has three instances of ours, one of them without a stage, and one of somebody else.
 func newRig(t *testing.T) *rig {
 	c := storetest.New(t)
-	m := store.NewMirror(c, store.All("spec"))
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	<-m.Ready()
+	m := storetest.Mirror(t, c, store.All("spec"))
 	pager, err := api.NewPager(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -46,12 +45,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	c := storetest.New(t)
-	m := store.NewMirror(c, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { m.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	<-m.Ready()
+	m := storetest.Mirror(t, c, store.All("spec"), store.All("wish"), store.All("status"), store.All("host"))
 	pager, err := api.NewPager(make([]byte, 32))
 	if err != nil {
 		t.Fatal(err)
@@ -80,15 +74,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) write(f func(t *store.Txn)) {
 	r.Helper()
-	t := store.NewTxn()
-	f(t)
-	rev, err := r.Store.Commit(r.Context(), t)
-	if err == nil {
-		err = r.Mirror.WaitRev(r.Context(), rev)
-	}
-	if err != nil {
-		r.Fatal(err)
-	}
+	storetest.Write(r.T, r.Store, r.Mirror, f)
 }
 
 func script(ids ...string) *shape.SendCommandInput {

@@ -1,4 +1,4 @@
-// Package wire turns requests into Go structs and Go structs into responses, in the three dialects that
+// Package wire turns requests into Go structs and Go structs into responses, in the four dialects that
 // AWS clients speak to us: the EC2 query protocol, the Query protocol (IAM, STS), JSON 1.1 (SSM) and REST-JSON
 // (Resource Groups).
 //
