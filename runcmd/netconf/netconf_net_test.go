@@ -218,10 +218,11 @@ func TestTheGuestsNetworkFollowsItsMetadata(t *testing.T) {
 	}
 	settled := n.state()
 
-	// A further process waits for the first, and goes on where that one was when it is killed.
+	// A further process waits for the first, and goes on where that one was when it is killed. Nobody tells either of what has
+	// changed: the file is there before the second begins, which reads it once.
+	n.announce(n.nic(0, "10.0.0.10", "10.0.0.11"), n.nic(1, "10.0.0.20"))
 	next := n.run("ncg", program, "network", "--network-lock", lock)
 	agent.Process.Signal(syscall.SIGKILL)
-	n.announce(n.nic(0, "10.0.0.10", "10.0.0.11"), n.nic(1, "10.0.0.20"))
 	t.Logf("followed by its successor after %v", n.await("addresses", func(s string) bool {
 		return strings.Contains(s, "inet 10.0.0.11/32") && !strings.Contains(s, "10.0.0.21")
 	}))
