@@ -25,6 +25,7 @@ const (
 // Conn carries frames. One goroutine may send while another receives.
 type Conn struct {
 	ws     *websocket.Conn
+	gate   *gate // nil on the agent's side
 	ponged atomic.Pointer[func()]
 	max    int64
 
@@ -59,7 +60,7 @@ func (by Dialer) Dial(ctx context.Context, url string) (*Conn, error) {
 
 var upgrader = websocket.Upgrader{
 	HandshakeTimeout: 5 * time.Second,
-	ReadBufferSize:   512, // held for life; what is larger is read around it
+	ReadBufferSize:   128, // held for life; what is larger is read around it
 	WriteBufferSize:  1024,
 	WriteBufferPool:  &pool,
 	// A browser in a guest has no business here, wherever its page came from.
@@ -68,11 +69,14 @@ var upgrader = websocket.Upgrader{
 
 // Upgrade turns an agent's HTTP request into a connection. On an error it has answered already.
 func Upgrade(w http.ResponseWriter, r *http.Request) (*Conn, error) {
-	ws, err := upgrader.Upgrade(w, r, nil)
+	h := &hijacker{ResponseWriter: w}
+	ws, err := upgrader.Upgrade(h, r, nil)
 	if err != nil {
 		return nil, err
 	}
-	return newConn(ws, MaxToGateway), nil
+	c := newConn(ws, MaxToGateway)
+	c.gate, h.gate.ws = h.gate, ws
+	return c, nil
 }
 
 func newConn(ws *websocket.Conn, max int64) *Conn {
@@ -160,7 +164,11 @@ func (c *Conn) Receive() (Frame, error) {
 	if len(b) > 0 && (b[0] == kindOutput || b[0] == kindAck) {
 		return Decode(b)
 	}
-	f, err := decodeApart(b)
+	decode := decodeApart
+	if c.gate != nil && c.gate.rest != nil {
+		decode = Decode // nobody waits on this stack
+	}
+	f, err := decode(b)
 	give(c.last) // nothing of f lies in it
 	c.last = nil
 	return f, err
@@ -194,8 +202,13 @@ func (c *Conn) read() ([]byte, error) {
 	}
 }
 
-// decodeApart is Decode on a stack of its own: JSON needs a large one, and the goroutine that receives would keep it for as
-// long as it waits for the next frame. A gateway has ten thousand of those.
+// Idle lays the connection down when nothing has come that Receive would return, and has resume called, in a goroutine of its
+// own, when something has, or the connection has ended. It is false when there is something, or the connection can not be laid
+// down, and Receive is to be called. Pings are answered meanwhile.
+func (c *Conn) Idle(resume func()) bool { return c.gate != nil && c.gate.idle(resume) }
+
+// decodeApart is Decode on a stack of its own: JSON needs a large one, and a goroutine that receives would keep it for as long as
+// it waits for the next frame.
 func decodeApart(msg []byte) (f Frame, err error) {
 	done := make(chan struct{})
 	go func() {

@@ -28,6 +28,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/runcmd/gateway/idle"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
@@ -63,14 +64,20 @@ type Gateway struct {
 	instances map[cloud.InstanceID]*instance
 	ports     map[cloud.InstanceID]context.CancelFunc // of those whose serial port is served
 	crew      crew
+	idle      *idle.Set // connections of which nothing is heard
 }
 
 // New returns a gateway for the instances below a run directory.
 func New(root bundle.Root, find finder, limits Limits, log *slog.Logger) *Gateway {
-	return &Gateway{
+	g := &Gateway{
 		root: root, find: find, limits: limits, clock: newClock(), log: log, ready: make(chan struct{}),
 		instances: map[cloud.InstanceID]*instance{}, ports: map[cloud.InstanceID]context.CancelFunc{},
 	}
+	var err error
+	if g.idle, err = idle.New(g.crew.Go); err != nil {
+		log.Warn("each connection has a goroutine that waits for it", "err", err)
+	}
+	return g
 }
 
 // Ready is closed when requests are seen.
@@ -91,8 +98,9 @@ func (g *Gateway) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	failed := make(chan error, 1)
+	failed := make(chan error, 2)
 	g.crew.Go(func() { failed <- w.Run(ctx) })
+	g.crew.Go(func() { failed <- g.idle.Run(ctx) })
 	close(g.ready)
 	for {
 		select {
@@ -163,6 +171,7 @@ func (g *Gateway) end() {
 	}
 	g.mu.Unlock()
 	g.crew.Wait()
+	g.idle.Close()
 }
 
 // instance returns an instance's side here, made if need be; nil when the gateway has ended.
@@ -204,7 +213,7 @@ func (g *Gateway) Authority(h http.Handler) { g.authority = h }
 func (g *Gateway) Serve(vpc cloud.VPCID, l net.Listener) error {
 	return g.server(func(w http.ResponseWriter, r *http.Request) (cloud.InstanceID, netip.Addr, bool) {
 		return g.who(vpc, w, r)
-	}).Serve(newDoor(l))
+	}).Serve(newDoor(g.idle.Listener(l)))
 }
 
 // teller tells whose a request is; it has answered already if nobody's.

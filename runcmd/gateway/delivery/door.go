@@ -89,6 +89,9 @@ type admitted struct {
 	leave func()
 }
 
+// NetConn returns the connection within.
+func (a *admitted) NetConn() net.Conn { return a.Conn }
+
 func (a *admitted) Close() error {
 	a.leave()
 	return a.Conn.Close()

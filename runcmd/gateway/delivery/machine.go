@@ -43,7 +43,7 @@ func (b *bounded) Accept() (net.Conn, error) {
 func (g *Gateway) ServeMachines(l net.Listener, config *tls.Config, register http.Handler) error {
 	srv := g.server(g.machine)
 	srv.Handler.(*http.ServeMux).Handle("POST "+enrol.Path, register)
-	return srv.Serve(tls.NewListener(&bounded{Listener: l}, config))
+	return srv.Serve(tls.NewListener(&bounded{Listener: g.idle.Listener(l)}, config))
 }
 
 // machine tells whose a connection is, by its key; it has answered already if nobody's.
