@@ -287,7 +287,7 @@ func TestMeasureCrowd(t *testing.T) {
 	c.each(func(k int) { // as agents do every 15 s
 		check(t, c.conns[k].WriteControl(websocket.PingMessage, nil, time.Now().Add(time.Minute)))
 	})
-	<-time.After(8 * time.Second) // what is written after a connection is, and what is garbage is collected
+	<-time.After(15 * time.Second) // what is written after a connection is, and what is garbage is collected
 	after := status(t, h.gateway.Process.Pid, "VmRSS:")
 	say(t, "agent of a gateway KB", (after-before)*1.024/float64(n))
 	t.Logf("gateway: %v kB before, %v after", before, after)

@@ -1,9 +1,11 @@
 package heap
 
 import (
+	"context"
 	"runtime"
 	"runtime/debug"
 	"testing"
+	"time"
 )
 
 func TestShareGoesByWhatIsAlive(t *testing.T) {
@@ -49,4 +51,33 @@ func TestTheShareFollowsTheHeap(t *testing.T) {
 	follow("a large heap", func(p int) bool { return p == 25 })
 	ballast = nil
 	follow("a small heap again", func(p int) bool { return p > 25 })
+}
+
+func TestWhatABurstHasLeftIsGivenBack(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // nobody else collects
+	runtime.GC()
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	began := time.Now()
+	var before, now runtime.MemStats
+	runtime.ReadMemStats(&before)
+	go func() { ended <- Rest(ctx, time.Millisecond) }()
+	for range 64 {
+		ballast = make([]byte, 1<<20)
+	}
+	ballast = nil
+	left := func() uint64 {
+		runtime.ReadMemStats(&now)
+		return max(now.HeapAlloc, before.HeapAlloc) - before.HeapAlloc + now.HeapIdle - now.HeapReleased
+	}
+	for left() > 8<<20 { // as long as it takes: without Rest that is two minutes, until the runtime collects by itself
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if time.Since(began) > time.Minute {
+		t.Errorf("it took %v", time.Since(began))
+	}
 }

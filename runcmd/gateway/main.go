@@ -97,6 +97,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	tasks := []service.Task{
 		gateway,
 		service.Func("sessions", hub.Run),
+		service.Func("heap", func(ctx context.Context) error { return heap.Rest(ctx, heap.RestEvery) }),
 		service.Func("stock agents", func(ctx context.Context) error {
 			<-ctx.Done()
 			stock.Close()
