@@ -153,7 +153,10 @@ func (g *gate) Read(p []byte) (int, error) {
 			g.answer(int(h.size))
 		default:
 			if _, err := g.fill(g.Conn.Read); err != nil {
-				return 0, err
+				if g.page == nil {
+					return 0, err
+				}
+				g.left = uint64(len(g.held())) // the beginning of a frame, which may be wrong already
 			}
 		}
 	}
