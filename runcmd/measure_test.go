@@ -293,12 +293,16 @@ func TestMeasureCrowd(t *testing.T) {
 	t.Logf("gateway: %v kB before, %v after", before, after)
 
 	var echo, ours []float64
+	var spent []float64
 	for range 3 {
 		echo = append(echo, c.echo(t))
+		before := cpu(t, h.gateway.Process.Pid)
 		ours = append(ours, c.command(t))
+		spent = append(spent, (cpu(t, h.gateway.Process.Pid)-before)*1e6/float64(n))
 	}
 	say(t, "echo to all ms", echo...)
 	say(t, "command to all ms", ours...)
+	say(t, "gateway cpu of a command us", spent...)
 
 	kill(h.gateway)
 	c.close()
@@ -306,6 +310,16 @@ func TestMeasureCrowd(t *testing.T) {
 	h.startGateway()
 	say(t, "storm ms", took(func() { failed = c.connect(t) }))
 	t.Logf("%d attempts failed while the gateway started", failed)
+}
+
+// cpu returns the seconds of processor time that a process has taken.
+func cpu(t *testing.T, pid int) float64 {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	check(t, err)
+	fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return float64(user+system) / 100 // USER_HZ
 }
 
 // command sends one command to all and returns when all results are in their files, in ms.
