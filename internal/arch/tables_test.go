@@ -31,9 +31,10 @@ var rooms = map[string]int{
 	"internal/store":     engines,
 	"internal/block":     engines,
 	"internal/userdata":  deciders,
-	"internal/lease":     deciders, // what a DHCP client says and hears
-	"internal/fetch":     engines,  // HTTP for guests
-	"internal/network":   engines,  // of a guest: by netlink and DHCP
+	"internal/lease":     deciders,  // what a DHCP client says and hears
+	"internal/printable": contracts, // words of strangers
+	"internal/fetch":     engines,   // HTTP for guests
+	"internal/network":   engines,   // of a guest: by netlink and DHCP
 	"internal/provision": conductors,
 	"internal/arch":      mains,
 	"internal/nstest":    mains,

@@ -30,6 +30,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/enrol"
+	"github.com/ichiro-metal/ichiro/internal/printable"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
@@ -144,23 +145,13 @@ func (m *Machine) ask(ctx context.Context, activation, code string) (cloud.Insta
 		return "", fmt.Errorf("register at %s: %w", m.Gateway, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return "", fmt.Errorf("register at %s: %s", m.Gateway, printable(string(data)))
+		return "", fmt.Errorf("register at %s: %s", m.Gateway, printable.Word(strings.TrimSpace(string(data)), 300))
 	}
 	var a enrol.Answer
 	if err := json.Unmarshal(data, &a); err != nil || !cloud.WellFormed(a.Instance, cloud.ManagedPrefix) {
 		return "", fmt.Errorf("register at %s: the answer is none", m.Gateway)
 	}
 	return a.Instance, nil
-}
-
-// printable is what may be shown of an answer on a terminal.
-func printable(s string) string {
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return ' '
-		}
-		return r
-	}, s[:min(len(s), 300)]))
 }
 
 // URL is where the machine's agent connects to. Its connections are TLS below what this says: Dialer sees to it.

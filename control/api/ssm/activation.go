@@ -18,6 +18,7 @@ import (
 	shape "github.com/ichiro-metal/ichiro/control/api/shape/ssm"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/enrol"
+	"github.com/ichiro-metal/ichiro/internal/printable"
 	"github.com/ichiro-metal/ichiro/internal/store"
 )
 
@@ -204,7 +205,7 @@ func Registrations(cfg Config) http.Handler {
 				return
 			}
 			if s.Registered != nil {
-				s.Registered(cloud.ManagedNode{Activation: cloud.ActivationID(printable(req.Activation))}, r.RemoteAddr, known.Code)
+				s.Registered(cloud.ManagedNode{Activation: cloud.ActivationID(printable.Word(req.Activation, activationText))}, r.RemoteAddr, known.Code)
 			}
 			http.Error(w, known.Message, http.StatusForbidden)
 			return
@@ -250,7 +251,7 @@ func (s *Service) register(ctx context.Context, host cloud.HostID, req enrol.Req
 			return nil, err
 		}
 		node = cloud.ManagedNode{
-			ID: id, Account: a.Account, Activation: a.ID, Name: cmp.Or(a.Name, printable(req.Name)), Role: a.Role, Host: host, Key: req.Key,
+			ID: id, Account: a.Account, Activation: a.ID, Name: cmp.Or(a.Name, printable.Word(req.Name, activationText)), Role: a.Role, Host: host, Key: req.Key,
 			Registered: s.Now().UTC(), Tags: a.Tags,
 		}
 		a.Count++
@@ -261,15 +262,4 @@ func (s *Service) register(ctx context.Context, host cloud.HostID, req enrol.Req
 		return t, nil
 	})
 	return node, err
-}
-
-// printable is what may be shown of a name that a machine gives itself.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return -1
-		}
-		return r
-	}, s)
-	return s[:min(len(s), activationText)]
 }

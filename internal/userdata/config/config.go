@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/ichiro-metal/ichiro/internal/printable"
 	"github.com/ichiro-metal/ichiro/internal/userdata/yaml"
 )
 
@@ -144,7 +145,7 @@ func Decide(root *yaml.Value) (Plan, Report) {
 		case strings.Contains(others, " "+name+" "):
 			d.trouble("directive %s (line %d) is cloud-init's and is not carried out here", name, e.Key.Line)
 		default:
-			d.trouble("directive %.60s (line %d) is not known%s: nothing is done with it", printable(name), e.Key.Line, meant(name))
+			d.trouble("directive %s (line %d) is not known%s: nothing is done with it", printable.Word(name, 60), e.Key.Line, meant(name))
 		}
 	}
 	return d.p, d.Report
@@ -224,14 +225,4 @@ func slip(a, b string) bool {
 		a, b = a[:len(a)-1], b[:len(b)-1]
 	}
 	return len(a) <= 1 && len(b) <= 1 || len(a) == 2 && len(b) == 2 && a[0] == b[1] && a[1] == b[0]
-}
-
-// printable keeps of a name what a log may have in a line.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s)
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ichiro-metal/ichiro/internal/printable"
 	"github.com/ichiro-metal/ichiro/internal/userdata/yaml"
 )
 
@@ -125,7 +126,7 @@ func (d *decoder) fields(v *yaml.Value, read map[string]func(*yaml.Value)) {
 		f, ok := read[strings.ReplaceAll(name, "-", "_")]
 		switch {
 		case !ok:
-			d.trouble("directive %s (line %d): key %.60s is not known: nothing is done with it", d.at, e.Key.Line, printable(name))
+			d.trouble("directive %s (line %d): key %s is not known: nothing is done with it", d.at, e.Key.Line, printable.Word(name, 60))
 		case e.Value.Kind != yaml.Null:
 			d.within(" %s", name, func() { f(e.Value) })
 		}

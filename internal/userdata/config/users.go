@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/ichiro-metal/ichiro/internal/pattern"
+	"github.com/ichiro-metal/ichiro/internal/printable"
 	"github.com/ichiro-metal/ichiro/internal/userdata/yaml"
 )
 
@@ -87,7 +88,7 @@ func (d *decoder) users(v *yaml.Value) {
 		for _, e := range v.Map {
 			switch {
 			case e.Value.Kind == yaml.Map:
-				d.within(" %s", printable(e.Key.Str()), func() { d.user(e.Value, e.Key) })
+				d.within(" %s", printable.Word(e.Key.Str(), 60), func() { d.user(e.Value, e.Key) })
 			case d.truth(e.Value):
 				d.plain(e.Key)
 			}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/printable"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
 
@@ -159,7 +160,7 @@ func (c *command) markSent(boot string, now time.Time) error {
 	if c.sent != "" {
 		return nil
 	}
-	boot = printable(boot)
+	boot = printable.Word(boot, wordMost)
 	if strings.TrimSpace(boot) == "" {
 		boot = "unknown"
 	}
@@ -183,7 +184,7 @@ func (c *command) waits() error {
 func (c *command) request(id cloud.InstanceID, boot string, limit int64) *wire.Request {
 	r := &wire.Request{
 		ID: c.id, Environment: map[string]string{}, Offsets: c.have, Limit: limit, Cancel: c.cancel,
-		Resume: c.sent != printable(boot),
+		Resume: c.sent != printable.Word(boot, wordMost),
 	}
 	for k, v := range c.req.Environment {
 		r.Environment[k] = v

@@ -11,6 +11,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/printable"
 	"github.com/ichiro-metal/ichiro/runcmd/fault"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
 )
@@ -27,6 +28,9 @@ const (
 	// an acknowledgement unless the gateway is slow, and each wakes it up.
 	ackEvery = 512 << 10
 )
+
+// wordMost is how much of a word is kept that a guest chose.
+const wordMost = 128
 
 // metadata stands among the commands to be looked at for the guest's metadata: no ID of a command has this form.
 const metadata cloud.CommandID = "metadata.json"
@@ -186,9 +190,9 @@ func (i *instance) join(l *link, hello *wire.Hello) {
 	l.guest = guestAgent{boot: hello.Boot, level: hello.Level, listens: hello.Listens, sessions: hello.Sessions}
 	i.ping = cloud.AgentPing{
 		Instance: i.dir.ID(), Connected: true,
-		Version: printable(hello.Agent), PlatformType: printable(hello.PlatformType),
-		PlatformName: printable(hello.PlatformName), PlatformVer: printable(hello.PlatformVer),
-		ComputerName: printable(hello.ComputerName), Address: address(l.addr),
+		Version: printable.Word(hello.Agent, wordMost), PlatformType: printable.Word(hello.PlatformType, wordMost),
+		PlatformName: printable.Word(hello.PlatformName, wordMost), PlatformVer: printable.Word(hello.PlatformVer, wordMost),
+		ComputerName: printable.Word(hello.ComputerName, wordMost), Address: address(l.addr),
 	}
 	i.log().Info("agent connected", "epoch", i.epoch)
 	i.send(&wire.Welcome{Version: wire.Version, Epoch: i.epoch, Instance: i.dir.ID()})
@@ -201,22 +205,6 @@ func (i *instance) join(l *link, hello *wire.Hello) {
 		i.deliver(c)
 	}
 	i.pinged = time.Now() // the files of commands come first: they are waited for
-}
-
-// printable returns what may be shown of a word that a guest chose.
-func printable(s string) string {
-	const most = 128
-	out := make([]rune, 0, len(s))
-	for _, r := range s {
-		if len(out) == most {
-			break
-		}
-		if r < ' ' || r > '~' {
-			r = '?'
-		}
-		out = append(out, r)
-	}
-	return string(out)
 }
 
 // hangUp ends the current connection, if there is one.

@@ -212,15 +212,3 @@ func newID() (id frame.ID) {
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
 	return id
 }
-
-// printable returns what of a guest's word may be shown.
-func printable(s string) string {
-	const most = 512
-	b := []byte(s[:min(len(s), most)])
-	for n, c := range b {
-		if c < ' ' || c > '~' {
-			b[n] = '?'
-		}
-	}
-	return string(b)
-}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/printable"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
 )
 
@@ -164,7 +165,7 @@ func response(payload []byte, p cloud.SessionPlan) ([]byte, error) {
 		return nil, errors.New("the agent's handshake cannot be read")
 	}
 	if p.Kind == cloud.SessionPort && older(in.AgentVersion, firstMux) {
-		return nil, fmt.Errorf("the stock agent %s does not multiplex ports: 3.0.196 does", printable(in.AgentVersion))
+		return nil, fmt.Errorf("the stock agent %s does not multiplex ports: 3.0.196 does", printable.Word(in.AgentVersion, wordMost))
 	}
 	done := []map[string]any{}
 	for _, a := range in.RequestedClientActions {
@@ -174,7 +175,7 @@ func response(payload []byte, p cloud.SessionPlan) ([]byte, error) {
 		case a.ActionType != "SessionType":
 			status, trouble = 3, "unsupported action"
 		case err != nil || t.SessionType != p.Kind:
-			return nil, fmt.Errorf("the agent has begun a session of another kind: %s", printable(string(t.SessionType)))
+			return nil, fmt.Errorf("the agent has begun a session of another kind: %s", printable.Word(string(t.SessionType), wordMost))
 		}
 		done = append(done, map[string]any{"ActionType": a.ActionType, "ActionStatus": status, "ActionResult": nil, "Error": trouble})
 	}
@@ -209,3 +210,6 @@ func exitCode(b []byte) int {
 	}
 	return -1
 }
+
+// wordMost is how much of a stock agent's word is shown.
+const wordMost = 512

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/printable"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/channel"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
 	"github.com/ichiro-metal/ichiro/runcmd/stream"
@@ -260,9 +261,9 @@ func (s *session) outcome() (cloud.SessionEnd, string) {
 	case s.done.Status == "Success": // the agent tells no code of a shell
 		return cloud.SessionEnd{Code: 0, Reason: string(errExit)}, ""
 	}
-	text := "the stock agent ended the session: " + printable(s.done.Status)
+	text := "the stock agent ended the session: " + printable.Word(s.done.Status, wordMost)
 	if s.done.Output != "" {
-		text += ": " + printable(s.done.Output)
+		text += ": " + printable.Word(s.done.Output, wordMost)
 	}
 	return cloud.SessionEnd{Code: -1, Reason: string(errFailed)}, text
 }
