@@ -1,6 +1,7 @@
 package resourcegroups
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -110,6 +111,9 @@ func (s *Service) CreateGroup(ctx context.Context, in *shape.CreateGroupInput) (
 			}
 			return nil, err
 		}
+		if n, err := owned(snap, g.Account); err != nil || n >= groups {
+			return nil, cmp.Or(err, bad("The account has %d groups, which is the most: delete one that is not used", n))
+		}
 		t := store.NewTxn()
 		store.Create(t, store.ResourceGroups, id, g)
 		return t, nil
@@ -118,6 +122,20 @@ func (s *Service) CreateGroup(ctx context.Context, in *shape.CreateGroupInput) (
 		return nil, err
 	}
 	return &shape.CreateGroupOutput{Group: s.shape(g), ResourceQuery: query(g.Query), Tags: g.Tags}, nil
+}
+
+// groups is how many an account may have: Resource Groups' own quota. Two that ask at the same time may both get the last one.
+const groups = 100
+
+// owned returns how many groups an account has.
+func owned(snap *store.Snapshot, who cloud.AccountID) (n int, err error) {
+	all, err := store.Mirrored(snap, store.ResourceGroups)
+	for _, o := range all {
+		if o.Value.Account == who {
+			n++
+		}
+	}
+	return n, err
 }
 
 // DeleteGroup forgets a group. Those who belong to it stay as they are.

@@ -228,6 +228,23 @@ func TestGroupsAreListed(t *testing.T) {
 	}
 }
 
+func TestAnAccountHasAHundredGroups(t *testing.T) {
+	r := newRig(t)
+	them := &rig{r.Service, t, api.WithCaller(t.Context(), api.Identity{Account: "111111111111"})}
+	them.create("theirs", tests)
+	for n := range 100 {
+		r.create(fmt.Sprintf("g-%d", n), tests)
+	}
+	if _, err := r.CreateGroup(r.ctx, &shape.CreateGroupInput{Name: "more", ResourceQuery: asks(tests)}); cloud.Code(err) != "BadRequestException" || !strings.Contains(err.Error(), "100") {
+		t.Errorf("the hundred and first: got %v", err)
+	}
+	them.create("theirs-2", tests)
+	if _, err := r.DeleteGroup(r.ctx, &shape.DeleteGroupInput{Group: "g-7"}); err != nil {
+		t.Fatal(err)
+	}
+	r.create("more", tests)
+}
+
 func TestBadGroupsAreRefused(t *testing.T) {
 	r := newRig(t)
 	long := strings.Repeat("x", 1025)
