@@ -422,3 +422,40 @@ func TestDoorBoundsConnections(t *testing.T) {
 		t.Error("refused after a pause")
 	}
 }
+
+// A gateway that looks late has not read in time what an agent said: it asks itself before it hangs up.
+func TestWhoIsLateHasPatience(t *testing.T) {
+	dir := bundle.Root(t.TempDir()).Instance(mine)
+	check(t, os.MkdirAll(dir.Commands(), 0o755))
+	c := &crew{}
+	i := newInstance(dir, Limits{Patience: 3 * time.Second}, newClock(), slog.New(slog.DiscardHandler), c.Go)
+	done := make(chan struct{})
+	i.turns.do(func() {
+		defer close(done)
+		conn := &hungUp{}
+		asked := time.Now()
+		i.now, i.probed = &link{conn: conn, fenced: make(chan struct{})}, asked
+		for _, after := range []time.Duration{2, 5, 7} { // seconds; at 5 it should have looked at 3, and then again at 8
+			if i.tick(asked.Add(after * time.Second)); conn.closed {
+				t.Errorf("hung up after %d s", after)
+			}
+		}
+		if i.tick(asked.Add(8 * time.Second)); !conn.closed {
+			t.Error("not hung up on an agent that gives no sign of life")
+		}
+	})
+	<-done
+	i.retire()
+	c.Wait()
+}
+
+// hungUp is a connection that knows whether it was closed.
+type hungUp struct {
+	Conn
+	closed bool
+}
+
+func (h *hungUp) Close() error {
+	h.closed = true
+	return nil
+}

@@ -512,7 +512,11 @@ func earlier(a, b time.Time) time.Time {
 }
 
 func (i *instance) tick(now time.Time) {
-	if !i.probed.IsZero() && !now.Before(i.probed.Add(i.limits.Patience)) {
+	switch over := i.probed.Add(i.limits.Patience); {
+	case i.probed.IsZero() || now.Before(over):
+	case now.Sub(over) > i.limits.Patience/2:
+		i.probed = now // who is late has not read what came in time either: a host with too much to do loses no agent for it
+	default:
 		i.log().Info("agent gives no sign of life")
 		i.hangUp(nil)
 	}
