@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"flag"
 	"log/slog"
 	"net"
@@ -305,8 +306,8 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 	run.Registered = func(n cloud.ManagedNode, source, code string) {
 		front.Note("ssm", "RegisterManagedInstance", api.Identity{Account: string(n.Account)}, "managed-instance/"+string(n.ID), registration{source, n.Activation, code})
 	}
-	run.Ended = func(x cloud.Session) {
-		front.Note("ssm", "SessionEnded", api.Identity{Account: string(x.Account), ARN: x.Owner}, "session/"+string(x.ID), sessionNote{x.Target, x.Started, *x.End})
+	run.Ended = func(x cloud.Session) error {
+		return front.Note("ssm", "SessionEnded", api.Identity{Account: string(x.Account), ARN: x.Owner}, "session/"+string(x.ID), sessionNote{x.Target, x.Started, *x.End})
 	}
 	guests := ssm.NewSessions(run)
 	front, err = api.New(api.Config{
@@ -357,21 +358,23 @@ type commandNote struct {
 }
 
 // commandNotes writes a line for each instance that a command was sent to, when it has ended on all.
-func commandNotes(front *api.Front) func(cloud.Command, []cloud.Invocation) {
+func commandNotes(front *api.Front) func(cloud.Command, []cloud.Invocation) error {
 	at := func(t time.Time) *time.Time {
 		if t.IsZero() {
 			return nil
 		}
 		return &t
 	}
-	return func(c cloud.Command, ends []cloud.Invocation) {
+	return func(c cloud.Command, ends []cloud.Invocation) error {
+		var errs []error
 		for _, i := range ends {
-			front.Note("ssm", "CommandEnded", api.Identity{Account: string(c.Account), ARN: c.Owner}, "instance/"+string(i.Instance), commandNote{
+			errs = append(errs, front.Note("ssm", "CommandEnded", api.Identity{Account: string(c.Account), ARN: c.Owner}, "instance/"+string(i.Instance), commandNote{
 				Command: c.ID, Document: c.DocumentName, Status: i.Status, Details: i.Details, Code: i.ResponseCode, Requested: c.Requested,
 				Started: at(i.Started), Ended: at(i.Ended), StdoutBytes: i.StdoutBytes, StdoutSHA256: i.StdoutSHA256,
 				StderrBytes: i.StderrBytes, StderrSHA256: i.StderrSHA256,
-			})
+			}))
 		}
+		return errors.Join(errs...)
 	}
 }
 

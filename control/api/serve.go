@@ -62,7 +62,7 @@ type auditLine struct {
 }
 
 // Note writes an audit line about what is no call, such as the end of a session.
-func (f *Front) Note(service, event string, owner Identity, resource string, detail any) {
+func (f *Front) Note(service, event string, owner Identity, resource string, detail any) error {
 	err := f.audit.write(auditLine{
 		Time: f.cfg.Now().UTC(), Service: service, Action: event, Account: owner.Account, Caller: owner.ARN,
 		Resources: []string{resource}, Detail: detail,
@@ -70,6 +70,7 @@ func (f *Front) Note(service, event string, owner Identity, resource string, det
 	if err != nil {
 		f.cfg.Log.Error("the audit line could not be written", "event", event, "err", err)
 	}
+	return err
 }
 
 type auditor struct {

@@ -56,8 +56,9 @@ type Config struct {
 	Now     func() time.Time
 	Log     *slog.Logger
 
-	// Ended is told of each command that has ended everywhere, with how it did on each instance; nil for nobody.
-	Ended func(cloud.Command, []cloud.Invocation)
+	// Ended is told of each command that has ended everywhere, with how it did on each instance; nil for nobody. It is told
+	// again of one that it had an error for, or of which this process did not live to write down that it was told.
+	Ended func(cloud.Command, []cloud.Invocation) error
 }
 
 // Cluster is the planner of one control process.

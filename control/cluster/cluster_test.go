@@ -52,6 +52,7 @@ type world struct {
 	now    time.Time
 	notary notary
 	ended  []cloud.Invocation // that the audit was told of
+	deaf   bool               // it can not be
 	types  []cloud.InstanceType
 	// elastic are the operator's public addresses.
 	elastic []netip.Prefix
@@ -77,7 +78,13 @@ func (w *world) planner(m *store.Mirror) *cluster.Cluster {
 
 func (w *world) config(m *store.Mirror) cluster.Config {
 	return cluster.Config{Store: w.c, Mirror: m, Cloud: w.name, Signer: &w.notary, Region: "ichiro-1", Account: account, Types: w.types, Elastic: w.elastic,
-		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler), Ended: func(_ cloud.Command, i []cloud.Invocation) { w.ended = append(w.ended, i...) }}
+		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler), Ended: func(_ cloud.Command, i []cloud.Invocation) error {
+			if w.deaf {
+				return errors.New("the disk is full")
+			}
+			w.ended = append(w.ended, i...)
+			return nil
+		}}
 }
 
 // write commits what f puts into a transaction and waits until the mirror shows it.
@@ -484,6 +491,40 @@ func TestAnEndThatWasToldStays(t *testing.T) {
 	}
 	if want := []string{"i-1 DeliveryTimedOut", "i-22 Success", "i-333 Undeliverable"}; !slices.Equal(told, want) {
 		t.Errorf("the audit was told %v, want %v", told, want)
+	}
+}
+
+// An end that the audit could not be told of, or whose teller was killed, it is told of later: by whoever is there.
+func TestTheAuditIsToldOfEachEnd(t *testing.T) {
+	w := newWorld(t)
+	w.host("h-1", 2048)
+	w.launch("i-1", "t")
+	w.settle()
+	c := cloud.Command{ID: "c", Requested: start, Expires: start.Add(time.Hour), Instances: []cloud.InstanceID{"i-1"}, Hosts: map[cloud.InstanceID]cloud.HostID{"i-1": "h-1"}}
+	w.write(func(t *store.Txn) {
+		store.Create(t, store.Commands, c.ID, c)
+		store.Create(t, store.Invocations("h-1"), store.InvocationID("c", "i-1"), cloud.Invocation{Command: "c", Instance: "i-1", Status: cloud.InvocationSuccess, Details: "Success"})
+	})
+	again := func() error {
+		t.Helper()
+		if err := w.m.WaitRev(t.Context(), w.head()); err != nil {
+			t.Fatal(err)
+		}
+		return w.planner(w.m).ReconcileCommands(t.Context())
+	}
+	w.deaf = true
+	if err := again(); err == nil {
+		t.Error("nobody said that the audit could not be told")
+	}
+	w.deaf = false
+	if again(); len(w.ended) > 0 {
+		t.Error("another control plane told the audit at once: the one that wrote the end does")
+	}
+	w.now = start.Add(2 * time.Minute)
+	for range 2 {
+		if err := again(); err != nil || len(w.ended) != 1 || w.ended[0].Details != "Success" {
+			t.Fatalf("the audit was told %+v, %v; want one Success", w.ended, err)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"time"
 
@@ -27,12 +28,38 @@ func (c *Cluster) ReconcileCommands(ctx context.Context) error {
 			err = c.forget(ctx, o)
 		case !o.Value.Over:
 			err = c.settle(ctx, snap, o, now)
+		case !o.Value.Noted && !o.Value.OverAt.IsZero() && now.Sub(o.Value.OverAt) > noteWait:
+			var ends []cloud.Invocation
+			for _, id := range o.Value.Instances {
+				end, _ := shown(snap, o.Value, id, now)
+				ends = append(ends, end)
+			}
+			err = c.note(ctx, o, ends)
 		}
 		if err != nil && !errors.Is(err, store.ErrConflict) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// noteWait is how long whoever wrote that a command is over has to note it: of several control planes one does.
+const noteWait = time.Minute
+
+// note tells the audit how a command has ended, and writes down that it was told.
+func (c *Cluster) note(ctx context.Context, o store.Object[cloud.Command], ends []cloud.Invocation) error {
+	if c.Ended == nil {
+		return nil
+	}
+	if err := c.Ended(o.Value, ends); err != nil {
+		return fmt.Errorf("note the end of command %s: %w", o.Value.ID, err)
+	}
+	next := o.Value
+	next.Noted = true
+	t := store.NewTxn()
+	store.Update(t, store.Commands, o, next)
+	_, err := c.Store.Commit(ctx, t)
+	return err
 }
 
 // settle keeps the ends that clients are shown although no host has told them, so that they stay.
@@ -55,13 +82,17 @@ func (c *Cluster) settle(ctx context.Context, snap *store.Snapshot, o store.Obje
 	if !changed && !next.Over {
 		return nil
 	}
+	if next.Over {
+		next.OverAt = now.UTC()
+	}
 	t := store.NewTxn()
 	store.Update(t, store.Commands, o, next)
-	_, err := c.Store.Commit(ctx, t)
-	if err == nil && next.Over && c.Ended != nil { // whoever writes it: of several control planes one
-		c.Ended(next, ends)
+	rev, err := c.Store.Commit(ctx, t)
+	if err != nil || !next.Over {
+		return err
 	}
-	return err
+	o.Rev, o.Value = rev, next
+	return c.note(ctx, o, ends)
 }
 
 // forget removes a command with its wishes; the hosts then remove their part.

@@ -81,6 +81,8 @@ type Command struct {
 	// instance gone. A host that comes back later does not change what was told.
 	Settled map[InstanceID]Invocation `json:",omitempty"`
 	Over    bool                      `json:",omitempty"` // every invocation has ended, for good
+	OverAt  time.Time                 `json:",omitzero"`  // when that was written
+	Noted   bool                      `json:",omitempty"` // the audit has it
 
 	Output *OutputPlace  `json:",omitempty"` // where its output goes besides
 	Notify *Notification `json:",omitempty"` // who is told how it goes

@@ -68,6 +68,7 @@ type Session struct {
 
 	Terminate bool        `json:",omitempty"` // its owner has asked for its end
 	End       *SessionEnd `json:",omitempty"` // nil while it goes on
+	Noted     bool        `json:",omitempty"` // the audit has the end
 }
 
 // SessionEnd is how a session ended.

@@ -101,7 +101,7 @@ func TestAMachineIsATargetLikeAnInstance(t *testing.T) {
 	r := newRig(t)
 	id, code := r.activate(shape.CreateActivationInput{Tags: []shape.Tag{{Key: "where", Value: "cellar"}}})
 	n, err := r.register(r.ctx, "h-1", enrol.Request{Activation: id, Code: code, Name: "rack\x1b[2J7", Key: key("a")})
-	if err != nil || n.Name != "rack[2J7" {
+	if err != nil || n.Name != "rack?[2J7" {
 		t.Fatalf("got %+v, %v", n, err)
 	}
 	if _, err := r.SendCommand(r.ctx, script(string(n.ID))); cloud.Code(err) != "InvalidInstanceId" {

@@ -46,8 +46,10 @@ type Config struct {
 	Outputs  granter                    // nil where there is no object store
 	Endpoint string                     // of the API, where objects are too: http://HOST:PORT
 
-	Sessions sessionDoor         // what hosts do for sessions
-	Ended    func(cloud.Session) // is told of each session that has ended; nil for nobody
+	Sessions sessionDoor // what hosts do for sessions
+	// Ended is told of each session that has ended; nil for nobody. It is told again of one that it had an error for, or of which
+	// this process did not live to write down that it was told.
+	Ended func(cloud.Session) error
 
 	// Registered is told of each machine that registers, or was refused with a code, and from where; nil for nobody.
 	Registered func(n cloud.ManagedNode, source, code string)

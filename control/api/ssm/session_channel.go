@@ -3,6 +3,7 @@ package ssm
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -65,6 +66,8 @@ func (c *Sessions) Reconcile(ctx context.Context) error {
 			if _, err := c.s.Store.Commit(ctx, t); err != nil && !errors.Is(err, store.ErrConflict) {
 				errs = append(errs, err)
 			}
+		case !o.Value.Noted && c.s.Now().Sub(o.Value.End.At) > noteWait:
+			errs = append(errs, c.s.noteEnd(ctx, o.Value))
 		}
 	}
 	return errors.Join(errs...)
@@ -88,9 +91,32 @@ func (s *Service) settle(ctx context.Context, id cloud.SessionID) error {
 		}
 		return told
 	})
-	if err == nil && told && s.Ended != nil {
-		s.Ended(next)
+	if err != nil || !told {
+		return err
 	}
+	return s.noteEnd(ctx, next)
+}
+
+// noteWait is how long whoever wrote a session's end has to note it: of several control planes one does.
+const noteWait = time.Minute
+
+// noteEnd tells the audit of a session's end, and writes down that it was told.
+func (s *Service) noteEnd(ctx context.Context, x cloud.Session) error {
+	if s.Ended == nil {
+		return nil
+	}
+	if err := s.Ended(x); err != nil {
+		return fmt.Errorf("note the end of session %s: %w", x.ID, err)
+	}
+	o, err := store.MirroredGet(s.Mirror.Snapshot(), store.Sessions, x.ID)
+	if err != nil {
+		return err
+	}
+	_, err = s.change(ctx, o, func(n *cloud.Session) bool {
+		was := n.Noted
+		n.Noted = true
+		return !was
+	})
 	return err
 }
 

@@ -2,6 +2,7 @@ package ssm
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -120,7 +121,11 @@ func TestSessionFromItsStartToItsEnd(t *testing.T) {
 		t.Errorf("got %+v, want none", got)
 	}
 	var told []cloud.Session
-	r.Ended = func(x cloud.Session) { told = append(told, x) }
+	deaf := errors.New("the disk is full")
+	r.Ended = func(x cloud.Session) error {
+		told = append(told, x)
+		return deaf
+	}
 	g.known[id] = nil
 	if _, err := r.TerminateSession(r.ctx, &shape.TerminateSessionInput{SessionId: out.SessionId}); err != nil || len(g.ended) != 1 {
 		t.Errorf("the host was told %v, %v", g.ended, err)
@@ -143,7 +148,18 @@ func TestSessionFromItsStartToItsEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for range 2 { // and only once
+	if err := sessions.Reconcile(r.ctx); !errors.Is(err, deaf) {
+		t.Errorf("the audit could not be told: got %v", err)
+	}
+	mirrored()
+	told, deaf = nil, nil
+	for range 2 { // and then only once, by whoever is there when the one that could not has had its time
+		if err := sessions.Reconcile(r.ctx); err != nil || len(told) > 0 {
+			t.Errorf("told %v, %v at once", told, err)
+		}
+	}
+	r.now = start.Add(3 * time.Minute)
+	for range 2 {
 		if err := sessions.Reconcile(r.ctx); err != nil {
 			t.Fatal(err)
 		}
