@@ -54,8 +54,8 @@ type Step struct {
 	Precondition *Precondition   `json:"precondition,omitempty"`
 	Inputs       json.RawMessage `json:"inputs"`
 	Timeout      Text            `json:"timeoutSeconds,omitempty"` // some authors write it here
-	OnFailure    string          `json:"onFailure,omitempty"`
-	OnSuccess    string          `json:"onSuccess,omitempty"`
+	OnFailure    Text            `json:"onFailure,omitempty"`      // this and the next two may stand among the inputs
+	OnSuccess    Text            `json:"onSuccess,omitempty"`
 	Finally      bool            `json:"finallyStep,omitempty"`
 	IsEnd        bool            `json:"isEnd,omitempty"` // of automation: refused
 
@@ -171,6 +171,9 @@ func (d *Document) validate() error {
 	seen := map[string]bool{}
 	for n := range d.Steps {
 		s := &d.Steps[n]
+		if err := s.lift(); err != nil {
+			return err
+		}
 		switch {
 		case !nameForm.MatchString(s.Name):
 			return invalid("step name %.80q is not made of letters, digits, - and _", s.Name)
@@ -185,6 +188,33 @@ func (d *Document) validate() error {
 		}
 	}
 	return nil
+}
+
+// lift takes what decides about the steps that follow from among the inputs, where Systems Manager has it for every action:
+// https://docs.aws.amazon.com/systems-manager/latest/userguide/documents-command-ssm-plugin-reference.html#shared-inputs
+func (s *Step) lift() error {
+	var inputs map[string]json.RawMessage
+	if json.Unmarshal(s.Inputs, &inputs) != nil {
+		return nil // whoever reads them says so
+	}
+	finally := Text(strconv.FormatBool(s.Finally))
+	had := len(inputs)
+	for name, to := range map[string]*Text{"onFailure": &s.OnFailure, "onSuccess": &s.OnSuccess, "finallyStep": &finally} {
+		if raw, ok := inputs[name]; ok {
+			if err := to.UnmarshalJSON(raw); err != nil {
+				return err
+			}
+			delete(inputs, name)
+		}
+	}
+	var err error
+	if s.Finally, err = strconv.ParseBool(string(finally)); err != nil {
+		return invalid("finallyStep of step %.80s is %.40q: give true or false", s.Name, finally)
+	}
+	if len(inputs) < had {
+		s.Inputs, err = json.Marshal(inputs)
+	}
+	return err
 }
 
 func (d *Document) validateStep(s *Step) (err error) {

@@ -55,7 +55,7 @@ func (d Document) fill(given map[string][]string, from Sources, level int, left 
 		if *left--; *left < 0 {
 			return nil, invalid("the documents have more than %d steps together", maxSteps)
 		}
-		step := cloud.Step{Name: s.Name, Action: s.Action, OnFailure: s.OnFailure, OnSuccess: s.OnSuccess, Finally: s.Finally}
+		step := cloud.Step{Name: s.Name, Action: s.Action, OnFailure: string(s.OnFailure), OnSuccess: string(s.OnSuccess), Finally: s.Finally}
 		for name, p := range d.Parameters {
 			if p.Interpolation == envVar {
 				f.set(&step, "SSM_"+name, values[name].String())

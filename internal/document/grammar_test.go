@@ -150,6 +150,24 @@ func TestRunDocument(t *testing.T) {
 	}
 }
 
+// Systems Manager's own documents have among the inputs what decides about the steps that follow; others write it beside them.
+func TestWhatFollowsAStepIsAmongItsInputs(t *testing.T) {
+	d := mustParse(t, `{"schemaVersion":"2.2","mainSteps":[
+		{"action":"aws:runShellScript","name":"a","inputs":{"runCommand":"false","onFailure":"successAndExit","onSuccess":"exit"}},
+		{"action":"aws:applications","name":"w","precondition":{"StringEquals":["platformType","Windows"]},"inputs":{"onFailure":"exit"}},
+		{"action":"aws:runDocument","name":"z","inputs":{"documentType":"LocalPath","documentPath":"/d","finallyStep":"true"}}]}`)
+	steps := mustFill(t, d, nil)
+	if a, z := steps[0], steps[1]; a.OnFailure != "successAndExit" || a.OnSuccess != "exit" || a.Finally || !z.Finally {
+		t.Errorf("got %+v", steps)
+	}
+	for _, inputs := range []string{`"onFailure":"abort"`, `"onFailure":["exit"]`, `"onSuccess":"successAndExit"`, `"finallyStep":"maybe"`} {
+		text := `{"schemaVersion":"2.2","mainSteps":[{"action":"aws:runShellScript","name":"a","inputs":{"runCommand":"true",` + inputs + `}}]}`
+		if _, err := Parse([]byte(text)); cloud.Code(err) != "InvalidDocument" {
+			t.Errorf("%s: got %v", inputs, err)
+		}
+	}
+}
+
 func TestLimitsOfAScript(t *testing.T) {
 	d := mustParse(t, `{"schemaVersion":"2.2","parameters":{"u":{"type":"String","default":"www-data"},"m":{"type":"Integer","default":64}},
 		"mainSteps":[{"action":"aws:runShellScript","name":"a","inputs":{"runCommand":"id","user":"{{ u }}","umask":"027",
