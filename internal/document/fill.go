@@ -15,7 +15,21 @@ type Sources struct {
 	// SSMDocument. The version is empty for the default one.
 	Document func(name, version string) (content []byte, err error)
 	// Parameter returns a value of the parameter store, which {{ssm:NAME}} names. The selector of a version may be empty.
-	Parameter func(name, selector string) (value string, err error)
+	Parameter func(name, selector string) (Stored, error)
+}
+
+// Stored is a value of the parameter store. That of a StringList has commas between its items.
+type Stored struct {
+	Text string
+	List bool
+}
+
+// value is the stored one as that of a placeholder: a list becomes its items where a list may be, and is text elsewhere.
+func (s Stored) value() Value {
+	if !s.List {
+		return Value{Items: []string{s.Text}}
+	}
+	return Value{Items: strings.Split(s.Text, ","), List: true, text: s.Text}
 }
 
 // maxNested is how deep documents may run documents. One that runs itself ends here.

@@ -197,7 +197,7 @@ func (s *Service) value(p cloud.Parameter, v cloud.ParameterVersion, decrypt *bo
 }
 
 // reference returns the value that a command is to have in the place of {{ssm:name:selector}}.
-func (s *Service) reference(ctx context.Context, snap *store.Snapshot, name, selector string) (string, error) {
+func (s *Service) reference(ctx context.Context, snap *store.Snapshot, name, selector string) (document.Stored, error) {
 	o, _, err := s.find(ctx, snap, name)
 	var v cloud.ParameterVersion
 	if err == nil {
@@ -208,9 +208,9 @@ func (s *Service) reference(ctx context.Context, snap *store.Snapshot, name, sel
 	}
 	var e cloud.Error
 	if errors.As(err, &e) {
-		return "", cloud.Errorf("InvalidParameters", "%s", e.Message)
+		return document.Stored{}, cloud.Errorf("InvalidParameters", "%s", e.Message)
 	}
-	return v.Value, err
+	return document.Stored{Text: v.Value, List: v.Type == stringList}, err
 }
 
 // sources are what a document may name of its caller's account, as far as they may read it.
@@ -226,9 +226,9 @@ func (s *Service) sources(ctx context.Context, snap *store.Snapshot) document.So
 			}
 			return []byte(t.content), err
 		},
-		Parameter: func(name, selector string) (string, error) {
+		Parameter: func(name, selector string) (document.Stored, error) {
 			if err := s.may(ctx, "ssm:GetParameters", parameterARN(name)[0]); err != nil {
-				return "", err
+				return document.Stored{}, err
 			}
 			return s.reference(ctx, snap, name, selector)
 		},
@@ -244,8 +244,8 @@ func (s *Service) may(ctx context.Context, action, resource string) error {
 }
 
 // refer puts the store's values in the place of {{ssm:name}} in a command's parameters, once. SecureStrings are refused:
-// they would lie open in the command.
-func (s *Service) refer(ctx context.Context, snap *store.Snapshot, given map[string][]string) (map[string][]string, error) {
+// they would lie open in the command. A StringList that is an item of a list alone becomes items.
+func (s *Service) refer(ctx context.Context, snap *store.Snapshot, doc document.Document, given map[string][]string) (map[string][]string, error) {
 	for key, items := range given {
 		if slices.ContainsFunc(items, secretReference.MatchString) {
 			return nil, cloud.Errorf("InvalidParameters", "Parameter %.80s names an ssm-secure parameter: a secret would lie open in the command; let the script read it", key)
@@ -256,18 +256,24 @@ func (s *Service) refer(ctx context.Context, snap *store.Snapshot, given map[str
 	}
 	out := maps.Clone(given)
 	for key, items := range given {
-		out[key] = slices.Clone(items)
-		for k, item := range items {
+		out[key] = []string{}
+		for _, item := range items {
 			var bad error
-			out[key][k] = parameterReference.ReplaceAllStringFunc(item, func(ref string) string {
+			var last document.Stored
+			text := parameterReference.ReplaceAllStringFunc(item, func(ref string) string {
 				m := parameterReference.FindStringSubmatch(ref)
 				v, err := s.reference(ctx, snap, m[1], m[2])
-				bad = errors.Join(bad, err)
-				return v
+				bad, last = errors.Join(bad, err), v
+				return v.Text
 			})
 			if bad != nil {
 				return nil, bad
 			}
+			all := []string{text}
+			if last.List && doc.Parameters[key].IsList() && parameterReference.FindString(item) == strings.TrimSpace(item) {
+				all = strings.Split(last.Text, ",")
+			}
+			out[key] = append(out[key], all...)
 		}
 	}
 	return out, nil

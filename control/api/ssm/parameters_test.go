@@ -130,12 +130,15 @@ func TestACommandRefersToParameters(t *testing.T) {
 	r := newRig(t)
 	r.put("/app/colour", "String", "red")
 	r.put("/app/colour", "", "{{ssm:plain}}")
+	r.put("steps", "StringList", "echo 1,echo 2")
 	r.put("plain", "String", "blue")
 	r.put("password", "SecureString", secret)
 	for text, want := range map[string]string{
 		"echo {{ssm:plain}}":                         "echo blue",
 		"echo {{ ssm:/app/colour:1 }} {{ssm:plain}}": "echo red blue",
 		"echo {{ssm:/app/colour}}":                   "echo {{ssm:plain}}", // a value is not searched again
+		"{{ ssm:steps }}":                            "echo 1\necho 2",     // a list becomes lines
+		"echo {{ssm:steps}}":                         "echo echo 1,echo 2",
 		"echo {{ssm:nothing}}":                       "InvalidParameters",
 		"echo {{ssm:plain:7}}":                       "InvalidParameters",
 		"echo {{ssm:password}}":                      "InvalidParameters",

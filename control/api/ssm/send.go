@@ -146,7 +146,7 @@ func (s *Service) fill(ctx context.Context, snap *store.Snapshot, in *shape.Send
 	if err != nil {
 		return t, nil, err
 	}
-	values, err := s.refer(ctx, snap, in.Parameters)
+	values, err := s.refer(ctx, snap, doc, in.Parameters)
 	if err != nil {
 		return t, nil, err
 	}
