@@ -403,7 +403,7 @@ func TestACommandsLife(t *testing.T) {
 		t.Errorf("got %s and %s", a, b)
 	}
 	r.now = start.Add(100 * time.Hour)
-	if got := r.get(c, one); got.Status != "TimedOut" || got.StatusDetails != "ExecutionTimedOut" {
+	if got := r.get(c, one); got.Status != "TimedOut" || got.StatusDetails != "DeliveryTimedOut" {
 		t.Errorf("its host fell silent: got %s (%s)", got.Status, got.StatusDetails)
 	}
 }
