@@ -300,7 +300,7 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 		return nil, nil, nil, err
 	}
 	var front *api.Front
-	run := ssm.Config{Sealer: secrets, Store: b.store, Mirror: b.mirror, Door: b.reader, Sessions: b.reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: b.log,
+	run := ssm.Config{Region: o.region, Sealer: secrets, Store: b.store, Mirror: b.mirror, Door: b.reader, Sessions: b.reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: b.log,
 		Outputs: b.outputs, Endpoint: b.endpoint, Authorize: mayIn(o.region, b.authority), Notify: b.sender.Check}
 	run.Registered = func(n cloud.ManagedNode, source, code string) {
 		front.Note("ssm", "RegisterManagedInstance", api.Identity{Account: string(n.Account)}, "managed-instance/"+string(n.ID), registration{source, n.Activation, code})

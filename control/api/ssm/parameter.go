@@ -63,9 +63,10 @@ func sealedID(p cloud.Parameter, version int) string {
 
 // find returns the caller's parameter, and the selector of a version that was given behind its name.
 func (s *Service) find(ctx context.Context, snap *store.Snapshot, name string) (o store.Object[cloud.Parameter], selector string, err error) {
+	own := s.own(ctx, name)
 	name, selector, _ = strings.Cut(bareName(name), ":")
 	o, err = store.MirroredGet(snap, store.Parameters, cloud.DocumentID(caller(ctx), name))
-	if errors.Is(err, store.ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) || err == nil && !own {
 		err = cloud.Errorf("ParameterNotFound", "Parameter %.128s does not exist: see describe-parameters", name)
 	}
 	return o, selector, err
@@ -158,7 +159,7 @@ func puttable(in *shape.PutParameterInput, overwrite bool) error {
 		return cloud.Errorf("ValidationException", "Description may have 1024 characters")
 	case in.KeyId != "" && in.KeyId != "alias/aws/ssm":
 		return cloud.Errorf("InvalidKeyId", "There is one key, alias/aws/ssm: leave KeyId out")
-	case in.Policies != "" || in.Tier != "" && in.Tier != "Standard" || in.DataType != "" && in.DataType != "text":
+	case in.Policies != "" || !slices.Contains([]string{"", "Standard", "Intelligent-Tiering"}, in.Tier) || in.DataType != "" && in.DataType != "text":
 		return cloud.Errorf("ValidationException", "Policies, tiers but Standard and data types but text are not there yet: leave them out")
 	case overwrite && len(in.Tags) > 0:
 		return cloud.Errorf("ValidationException", "Tags and Overwrite are not given together: use add-tags-to-resource")

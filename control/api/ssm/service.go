@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/control/api"
@@ -29,6 +30,7 @@ type door interface {
 
 // Config is what the service works with.
 type Config struct {
+	Region string // of ARNs
 	Store  *store.Client
 	Mirror *store.Mirror // of spec/, status/, wish/ and host/
 	Door   door
@@ -106,6 +108,12 @@ func targetARN(id cloud.InstanceID) string {
 		return "managed-instance/" + string(id)
 	}
 	return "ec2:instance/" + string(id)
+}
+
+// own reports whether a name is none of another account, which an ARN may be of: nothing that others share is here.
+func (s *Service) own(ctx context.Context, name string) bool {
+	f := strings.SplitN(name, ":", 6) // arn:PARTITION:ssm:REGION:ACCOUNT:RESOURCE
+	return f[0] != "arn" || len(f) == 6 && f[2] == "ssm" && f[4] == string(caller(ctx))
 }
 
 func caller(ctx context.Context) cloud.AccountID {

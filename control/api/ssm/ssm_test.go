@@ -55,7 +55,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{T: t, ctx: api.WithCaller(t.Context(), api.Identity{Account: "000000000000"}), now: start, door: &porch{}}
-	r.Service = &Service{Config{Store: c, Mirror: m, Sealer: sealer, Door: r.door, Pager: pager, Now: func() time.Time { return r.now }, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)}}
+	r.Service = &Service{Config{Region: "ichiro-1", Store: c, Mirror: m, Sealer: sealer, Door: r.door, Pager: pager, Now: func() time.Time { return r.now }, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)}}
 	r.write(func(t *store.Txn) {
 		store.Create(t, store.Hosts, "h-1", cloud.Host{ID: "h-1"})
 		for id, name := range map[cloud.InstanceID]string{one: "a", two: "b", mute: "a", other: "a"} {
