@@ -163,14 +163,31 @@ func TestWrongQuestionsAreRefusedWhereThereIsNothing(t *testing.T) {
 			_, err := r.ListCommands(nobody, &shape.ListCommandsInput{Filters: []shape.CommandFilter{{Key: "foo", Value: "x"}}})
 			return err
 		},
-		"InvalidInstanceInformationFilterValue": func() error {
-			_, err := r.DescribeInstanceInformation(nobody, &shape.DescribeInstanceInformationInput{Filters: []shape.InstanceInformationStringFilter{{Key: "foo", Values: []string{"x"}}}})
-			return err
-		},
 	} {
 		if err := ask(); cloud.Code(err) != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+	type filter = shape.InstanceInformationStringFilter
+	for want, filters := range map[string][]filter{
+		"InvalidFilterKey":                      {{Key: "foo", Values: []string{"x"}}},
+		"InvalidInstanceInformationFilterValue": {{Key: "PingStatus", Values: []string{"Offline"}}},
+		"ValidationException":                   {{Key: "InstanceIds"}},
+		"":                                      {{Key: "AssociationStatus", Values: []string{"Success"}}},
+	} {
+		if _, err := r.DescribeInstanceInformation(nobody, &shape.DescribeInstanceInformationInput{Filters: filters}); cloud.Code(err) != want {
+			t.Errorf("%+v: got %v, want %q", filters, err, want)
+		}
+	}
+}
+
+// An instance must pass each filter, also if two have one key.
+func TestFiltersOfInstanceInformation(t *testing.T) {
+	r := newRig(t)
+	out, err := r.DescribeInstanceInformation(r.ctx, &shape.DescribeInstanceInformationInput{
+		Filters: []shape.InstanceInformationStringFilter{{Key: "tag:Name", Values: []string{"a"}}, {Key: "tag:Name", Values: []string{"b"}}}})
+	if err != nil || len(out.InstanceInformationList) != 0 {
+		t.Errorf("got %+v, %v, want nobody", out, err)
 	}
 }
 
@@ -293,7 +310,8 @@ func TestFiltersOfCommands(t *testing.T) {
 		{"ExecutionStage", "Complete", "1", "InvalidFilterKey"}, {"ExecutionStage", "Executing", "1", "InvalidFilterKey"},
 		{"ExecutionStage", "Done", "InvalidFilterKey", "InvalidFilterKey"},
 		{"InvokedAfter", "2026-11-23T18:00:30Z", "1", "1"}, {"InvokedBefore", "2026-11-23T18:00:30Z", "1", "2"}, {"InvokedAfter", "yesterday", "InvalidFilterKey", "InvalidFilterKey"},
-		{"DocumentName", "AWS-RunShellScript", "2", "3"}, {"DocumentName", "other", "0", "0"}, {"Colour", "red", "InvalidFilterKey", "InvalidFilterKey"},
+		{"DocumentName", "AWS-RunShellScript", "2", "3"}, {"DocumentName", "arn:aws:ssm:r::document/AWS-RunShellScript", "2", "3"},
+		{"DocumentName", "other", "0", "0"}, {"Colour", "red", "InvalidFilterKey", "InvalidFilterKey"},
 	} {
 		filters := []shape.CommandFilter{{Key: tt.key, Value: tt.value}}
 		count := func(n int, err error) string {
@@ -385,7 +403,7 @@ func TestACommandsLife(t *testing.T) {
 		t.Error("filters do not find the command where it is")
 	}
 	for range 2 { // asking twice asks once
-		if _, err := r.CancelCommand(r.ctx, &shape.CancelCommandInput{CommandId: c.CommandId, InstanceIds: []string{one, two, one}}); err != nil {
+		if _, err := r.CancelCommand(r.ctx, &shape.CancelCommandInput{CommandId: c.CommandId, InstanceIds: []string{one, two}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -424,6 +442,9 @@ func TestOtherAccountsSeeNothing(t *testing.T) {
 	they := api.WithCaller(t.Context(), api.Identity{Account: "111111111111"})
 	if _, err := r.GetCommandInvocation(they, &shape.GetCommandInvocationInput{CommandId: c.CommandId, InstanceId: one}); cloud.Code(err) != "InvalidCommandId" {
 		t.Errorf("get: %v", err)
+	}
+	if _, err := r.CancelCommand(r.ctx, &shape.CancelCommandInput{CommandId: c.CommandId, InstanceIds: []string{one, one}}); cloud.Code(err) != "DuplicateInstanceId" {
+		t.Errorf("an instance named twice: got %v", err)
 	}
 	if _, err := r.CancelCommand(they, &shape.CancelCommandInput{CommandId: c.CommandId}); cloud.Code(err) != "InvalidCommandId" {
 		t.Errorf("cancel: %v", err)
