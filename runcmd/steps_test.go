@@ -70,9 +70,10 @@ func TestWhoAndWithWhat(t *testing.T) {
 	h := newHost(t)
 	h.startGateway()
 	h.startAgent()
-	for path := h.state; path != "/"; path = filepath.Dir(path) { // what lies above the state directory in a guest lets pass
+	for path := filepath.Dir(h.state); path != "/"; path = filepath.Dir(path) { // what lies above the state directory in a guest lets pass
 		check(t, os.Chmod(path, 0o755|os.ModeSticky))
 	}
+	check(t, os.Chmod(h.state, 0o700)) // as the agent makes it where there is none
 	for _, tt := range []struct {
 		name         string
 		step         cloud.Step
@@ -89,6 +90,8 @@ func TestWhoAndWithWhat(t *testing.T) {
 		{"user, umask and limits", cloud.Step{Script: "id -un; umask; ulimit -n", User: "nobody", Umask: "077", Limits: cloud.StepLimits{OpenFiles: 50}},
 			"nobody\n0077\n50\n", ""},
 		{"a file that is too large", cloud.Step{Script: "head -c 3000000 /dev/zero >big; wc -c <big", WorkingDirectory: ".", Limits: cloud.StepLimits{FileSizeMiB: 1}}, "1048576\n", ""},
+		{"a directory that is not there", cloud.Step{Script: "pwd", WorkingDirectory: "/nowhere"}, "", "the working directory /nowhere is not there"},
+		{"a file for a directory", cloud.Step{Script: "pwd", WorkingDirectory: "/etc/passwd"}, "", "the working directory /etc/passwd is not one"},
 		{"a directory of its own", cloud.Step{Script: "ls -A; basename $PWD", WorkingDirectory: "."}, "work\n", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -74,6 +74,11 @@ func Command(s wire.Step, p Place) (*exec.Cmd, error) {
 		}
 		cmd.Dir = filepath.Join(p.Work, s.Directory)
 	}
+	if info, err := os.Stat(cmd.Dir); err != nil { // the error of a process that can not be started names the shell
+		return nil, fmt.Errorf("the working directory %s is not there", cmd.Dir)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("the working directory %s is not one", cmd.Dir)
+	}
 	if s.User != "" {
 		return cmd, p.become(cmd, s.User)
 	}
@@ -108,17 +113,32 @@ func (p Place) become(cmd *exec.Cmd, name string) error {
 	}
 	cmd.SysProcAttr.Credential = c
 	cmd.Env = append(cmd.Env, "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username)
-	// Through the directories that lead there, but into none of them.
-	for _, dir := range []string{filepath.Dir(filepath.Dir(p.File)), filepath.Dir(p.File)} {
-		if err := os.Chmod(dir, 0o711); err != nil {
-			return err
-		}
+	if err := pass(filepath.Dir(p.File), depth); err != nil {
+		return err
 	}
 	if err := os.Chown(p.File, int(uid), int(gid)); err != nil {
 		return err
 	}
 	if err := os.Chown(p.Work, int(uid), int(gid)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
+	}
+	return nil
+}
+
+// depth is how many directories of the agent's own there are down to a script: of its state, of the commands, of this one.
+const depth = 3
+
+// pass lets everybody through a directory and those above it, but look into none of them.
+func pass(dir string, levels int) error {
+	for range levels {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if err := os.Chmod(dir, info.Mode()|0o011); err != nil {
+			return err
+		}
+		dir = filepath.Dir(dir)
 	}
 	return nil
 }
