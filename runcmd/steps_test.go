@@ -53,6 +53,14 @@ func TestWhatFollowsAStep(t *testing.T) {
 		{"finally after 169", []cloud.Step{{Script: "exit 169"}, {Script: "echo b"}, last}, "Failed 169: step0 Failed 169, step2 Success 0", "last\n"},
 		{"finally after a timeout", []cloud.Step{{Script: "sleep 100", TimeoutSeconds: 1}, last},
 			"ExecutionTimedOut 137: step0 ExecutionTimedOut 137, step1 Success 0", "last\n"},
+		{"a timeout goes on, as a failure does", []cloud.Step{{Script: "sleep 100", TimeoutSeconds: 1}, {Script: "echo b"}},
+			"ExecutionTimedOut 137: step0 ExecutionTimedOut 137, step1 Success 0", "b\n"},
+		{"onFailure exit after a timeout", []cloud.Step{{Script: "sleep 100", TimeoutSeconds: 1, OnFailure: "exit"}, {Script: "echo b"}},
+			"ExecutionTimedOut 137: step0 ExecutionTimedOut 137", ""},
+		{"onFailure successAndExit after a timeout", []cloud.Step{{Script: "sleep 100", TimeoutSeconds: 1, OnFailure: "successAndExit"}, {Script: "echo b"}},
+			"Success 137: step0 Success 137", ""},
+		{"a failure is worse than a timeout", []cloud.Step{{Script: "exit 2"}, {Script: "sleep 100", TimeoutSeconds: 1}},
+			"Failed 2: step0 Failed 2, step1 ExecutionTimedOut 137", ""},
 		{"finally that fails", []cloud.Step{{Script: "true"}, {Script: "exit 3", Finally: true}}, "Failed 3: step0 Success 0, step1 Failed 3", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

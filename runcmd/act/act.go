@@ -144,8 +144,8 @@ func pass(dir string, levels int) error {
 }
 
 // GoOn tells whether the next step runs after one that has ended so, as Systems Manager decides: 168 and 169 end a document
-// as a success and a failure, onFailure and onSuccess may end it; else it goes on after a failure. It sets right how the
-// step has ended.
+// as a success and a failure, onFailure and onSuccess may end it; else it goes on after a failure, which a step that took too
+// long is, too. It sets right how the step has ended.
 func GoOn(s wire.Step, r *wire.StepResult) bool {
 	switch {
 	case r.Outcome == wire.Failed && r.Code == wire.Skip:
@@ -153,7 +153,7 @@ func GoOn(s wire.Step, r *wire.StepResult) bool {
 		return false
 	case r.Outcome == wire.Failed && r.Code == wire.SkipFailed:
 		return false
-	case r.Outcome == wire.Failed:
+	case r.Outcome == wire.Failed, r.Outcome == wire.TimedOut:
 		if s.OnFailure == "successAndExit" {
 			r.Outcome = wire.Success
 		}
@@ -161,7 +161,7 @@ func GoOn(s wire.Step, r *wire.StepResult) bool {
 	case r.Outcome == wire.Success:
 		return s.OnSuccess != "exit"
 	}
-	return false // cancelled, timed out, interrupted
+	return false // cancelled, interrupted
 }
 
 // Run is this program in one of the roles that Command gives it. It returns the exit code.
