@@ -168,6 +168,27 @@ func TestWhatFollowsAStepIsAmongItsInputs(t *testing.T) {
 	}
 }
 
+// A download without TLS is one that its author has not forbidden. What an inventory has of Windows is none of ours.
+func TestInputsThatOthersWrite(t *testing.T) {
+	download := func(info string) string {
+		return `{"schemaVersion":"2.2","parameters":{"no":{"type":"String","default":"false"}},"mainSteps":[{"action":"aws:downloadContent","name":"a",
+			"inputs":{"sourceType":"HTTP","sourceInfo":{` + info + `}}}]}`
+	}
+	inventory := `{"schemaVersion":"2.2","mainSteps":[{"action":"aws:softwareInventory","name":"a","inputs":{"applications":"Enabled",
+		"windowsUpdates":"Enabled","windowsRoles":"Enabled","windowsRegistry":"[]","billingInfo":"Enabled"}}]}`
+	for content, want := range map[string]string{
+		download(`"url":"http://x/y"`): "", download(`"url":"http://x/y","allowInsecureDownload":true`): "", download(`"url":"https://x/y","allowInsecureDownload":"false"`): "",
+		download(`"url":"http://x/y","allowInsecureDownload":false`):      "InvalidParameters",
+		download(`"url":"http://x/y","allowInsecureDownload":"{{ no }}"`): "InvalidParameters",
+		download(`"url":"http://x/y","allowInsecureDownload":"perhaps"`):  "InvalidParameters",
+		inventory: "",
+	} {
+		if _, err := mustParse(t, content).Fill(nil); cloud.Code(err) != want {
+			t.Errorf("%s: got %v, want %q", content, err, want)
+		}
+	}
+}
+
 func TestLimitsOfAScript(t *testing.T) {
 	d := mustParse(t, `{"schemaVersion":"2.2","parameters":{"u":{"type":"String","default":"www-data"},"m":{"type":"Integer","default":64}},
 		"mainSteps":[{"action":"aws:runShellScript","name":"a","inputs":{"runCommand":"id","user":"{{ u }}","umask":"027",
