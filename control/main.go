@@ -344,6 +344,7 @@ type registration struct {
 type commandNote struct {
 	Command      cloud.CommandID        `json:"command"`
 	Document     string                 `json:"document"`
+	Version      string                 `json:"version,omitempty"`
 	Status       cloud.InvocationStatus `json:"status"`
 	Details      string                 `json:"details"`
 	Code         int                    `json:"code"`
@@ -366,8 +367,12 @@ func commandNotes(front *api.Front) func(cloud.Command, []cloud.Invocation) {
 	}
 	return func(c cloud.Command, ends []cloud.Invocation) {
 		for _, i := range ends {
-			front.Note("ssm", "CommandEnded", api.Identity{Account: string(c.Account), ARN: c.Owner}, "instance/"+string(i.Instance), commandNote{
-				Command: c.ID, Document: c.DocumentName, Status: i.Status, Details: i.Details, Code: i.ResponseCode, Requested: c.Requested,
+			resource := "instance/" + string(i.Instance)
+			if cloud.WellFormed(i.Instance, cloud.ManagedPrefix) {
+				resource = "managed-" + resource
+			}
+			front.Note("ssm", "CommandEnded", api.Identity{Account: string(c.Account), ARN: c.Owner}, resource, commandNote{
+				Command: c.ID, Document: c.DocumentName, Version: c.DocumentVersion, Status: i.Status, Details: i.Details, Code: i.ResponseCode, Requested: c.Requested,
 				Started: at(i.Started), Ended: at(i.Ended), StdoutBytes: i.StdoutBytes, StdoutSHA256: i.StdoutSHA256,
 				StderrBytes: i.StderrBytes, StderrSHA256: i.StderrSHA256,
 			})

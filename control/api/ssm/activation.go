@@ -92,6 +92,7 @@ func (s *Service) CreateActivation(ctx context.Context, in *shape.CreateActivati
 	if err != nil {
 		return nil, err
 	}
+	note{Activation: a.ID}.on(ctx)
 	return &shape.CreateActivationOutput{ActivationId: id, ActivationCode: code}, s.Mirror.WaitRev(ctx, rev)
 }
 
@@ -111,6 +112,7 @@ func (s *Service) DeleteActivation(ctx context.Context, in *shape.DeleteActivati
 			return nil, err
 		}
 		t := store.NewTxn()
+		note{Activation: o.Value.ID}.on(ctx)
 		store.Delete(t, store.Activations, o)
 		return t, nil
 	})

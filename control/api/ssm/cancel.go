@@ -72,6 +72,7 @@ func (s *Service) cancel(ctx context.Context, snap *store.Snapshot, in *shape.Ca
 			next.Settled[id] = cloud.Invocation{Command: next.ID, Instance: id, Status: cloud.InvocationCancelled, Details: cloud.HaltCancelled, ResponseCode: -1}
 		}
 	}
+	note{Command: next.ID, Instances: in.InstanceIds}.on(ctx)
 	store.Update(t, store.Commands, o, next)
 	s.tell(t, snap, next)
 	return t, nil

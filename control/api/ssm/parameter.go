@@ -134,6 +134,7 @@ func (s *Service) PutParameter(ctx context.Context, in *shape.PutParameterInput)
 	if err != nil {
 		return nil, err
 	}
+	note{Version: strconv.Itoa(v.Number)}.on(ctx)
 	return &shape.PutParameterOutput{Version: number(v.Number), Tier: "Standard"}, nil
 }
 
