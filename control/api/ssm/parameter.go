@@ -253,7 +253,13 @@ func (s *Service) refer(ctx context.Context, snap *store.Snapshot, doc document.
 			return nil, cloud.Errorf("InvalidParameters", "Parameter %.80s names an ssm-secure parameter: a secret would lie open in the command; let the script read it", key)
 		}
 	}
-	if len(referred(given)) == 0 {
+	names := referred(given)
+	for _, name := range names { // else who may not read a parameter would have a guest print it
+		if err := s.may(ctx, "ssm:GetParameters", parameterARN(name)[0]); err != nil {
+			return nil, err
+		}
+	}
+	if len(names) == 0 {
 		return given, nil
 	}
 	out := maps.Clone(given)

@@ -188,8 +188,19 @@ func TestACommandRefersToParameters(t *testing.T) {
 	}
 	in := script(one)
 	in.Parameters["commands"] = []string{"{{ssm:/app/colour:1}} {{ssm:plain}}"}
-	if got := fmt.Sprint(r.reached(r.ctx, in)[1:3]); got != "[parameter/app/colour parameter/plain]" {
+	if got := fmt.Sprint(r.reached(r.ctx, in)); got != "[document/AWS-RunShellScript ec2:instance/"+one+"]" {
 		t.Errorf("it needs permission for %s", got)
+	}
+	var asked []string
+	r.Authorize = func(_ context.Context, action, resource string) error {
+		if asked = append(asked, action+" "+resource); resource == "parameter/plain" {
+			return cloud.Errorf("AccessDeniedException", "no")
+		}
+		return nil
+	}
+	_, err := r.SendCommand(r.ctx, in)
+	if got := fmt.Sprint(asked); cloud.Code(err) != "AccessDeniedException" || got != "[ssm:GetParameters parameter/app/colour ssm:GetParameters parameter/plain]" {
+		t.Errorf("who may not read what it refers to: got %v, asked for %s", err, got)
 	}
 }
 

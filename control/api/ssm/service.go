@@ -79,9 +79,6 @@ func New(cfg Config) api.Service {
 // target finds now.
 func (s *Service) reached(ctx context.Context, in *shape.SendCommandInput) []string {
 	out := documentARN(in.DocumentName)
-	for _, name := range referred(in.Parameters) { // else who may not read a parameter would have a guest print it
-		out = append(out, parameterARN(name)...)
-	}
 	for _, id := range in.InstanceIds {
 		out = append(out, targetARN(cloud.InstanceID(id)))
 	}
