@@ -232,6 +232,22 @@ func TestDocumentWithinACommand(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a step that takes too long goes with all that it started, and what was there before it stays", func(t *testing.T) {
+		id := h.send("", steps(cloud.Step{Document: &cloud.StepDocument{Steps: []cloud.Step{
+			{Name: "a", Script: "setsid sleep 1000 >/dev/null & echo $!", TimeoutSeconds: 60},
+			{Name: "b", Script: "setsid sleep 1000 & echo $!; (setsid sh -c 'setsid sleep 1000 & echo $!; wait' &); sleep 1000", TimeoutSeconds: 1}}}}))
+		h.end(id)
+		pids := strings.Fields(h.output(id, wire.Stdout))
+		if len(pids) != 3 {
+			t.Fatalf("got %q", pids)
+		}
+		if err := unix.Kill(atoi(t, pids[0]), unix.SIGKILL); err != nil {
+			t.Errorf("the step before: %v", err)
+		}
+		for _, pid := range pids[1:] {
+			gone(t, pid)
+		}
+	})
 	t.Run("cancelled with all that it started", func(t *testing.T) {
 		id := h.send("", steps(cloud.Step{Document: &cloud.StepDocument{Steps: []cloud.Step{{Name: "a", Script: "setsid sleep 1000 & echo $!; sleep 1000 & echo $!; wait", TimeoutSeconds: 60}}}}))
 		for h.wait(id, func(i cloud.Invocation) bool { return i.Status == cloud.InvocationInProgress }); strings.Count(h.output(id, wire.Stdout), "\n") < 2; {
