@@ -489,3 +489,35 @@ func TestOutputIsCutBetweenCharacters(t *testing.T) {
 		}
 	}
 }
+
+// A step is known by its name, and shown as its command is, before its agent has told how it ended.
+func TestStepsThatAreUnderWay(t *testing.T) {
+	r := newRig(t)
+	c := r.send(script(one))
+	plugins := func() string {
+		t.Helper()
+		out, err := r.ListCommandInvocations(r.ctx, &shape.ListCommandInvocationsInput{CommandId: c.CommandId, Details: ptr(true)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, p := range out.CommandInvocations[0].CommandPlugins {
+			all = append(all, fmt.Sprint(p.Name, " ", p.Status, " ", *p.ResponseCode, " ", p.ResponseStartDateTime != nil, " ", p.Output))
+		}
+		return strings.Join(all, ", ")
+	}
+	if got := plugins(); got != "aws:runShellScript Pending -1 false " {
+		t.Errorf("before it is delivered: got %q", got)
+	}
+	r.says(c, one, cloud.Invocation{Status: cloud.InvocationInProgress, ResponseCode: -1, Started: start})
+	if got := plugins(); got != "aws:runShellScript InProgress -1 true " {
+		t.Errorf("while it runs: got %q", got)
+	}
+	if got := r.get(c, one); got.PluginName != "aws:runShellScript" || got.Status != "InProgress" || got.ExecutionStartDateTime == "" || *got.ResponseCode != -1 {
+		t.Errorf("while it runs: got %+v", got)
+	}
+	_, err := r.GetCommandInvocation(r.ctx, &shape.GetCommandInvocationInput{CommandId: c.CommandId, InstanceId: one, PluginName: "nothing"})
+	if cloud.Code(err) != "InvalidPluginName" {
+		t.Errorf("a step that there is not: got %v", err)
+	}
+}
