@@ -18,6 +18,7 @@ const (
 	stderrShown = 8000
 	pluginShown = 2500
 	truncated   = "\n--output truncated--"
+	errorLine   = "\n----------ERROR-------\n" // between a plugin's output and its errors
 )
 
 // allSteps stands for the whole of a command's output.
@@ -44,13 +45,29 @@ func (s *Service) details(ctx context.Context, snap *store.Snapshot, v *shape.Co
 		}
 		p.StandardOutputUrl, p.StandardErrorUrl = s.urls(c, inv, k)
 		if inv.Status.Terminal() {
-			if p.Output, err = s.output(ctx, snap, c, inv, piece{"stdout", k, pluginShown}); err != nil {
+			if p.Output, err = s.printed(ctx, snap, c, inv, k); err != nil {
 				return err
 			}
 		}
 		v.CommandPlugins = append(v.CommandPlugins, p)
 	}
 	return nil
+}
+
+// printed is the output of a step with its errors behind it.
+func (s *Service) printed(ctx context.Context, snap *store.Snapshot, c cloud.Command, inv cloud.Invocation, step int) (string, error) {
+	out, err := s.output(ctx, snap, c, inv, piece{"stdout", step, pluginShown})
+	if err != nil {
+		return "", err
+	}
+	bad, err := s.output(ctx, snap, c, inv, piece{"stderr", step, pluginShown})
+	if bad != "" {
+		out += errorLine + bad
+	}
+	if text := []rune(out); len(text) > pluginShown {
+		out = string(text[:pluginShown-len(truncated)]) + truncated
+	}
+	return out, err
 }
 
 // underWay returns an invocation that has not ended with its steps, of which its host tells when they all have: each is as the whole,

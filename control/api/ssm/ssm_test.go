@@ -521,3 +521,23 @@ func TestStepsThatAreUnderWay(t *testing.T) {
 		t.Errorf("a step that there is not: got %v", err)
 	}
 }
+
+// What a step has printed as errors stands behind its output, under Systems Manager's line.
+func TestErrorsStandBehindTheOutputOfAPlugin(t *testing.T) {
+	r := newRig(t)
+	r.door.text = "word\n"
+	for want, sizes := range map[string][2]int64{
+		"word\n": {5, 0}, "\n----------ERROR-------\nword\n": {0, 5}, "word\n\n----------ERROR-------\nword\n": {5, 5},
+	} {
+		c := r.send(script(one))
+		r.says(c, one, cloud.Invocation{Status: cloud.InvocationFailed, StdoutBytes: sizes[0], StderrBytes: sizes[1],
+			Steps: []cloud.StepResult{{Name: "runShellScript", Action: "aws:runShellScript", Status: "Failed", StdoutEnd: sizes[0], StderrEnd: sizes[1]}}})
+		out, err := r.ListCommandInvocations(r.ctx, &shape.ListCommandInvocationsInput{CommandId: c.CommandId, Details: ptr(true)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out.CommandInvocations[0].CommandPlugins[0].Output; got != want {
+			t.Errorf("%v: got %q, want %q", sizes, got, want)
+		}
+	}
+}
