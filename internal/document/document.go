@@ -15,6 +15,7 @@ package document
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -56,10 +57,11 @@ type Step struct {
 	Timeout      Text            `json:"timeoutSeconds,omitempty"` // some authors write it here
 	OnFailure    Text            `json:"onFailure,omitempty"`      // this and the next two may stand among the inputs
 	OnSuccess    Text            `json:"onSuccess,omitempty"`
-	Finally      bool            `json:"finallyStep,omitempty"`
+	FinallyStep  Text            `json:"finallyStep,omitempty"`
 	IsEnd        bool            `json:"isEnd,omitempty"` // of automation: refused
 
-	action action // what Inputs say; nil for a step of another platform
+	finally bool   // what FinallyStep says
+	action  action // what Inputs say; nil for a step of another platform
 }
 
 // Precondition runs a step only where both operands are equal. One may be platformType.
@@ -174,12 +176,16 @@ func (d *Document) validate() error {
 		if err := s.lift(); err != nil {
 			return err
 		}
+		finally, err := strconv.ParseBool(cmp.Or(string(s.FinallyStep), "false"))
+		s.finally = finally
 		switch {
+		case err != nil:
+			return invalid("finallyStep of step %.80s is %.40q: give true or false", s.Name, s.FinallyStep)
 		case !nameForm.MatchString(s.Name):
 			return invalid("step name %.80q is not made of letters, digits, - and _", s.Name)
 		case seen[s.Name]:
 			return invalid("two steps are named %s: rename one", s.Name)
-		case s.Finally && n != len(d.Steps)-1:
+		case s.finally && n != len(d.Steps)-1:
 			return invalid("step %s is a finallyStep, and not the last: put it at the end", s.Name)
 		}
 		seen[s.Name] = true
@@ -197,9 +203,8 @@ func (s *Step) lift() error {
 	if json.Unmarshal(s.Inputs, &inputs) != nil {
 		return nil // whoever reads them says so
 	}
-	finally := Text(strconv.FormatBool(s.Finally))
 	had := len(inputs)
-	for name, to := range map[string]*Text{"onFailure": &s.OnFailure, "onSuccess": &s.OnSuccess, "finallyStep": &finally} {
+	for name, to := range map[string]*Text{"onFailure": &s.OnFailure, "onSuccess": &s.OnSuccess, "finallyStep": &s.FinallyStep} {
 		if raw, ok := inputs[name]; ok {
 			if err := to.UnmarshalJSON(raw); err != nil {
 				return err
@@ -207,13 +212,11 @@ func (s *Step) lift() error {
 			delete(inputs, name)
 		}
 	}
+	if len(inputs) == had {
+		return nil
+	}
 	var err error
-	if s.Finally, err = strconv.ParseBool(string(finally)); err != nil {
-		return invalid("finallyStep of step %.80s is %.40q: give true or false", s.Name, finally)
-	}
-	if len(inputs) < had {
-		s.Inputs, err = json.Marshal(inputs)
-	}
+	s.Inputs, err = json.Marshal(inputs)
 	return err
 }
 

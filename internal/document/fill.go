@@ -69,7 +69,7 @@ func (d Document) fill(given map[string][]string, from Sources, level int, left 
 		if *left--; *left < 0 {
 			return nil, invalid("the documents have more than %d steps together", maxSteps)
 		}
-		step := cloud.Step{Name: s.Name, Action: s.Action, OnFailure: string(s.OnFailure), OnSuccess: string(s.OnSuccess), Finally: s.Finally}
+		step := cloud.Step{Name: s.Name, Action: s.Action, OnFailure: string(s.OnFailure), OnSuccess: string(s.OnSuccess), Finally: s.finally}
 		for name, p := range d.Parameters {
 			if p.Interpolation == envVar {
 				f.set(&step, "SSM_"+name, values[name].String())
@@ -225,7 +225,14 @@ func (f *filler) within(v any) any {
 	case []any:
 		out := make([]any, 0, len(v))
 		for _, item := range v {
-			out = append(out, f.within(item))
+			filled := f.within(item)
+			if list, ok := filled.([]string); ok { // of a placeholder: its items are some of these
+				for _, one := range list {
+					out = append(out, one)
+				}
+				continue
+			}
+			out = append(out, filled)
 		}
 		return out
 	}

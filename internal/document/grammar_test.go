@@ -168,6 +168,16 @@ func TestWhatFollowsAStepIsAmongItsInputs(t *testing.T) {
 	}
 }
 
+// A list among the items of one becomes items, as it becomes lines of a script.
+func TestAListWithinAList(t *testing.T) {
+	d := mustParse(t, `{"schemaVersion":"2.2","parameters":{"l":{"type":"StringList"}},"mainSteps":[{"action":"aws:runDocument","name":"a",
+		"inputs":{"documentType":"LocalPath","documentPath":"/d","documentParameters":{"x":["a","{{ l }}"],"y":"{{l}}"}}}]}`)
+	want := map[string][]string{"x": {"a", "b", "c"}, "y": {"b", "c"}}
+	if got := mustFill(t, d, map[string][]string{"l": {"b", "c"}})[0].Document.Parameters; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 // A download without TLS is one that its author has not forbidden. What an inventory has of Windows is none of ours.
 func TestInputsThatOthersWrite(t *testing.T) {
 	download := func(info string) string {
