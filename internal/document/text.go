@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 	"github.com/ichiro-metal/ichiro/internal/userdata/yaml"
 )
 
@@ -56,6 +57,9 @@ func depth(text []byte) (most int) {
 	return most
 }
 
+// decimal is what is an integer in JSON, too.
+var decimal = pattern.New(`^-?(0|[1-9][0-9]*)$`)
+
 // writeJSON writes a value of YAML as JSON. What is a number or a truth value to everybody is one here; other words stay what their
 // author wrote, whatever YAML 1.1 has for them: no is an answer, 22:22 two ports, and 2.20 a version.
 func writeJSON(b *bytes.Buffer, v *yaml.Value, level int) error {
@@ -67,7 +71,7 @@ func writeJSON(b *bytes.Buffer, v *yaml.Value, level int) error {
 		b.WriteString("null")
 	case v.Kind == yaml.Bool && strings.EqualFold(v.Word, strconv.FormatBool(v.Bool)):
 		b.WriteString(strconv.FormatBool(v.Bool))
-	case v.Kind == yaml.Int && v.Word == strconv.FormatInt(v.Int, 10):
+	case v.Kind == yaml.Int && decimal.MatchString(v.Word):
 		b.WriteString(v.Word)
 	case v.Kind == yaml.List:
 		b.WriteByte('[')

@@ -48,7 +48,7 @@ func TestToJSONKeepsWords(t *testing.T) {
 
 // Whatever JSON an account's document is, its YAML reads as the same.
 func FuzzToYAML(f *testing.F) {
-	for _, seed := range []string{`{"a":"b"}`, `{"null":["- x",{"y":"\u2028: é\u0001"}],"~":null}`, `{"":[[],[{}],[["a"]]]}`, `{"a b":{"- c":-5}}`, `{"true":false,"<<":"*x","&a":"!!b"}`} {
+	for _, seed := range []string{`{"a":"b"}`, `{"null":["- x",{"y":"\u2028: é\u0001"}],"~":null}`, `{"":[[],[{}],[["a"]]]}`, `{"a b":{"- c":-5}}`, `{"a":-0}`, `{"true":false,"<<":"*x","&a":"!!b"}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
