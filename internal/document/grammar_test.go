@@ -168,6 +168,17 @@ func TestWhatFollowsAStepIsAmongItsInputs(t *testing.T) {
 	}
 }
 
+// Systems Manager's parameters of its inventory are known; what is not collected is said so, and not that there is no such parameter.
+func TestInventoryKnowsWhatItDoesNotCollect(t *testing.T) {
+	text, _, _ := Builtin("AWS-GatherSoftwareInventory")
+	d := mustParse(t, text)
+	mustFill(t, d, map[string][]string{"applications": {"Enabled"}, "networkConfig": {"Disabled"}, "windowsUpdates": {"Enabled"}, "billingInfo": {"Enabled"}})
+	_, err := d.Fill(map[string][]string{"networkConfig": {"Enabled"}})
+	if err == nil || !strings.Contains(err.Error(), "applications, which alone are collected") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A list among the items of one becomes items, as it becomes lines of a script.
 func TestAListWithinAList(t *testing.T) {
 	d := mustParse(t, `{"schemaVersion":"2.2","parameters":{"l":{"type":"StringList"}},"mainSteps":[{"action":"aws:runDocument","name":"a",
