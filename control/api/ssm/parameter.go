@@ -156,8 +156,8 @@ func puttable(in *shape.PutParameterInput, overwrite bool) error {
 		return cloud.Errorf("ValidationException", "Value is some text: give at least one character")
 	case len(in.Value) > maxValue:
 		return cloud.Errorf("ValidationException", "Value has %d bytes, and at most %d are allowed", len(in.Value), maxValue)
-	case len(in.Description) > 1024:
-		return cloud.Errorf("ValidationException", "Description may have 1024 characters")
+	case utf8.RuneCountInString(in.Description) > 1024 || len(in.AllowedPattern) > 1024:
+		return cloud.Errorf("ValidationException", "Description and AllowedPattern may have 1024 characters each")
 	case in.KeyId != "" && in.KeyId != "alias/aws/ssm":
 		return cloud.Errorf("InvalidKeyId", "There is one key, alias/aws/ssm: leave KeyId out")
 	case in.Policies != "" || !slices.Contains([]string{"", "Standard", "Intelligent-Tiering"}, in.Tier) || in.DataType != "" && in.DataType != "text":

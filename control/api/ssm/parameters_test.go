@@ -111,6 +111,7 @@ func TestRefusedParameters(t *testing.T) {
 		"a reserved name":        {"ValidationException", shape.PutParameterInput{Name: "/aws/x", Type: "String", Value: "y"}},
 		"too long":               {"ValidationException", shape.PutParameterInput{Name: "new", Type: "String", Value: strings.Repeat("x", 4097)}},
 		"not as its pattern":     {"ParameterPatternMismatchException", shape.PutParameterInput{Name: "new", Type: "String", Value: "x1", AllowedPattern: "[a-z]"}},
+		"a long pattern":         {"ValidationException", shape.PutParameterInput{Name: "new", Type: "String", Value: "x", AllowedPattern: "x" + strings.Repeat("y?", 512)}},
 		"no pattern":             {"InvalidAllowedPatternException", shape.PutParameterInput{Name: "new", Type: "String", Value: "x", AllowedPattern: "["}},
 		"a tier of others":       {"ValidationException", shape.PutParameterInput{Name: "new", Type: "String", Value: "x", Tier: "Advanced"}},
 		"another key":            {"InvalidKeyId", shape.PutParameterInput{Name: "new", Type: "SecureString", Value: "x", KeyId: "mine"}},
