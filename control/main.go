@@ -301,7 +301,7 @@ func newFront(o options, b backing) (*api.Front, *ssm.Sessions, *os.File, error)
 		return nil, nil, nil, err
 	}
 	var front *api.Front
-	run := ssm.Config{Sealer: secrets, Store: b.store, Mirror: b.mirror, Door: b.reader, Sessions: b.reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: b.log,
+	run := ssm.Config{Region: o.region, Sealer: secrets, Store: b.store, Mirror: b.mirror, Door: b.reader, Sessions: b.reader, Pager: pager, Now: time.Now, Rand: rand.Reader, Log: b.log,
 		Outputs: b.outputs, Endpoint: b.endpoint, Authorize: mayIn(o.region, b.authority), Notify: b.sender.Check}
 	run.Registered = func(n cloud.ManagedNode, source, code string) {
 		front.Note("ssm", "RegisterManagedInstance", api.Identity{Account: string(n.Account)}, "managed-instance/"+string(n.ID), registration{source, n.Activation, code})
@@ -345,6 +345,7 @@ type registration struct {
 type commandNote struct {
 	Command      cloud.CommandID        `json:"command"`
 	Document     string                 `json:"document"`
+	Version      string                 `json:"version,omitempty"`
 	Status       cloud.InvocationStatus `json:"status"`
 	Details      string                 `json:"details"`
 	Code         int                    `json:"code"`
@@ -368,8 +369,12 @@ func commandNotes(front *api.Front) func(cloud.Command, []cloud.Invocation) erro
 	return func(c cloud.Command, ends []cloud.Invocation) error {
 		var errs []error
 		for _, i := range ends {
-			errs = append(errs, front.Note("ssm", "CommandEnded", api.Identity{Account: string(c.Account), ARN: c.Owner}, "instance/"+string(i.Instance), commandNote{
-				Command: c.ID, Document: c.DocumentName, Status: i.Status, Details: i.Details, Code: i.ResponseCode, Requested: c.Requested,
+			resource := "instance/" + string(i.Instance)
+			if cloud.WellFormed(i.Instance, cloud.ManagedPrefix) {
+				resource = "managed-" + resource
+			}
+			errs = append(errs, front.Note("ssm", "CommandEnded", api.Identity{Account: string(c.Account), ARN: c.Owner}, resource, commandNote{
+				Command: c.ID, Document: c.DocumentName, Version: c.DocumentVersion, Status: i.Status, Details: i.Details, Code: i.ResponseCode, Requested: c.Requested,
 				Started: at(i.Started), Ended: at(i.Ended), StdoutBytes: i.StdoutBytes, StdoutSHA256: i.StdoutSHA256,
 				StderrBytes: i.StderrBytes, StderrSHA256: i.StderrSHA256,
 			}))

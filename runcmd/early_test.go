@@ -86,7 +86,7 @@ func TestAShellWaitsForItsScript(t *testing.T) {
 		{name: "ends with the script's code", script: "exit 125", code: 125},
 		{name: "tells a broken script", script: "if", code: 2, stderr: "if"},
 		{name: "is passed over by a script with another interpreter", script: "#!/bin/cat\nas it is", stdout: "#!/bin/cat\nas it is"},
-		{name: "is passed over where the directory is not there", script: whose, code: 127, stderr: "no such file",
+		{name: "is passed over where the directory is not there", script: whose, code: 127, stderr: "the working directory /no/such/place is not there",
 			edit: func(r *bundle.CommandRequest) { r.Steps[0].WorkingDirectory = "/no/such/place" }},
 		{name: "is done without when it has died", script: "echo here", stdout: "here\n",
 			before: func() { pid := h.waiting(); unix.Kill(pid, unix.SIGKILL); ended(t, pid) }},

@@ -56,10 +56,10 @@ func TestCancelAndTimeout(t *testing.T) {
 		}
 		alive(t, h.output(id, wire.Stdout), false)
 	})
-	t.Run("a timeout ends the document", func(t *testing.T) {
-		id := h.send("", steps(cloud.Step{Script: "sleep 1000", TimeoutSeconds: 1}, cloud.Step{Script: "echo no"}))
+	t.Run("a timeout does not stop the next step, and is how the command ends", func(t *testing.T) {
+		id := h.send("", steps(cloud.Step{Script: "sleep 1000", TimeoutSeconds: 1}, cloud.Step{Script: "echo two"}))
 		inv := h.end(id)
-		if inv.Status != cloud.InvocationTimedOut || inv.Details != "ExecutionTimedOut" || len(inv.Steps) != 1 {
+		if inv.Status != cloud.InvocationTimedOut || inv.Details != "ExecutionTimedOut" || len(inv.Steps) != 2 || h.output(id, wire.Stdout) != "two\n" {
 			t.Errorf("got %+v", inv)
 		}
 	})

@@ -53,6 +53,14 @@ func TestWhatFollowsAStep(t *testing.T) {
 		{"finally after 169", []cloud.Step{{Script: "exit 169"}, {Script: "echo b"}, last}, "Failed 169: step0 Failed 169, step2 Success 0", "last\n"},
 		{"finally after a timeout", []cloud.Step{{Script: "sleep 100", TimeoutSeconds: 1}, last},
 			"ExecutionTimedOut 137: step0 ExecutionTimedOut 137, step1 Success 0", "last\n"},
+		{"a timeout goes on, as a failure does", []cloud.Step{{Script: "sleep 100", TimeoutSeconds: 1}, {Script: "echo b"}},
+			"ExecutionTimedOut 137: step0 ExecutionTimedOut 137, step1 Success 0", "b\n"},
+		{"onFailure exit after a timeout", []cloud.Step{{Script: "sleep 100", TimeoutSeconds: 1, OnFailure: "exit"}, {Script: "echo b"}},
+			"ExecutionTimedOut 137: step0 ExecutionTimedOut 137", ""},
+		{"onFailure successAndExit after a timeout", []cloud.Step{{Script: "sleep 100", TimeoutSeconds: 1, OnFailure: "successAndExit"}, {Script: "echo b"}},
+			"Success 137: step0 Success 137", ""},
+		{"a failure is worse than a timeout", []cloud.Step{{Script: "exit 2"}, {Script: "sleep 100", TimeoutSeconds: 1}},
+			"Failed 2: step0 Failed 2, step1 ExecutionTimedOut 137", ""},
 		{"finally that fails", []cloud.Step{{Script: "true"}, {Script: "exit 3", Finally: true}}, "Failed 3: step0 Success 0, step1 Failed 3", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -70,9 +78,10 @@ func TestWhoAndWithWhat(t *testing.T) {
 	h := newHost(t)
 	h.startGateway()
 	h.startAgent()
-	for path := h.state; path != "/"; path = filepath.Dir(path) { // what lies above the state directory in a guest lets pass
+	for path := filepath.Dir(h.state); path != "/"; path = filepath.Dir(path) { // what lies above the state directory in a guest lets pass
 		check(t, os.Chmod(path, 0o755|os.ModeSticky))
 	}
+	check(t, os.Chmod(h.state, 0o700)) // as the agent makes it where there is none
 	for _, tt := range []struct {
 		name         string
 		step         cloud.Step
@@ -89,6 +98,8 @@ func TestWhoAndWithWhat(t *testing.T) {
 		{"user, umask and limits", cloud.Step{Script: "id -un; umask; ulimit -n", User: "nobody", Umask: "077", Limits: cloud.StepLimits{OpenFiles: 50}},
 			"nobody\n0077\n50\n", ""},
 		{"a file that is too large", cloud.Step{Script: "head -c 3000000 /dev/zero >big; wc -c <big", WorkingDirectory: ".", Limits: cloud.StepLimits{FileSizeMiB: 1}}, "1048576\n", ""},
+		{"a directory that is not there", cloud.Step{Script: "pwd", WorkingDirectory: "/nowhere"}, "", "the working directory /nowhere is not there"},
+		{"a file for a directory", cloud.Step{Script: "pwd", WorkingDirectory: "/etc/passwd"}, "", "the working directory /etc/passwd is not one"},
 		{"a directory of its own", cloud.Step{Script: "ls -A; basename $PWD", WorkingDirectory: "."}, "work\n", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -221,6 +232,22 @@ func TestDocumentWithinACommand(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a step that takes too long goes with all that it started, and what was there before it stays", func(t *testing.T) {
+		id := h.send("", steps(cloud.Step{Document: &cloud.StepDocument{Steps: []cloud.Step{
+			{Name: "a", Script: "setsid sleep 1000 >/dev/null & echo $!", TimeoutSeconds: 60},
+			{Name: "b", Script: "setsid sleep 1000 & echo $!; (setsid sh -c 'setsid sleep 1000 & echo $!; wait' &); sleep 1000", TimeoutSeconds: 1}}}}))
+		h.end(id)
+		pids := strings.Fields(h.output(id, wire.Stdout))
+		if len(pids) != 3 {
+			t.Fatalf("got %q", pids)
+		}
+		if err := unix.Kill(atoi(t, pids[0]), unix.SIGKILL); err != nil {
+			t.Errorf("the step before: %v", err)
+		}
+		for _, pid := range pids[1:] {
+			gone(t, pid)
+		}
+	})
 	t.Run("cancelled with all that it started", func(t *testing.T) {
 		id := h.send("", steps(cloud.Step{Document: &cloud.StepDocument{Steps: []cloud.Step{{Name: "a", Script: "setsid sleep 1000 & echo $!; sleep 1000 & echo $!; wait", TimeoutSeconds: 60}}}}))
 		for h.wait(id, func(i cloud.Invocation) bool { return i.Status == cloud.InvocationInProgress }); strings.Count(h.output(id, wire.Stdout), "\n") < 2; {

@@ -132,12 +132,26 @@ const (
 	callerKey contextKey = iota
 	requestKey
 	reachedKey
+	remarkKey
 )
 
 // CallerFrom returns who calls.
 func CallerFrom(ctx context.Context) Identity {
 	id, _ := ctx.Value(callerKey).(Identity)
 	return id
+}
+
+// Remark adds to the audit line of the call what its resources do not tell, such as the ID of what it has made. A secret is none.
+func Remark(ctx context.Context, detail any) {
+	if kept, ok := ctx.Value(remarkKey).(*any); ok {
+		*kept = detail
+	}
+}
+
+// WithRemark returns a context in which Remark is kept.
+func WithRemark(ctx context.Context) (context.Context, *any) {
+	kept := new(any)
+	return context.WithValue(ctx, remarkKey, kept), kept
 }
 
 // RequestID returns the id of the request, which the client sees too.

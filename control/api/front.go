@@ -104,6 +104,7 @@ type call struct {
 	resources []string
 	dryRun    bool
 	reached   bool // the action was known and its caller too: audit it
+	remark    *any // what the action adds to its audit line
 }
 
 // ServeHTTP answers one request.
@@ -205,6 +206,7 @@ func (c *call) guarded(w http.ResponseWriter) (out any, err error) {
 	if err := c.authorize(ctx, in); err != nil {
 		return nil, err
 	}
+	ctx, c.remark = WithRemark(ctx)
 	out, err = c.action.call(ctx, in)
 	if err == nil && c.dryRun {
 		return nil, cloud.Errorf("DryRunOperation", "Request would have succeeded, but DryRun flag is set.")
@@ -420,6 +422,10 @@ func (c *call) record(bad fault) {
 	if !c.reached || c.action.readOnly {
 		return
 	}
+	var detail any
+	if c.remark != nil {
+		detail = *c.remark
+	}
 	source, _, err := net.SplitHostPort(c.r.RemoteAddr)
 	if err != nil {
 		source = c.r.RemoteAddr
@@ -428,7 +434,7 @@ func (c *call) record(bad fault) {
 		Time: c.start.UTC(), Request: c.id, Service: service, Action: action,
 		Account: c.caller.Account, Caller: c.caller.ARN, AccessKey: c.caller.AccessKeyID,
 		Source: source, Instance: guestOf(c.r.Context()), Agent: c.r.UserAgent(), Resources: c.resources, DryRun: c.dryRun,
-		Code: bad.code, Milliseconds: now.Sub(c.start).Milliseconds(),
+		Code: bad.code, Milliseconds: now.Sub(c.start).Milliseconds(), Detail: detail,
 	})
 	if err != nil {
 		c.front.cfg.Log.Error("the audit line could not be written", "request", c.id, "action", c.name(), "err", err)

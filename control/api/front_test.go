@@ -41,7 +41,7 @@ func small(committed *int) []Service {
 			Do("DescribeRegions", func(ctx context.Context, in *ec2.DescribeRegionsInput) (*ec2.DescribeRegionsOutput, error) {
 				return &ec2.DescribeRegionsOutput{Regions: []ec2.Region{{RegionName: CallerFrom(ctx).UserID}}}, nil
 			}, ReadOnly()),
-			Do("StartInstances", func(_ context.Context, in *ec2.StartInstancesInput) (*ec2.StartInstancesOutput, error) {
+			Do("StartInstances", func(ctx context.Context, in *ec2.StartInstancesInput) (*ec2.StartInstancesOutput, error) {
 				if in.InstanceIds[0] == "i-0" {
 					return nil, cloud.Errorf("InvalidInstanceID.NotFound", "The instance ID 'i-0' does not exist")
 				}
@@ -49,6 +49,7 @@ func small(committed *int) []Service {
 					return nil, nil
 				}
 				*committed++
+				Remark(ctx, "started")
 				return nil, nil
 			}, Resource(func(in *ec2.StartInstancesInput) []string {
 				var out []string
@@ -358,9 +359,9 @@ func TestChangingCallsLeaveALine(t *testing.T) {
 		if len(l.Request) != 36 || l.Time.IsZero() || l.Source != "127.0.0.1" || l.Caller != "arn:aws:iam::000000000000:user/u" {
 			t.Errorf("the line lacks something: %s", line)
 		}
-		got = append(got, fmt.Sprint(l.Service, ":", l.Action, " ", l.Resources, " ", l.Code))
+		got = append(got, fmt.Sprint(l.Service, ":", l.Action, " ", l.Resources, " ", l.Code, " ", l.Detail))
 	}
-	want := "[ec2:StartInstances [arn:aws:ec2:ichiro-1:000000000000:instance/i-1]  ec2:StartInstances [arn:aws:ec2:ichiro-1:000000000000:instance/i-0] InvalidInstanceID.NotFound]"
+	want := "[ec2:StartInstances [arn:aws:ec2:ichiro-1:000000000000:instance/i-1]  started ec2:StartInstances [arn:aws:ec2:ichiro-1:000000000000:instance/i-0] InvalidInstanceID.NotFound <nil>]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -58,7 +58,7 @@ type auditLine struct {
 	DryRun       bool      `json:"dryRun,omitempty"`
 	Code         string    `json:"code,omitempty"` // empty when it was done
 	Milliseconds int64     `json:"ms"`
-	Detail       any       `json:"detail,omitempty"` // of what is no call: how a session has ended
+	Detail       any       `json:"detail,omitempty"` // what an action remarks; of what is no call, how a session has ended
 }
 
 // Note writes an audit line about what is no call, such as the end of a session.

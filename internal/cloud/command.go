@@ -219,12 +219,8 @@ func (c Command) Show(seen Invocation, i *Instance, now time.Time) Invocation {
 		}
 	case i == nil || i.Power == PowerTerminated:
 		seen.Status, seen.Details = InvocationFailed, "Undeliverable"
-	case now.After(c.Expires):
-		details := "DeliveryTimedOut"
-		if seen.Status.rank() >= InvocationInProgress.rank() {
-			details = "ExecutionTimedOut" // its host has fallen silent meanwhile
-		}
-		seen.Status, seen.Details = InvocationTimedOut, details
+	case now.After(c.Expires): // also if it was begun: ExecutionTimedOut is for the agent alone to say
+		seen.Status, seen.Details = InvocationTimedOut, HaltTimedOut
 	case c.CancelAsked(seen.Instance):
 		seen.Status, seen.Details = InvocationCancelling, string(InvocationCancelling)
 	}
@@ -248,7 +244,7 @@ type CommandSummary struct {
 // only if all succeeded.
 func Summarize(invocations []Invocation) CommandSummary {
 	s := CommandSummary{Targets: len(invocations)}
-	begun, cancelling, success, cancelled := false, false, 0, 0
+	begun, cancelling, success, cancelled, slow := false, false, 0, 0, 0
 	for _, i := range invocations {
 		switch {
 		case !i.Status.Terminal():
@@ -261,6 +257,9 @@ func Summarize(invocations []Invocation) CommandSummary {
 			cancelled++
 		case i.Details == "DeliveryTimedOut":
 			s.TimedOut++
+		case i.Details == "ExecutionTimedOut":
+			slow++
+			s.Errors++
 		case i.Details == "Undeliverable", i.Details == "InvalidPlatform", i.Details == "AccessDenied":
 		default:
 			s.Errors++
@@ -276,14 +275,14 @@ func Summarize(invocations []Invocation) CommandSummary {
 		s.Status = "InProgress"
 	case success == s.Targets:
 		s.Status = "Success"
-	case s.Errors > 0:
+	case s.Errors > slow:
 		s.Status = "Failed"
+	case slow > 0:
+		s.Status, s.Details = "TimedOut", "ExecutionTimedOut"
 	case cancelled > 0:
 		s.Status = "Cancelled"
 	case s.TimedOut > 0 && success == 0:
-		s.Status, s.Details = "TimedOut", "DeliveryTimedOut"
-	case s.TimedOut > 0:
-		s.Status, s.Details = "Success", "Incomplete"
+		s.Status, s.Details = "TimedOut", HaltTimedOut
 	case success > 0:
 		s.Status, s.Details = "Success", "Incomplete"
 	default:

@@ -25,9 +25,9 @@ func TestShow(t *testing.T) {
 		"a stopped instance may come back":     {cloud.Invocation{Status: cloud.InvocationPending}, &cloud.Instance{Power: cloud.PowerStopped}, 0, false, "Pending", "Pending"},
 		"never delivered":                      {cloud.Invocation{Status: cloud.InvocationPending}, alive, 3 * time.Hour, false, "TimedOut", "DeliveryTimedOut"},
 		"delayed to its end":                   {cloud.Invocation{Status: cloud.InvocationDelayed}, alive, 3 * time.Hour, false, "TimedOut", "DeliveryTimedOut"},
-		"delivered, then the host fell silent": {cloud.Invocation{Status: cloud.InvocationInProgress}, alive, 3 * time.Hour, false, "TimedOut", "ExecutionTimedOut"},
+		"delivered, then the host fell silent": {cloud.Invocation{Status: cloud.InvocationInProgress}, alive, 3 * time.Hour, false, "TimedOut", "DeliveryTimedOut"},
 		"cancellation is asked for":            {cloud.Invocation{Status: cloud.InvocationInProgress}, alive, 0, true, "Cancelling", "Cancelling"},
-		"cancellation that nobody carried out": {cloud.Invocation{Status: cloud.InvocationCancelling}, alive, 3 * time.Hour, true, "TimedOut", "ExecutionTimedOut"},
+		"cancellation that nobody carried out": {cloud.Invocation{Status: cloud.InvocationCancelling}, alive, 3 * time.Hour, true, "TimedOut", "DeliveryTimedOut"},
 	} {
 		cmd := cloud.Command{Expires: now.Add(2 * time.Hour), CancelAll: c.cancel}
 		got := cmd.Show(c.seen, c.i, now.Add(c.after))
@@ -68,7 +68,8 @@ func TestSummarize(t *testing.T) {
 		"cancelling wins while it lasts":   {all{ok, failed, cancelling}, cloud.CommandSummary{Status: "Cancelling", Details: "Cancelling", Targets: 3, Completed: 2, Errors: 1}},
 		"all succeeded":                    {all{ok, ok}, cloud.CommandSummary{Status: "Success", Details: "Success", Targets: 2, Completed: 2}},
 		"one failed":                       {all{ok, failed}, cloud.CommandSummary{Status: "Failed", Details: "Failed", Targets: 2, Completed: 2, Errors: 1}},
-		"too slow is an error":             {all{slow}, cloud.CommandSummary{Status: "Failed", Details: "Failed", Targets: 1, Completed: 1, Errors: 1}},
+		"too slow is an error":             {all{ok, slow}, cloud.CommandSummary{Status: "TimedOut", Details: "ExecutionTimedOut", Targets: 2, Completed: 2, Errors: 1}},
+		"too slow, and failed":             {all{slow, failed}, cloud.CommandSummary{Status: "Failed", Details: "Failed", Targets: 2, Completed: 2, Errors: 2}},
 		"an error is worse than a cancel":  {all{failed, cancelled}, cloud.CommandSummary{Status: "Failed", Details: "Failed", Targets: 2, Completed: 2, Errors: 1}},
 		"one was cancelled":                {all{ok, cancelled}, cloud.CommandSummary{Status: "Cancelled", Details: "Cancelled", Targets: 2, Completed: 2}},
 		"none was delivered":               {all{late, late}, cloud.CommandSummary{Status: "TimedOut", Details: "DeliveryTimedOut", Targets: 2, Completed: 2, TimedOut: 2}},

@@ -155,7 +155,7 @@ func (c Command) Wish(id InstanceID, steps []Step, now time.Time) CommandWish {
 // incomplete, and not failed.
 func (c Command) Summarize(invocations []Invocation) CommandSummary {
 	s := Summarize(invocations)
-	if s.Status == string(InvocationFailed) && s.Errors > 0 && s.Errors <= c.Tolerated() && s.Errors < s.Targets {
+	if s.Completed == s.Targets && s.Errors > 0 && s.Errors <= c.Tolerated() && s.Errors < s.Targets {
 		s.Status, s.Details = string(InvocationSuccess), "Incomplete"
 	}
 	return s

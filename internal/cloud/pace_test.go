@@ -92,6 +92,14 @@ func TestWhoIsPassedOverIsToldSo(t *testing.T) {
 	}
 }
 
+func TestToleratedTimeoutsDoSo(t *testing.T) {
+	slow := cloud.Invocation{Status: cloud.InvocationTimedOut, Details: "ExecutionTimedOut"}
+	c, seen := scene("ss", "50", "1", false)
+	if got := c.Summarize([]cloud.Invocation{seen[0], slow}); got.Status != "Success" || got.Details != "Incomplete" {
+		t.Errorf("got %+v, want it incomplete", got)
+	}
+}
+
 func TestToleratedErrorsMakeACommandIncomplete(t *testing.T) {
 	for errors, want := range map[string]string{"0": "Failed", "1": "Incomplete", "50%": "Incomplete"} {
 		c, seen := scene("sf", "50", errors, false)

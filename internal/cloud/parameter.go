@@ -61,8 +61,9 @@ func (p Parameter) With(v ParameterVersion) (Parameter, error) {
 	return p, nil
 }
 
-// Below reports whether the parameter is in the hierarchy of a path such as /a/b: next below it, or anywhere below.
+// Below reports whether the parameter is in the hierarchy of a path such as /a/b: next below it, or anywhere below. A name
+// without levels is below the root.
 func (p Parameter) Below(path string, recursive bool) bool {
-	rest, ok := strings.CutPrefix(p.Name, strings.TrimSuffix(path, "/")+"/")
+	rest, ok := strings.CutPrefix("/"+strings.TrimPrefix(p.Name, "/"), strings.TrimSuffix(path, "/")+"/")
 	return ok && rest != "" && (recursive || !strings.Contains(rest, "/"))
 }

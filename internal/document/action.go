@@ -1,6 +1,7 @@
 package document
 
 import (
+	"cmp"
 	"encoding/json"
 	"strconv"
 	"strings"
@@ -157,6 +158,7 @@ type source struct {
 	Username   string `json:"username,omitempty"`
 	Password   string `json:"password,omitempty"`
 	SHA256     string `json:"sha256,omitempty"`
+	Insecure   Text   `json:"allowInsecureDownload,omitempty"` // false forbids http; if it is not given, the URL says what is wanted
 }
 
 func (a *download) check() error {
@@ -178,6 +180,10 @@ func (a *download) fill(f *filler, s *cloud.Step) error {
 	if err := strict([]byte(text), &from); err != nil {
 		return refuse("step %s has a sourceInfo that is not read: %v", s.Name, err)
 	}
+	insecure, err := strconv.ParseBool(cmp.Or(string(from.Insecure), "true"))
+	if err != nil {
+		return refuse("step %s has the allowInsecureDownload %.40q: give true or false", s.Name, from.Insecure)
+	}
 	d := &cloud.StepDownload{SHA256: strings.ToLower(from.SHA256), Destination: f.text(a.DestinationPath)}
 	switch kind := f.text(a.SourceType); kind {
 	case "S3":
@@ -195,6 +201,8 @@ func (a *download) fill(f *filler, s *cloud.Step) error {
 	switch {
 	case !strings.HasPrefix(d.URL, "https://") && !strings.HasPrefix(d.URL, "http://"):
 		return refuse("step %s downloads from %.80q, which is no URL of http or https", s.Name, d.URL)
+	case !insecure && strings.HasPrefix(d.URL, "http://"):
+		return refuse("step %s downloads from %.80q without TLS, which its allowInsecureDownload forbids", s.Name, d.URL)
 	case strings.HasSuffix(d.URL, "/"):
 		return refuse("step %s downloads from %.80q, which is no file: folders are not downloaded", s.Name, d.URL)
 	case d.SHA256 != "" && (len(d.SHA256) != sha256Digits || !hexDigits.MatchString(d.SHA256)):
@@ -262,6 +270,10 @@ type inventory struct {
 	Services         Text `json:"services,omitempty"`
 	InstanceDetailed Text `json:"instanceDetailedInformation,omitempty"`
 	CustomInventory  Text `json:"customInventory,omitempty"`
+	BillingInfo      Text `json:"billingInfo,omitempty"` // from here on: of Windows, or of AWS's bills, and so empty here as there
+	WindowsUpdates   Text `json:"windowsUpdates,omitempty"`
+	WindowsRoles     Text `json:"windowsRoles,omitempty"`
+	WindowsRegistry  Text `json:"windowsRegistry,omitempty"`
 	TimeoutSeconds   Text `json:"timeoutSeconds,omitempty"`
 }
 

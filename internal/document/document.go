@@ -15,6 +15,7 @@ package document
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"slices"
 	"strconv"
@@ -54,12 +55,13 @@ type Step struct {
 	Precondition *Precondition   `json:"precondition,omitempty"`
 	Inputs       json.RawMessage `json:"inputs"`
 	Timeout      Text            `json:"timeoutSeconds,omitempty"` // some authors write it here
-	OnFailure    string          `json:"onFailure,omitempty"`
-	OnSuccess    string          `json:"onSuccess,omitempty"`
-	Finally      bool            `json:"finallyStep,omitempty"`
+	OnFailure    Text            `json:"onFailure,omitempty"`      // this and the next two may stand among the inputs
+	OnSuccess    Text            `json:"onSuccess,omitempty"`
+	FinallyStep  Text            `json:"finallyStep,omitempty"`
 	IsEnd        bool            `json:"isEnd,omitempty"` // of automation: refused
 
-	action action // what Inputs say; nil for a step of another platform
+	finally bool   // what FinallyStep says
+	action  action // what Inputs say; nil for a step of another platform
 }
 
 // Precondition runs a step only where both operands are equal. One may be platformType.
@@ -171,12 +173,19 @@ func (d *Document) validate() error {
 	seen := map[string]bool{}
 	for n := range d.Steps {
 		s := &d.Steps[n]
+		if err := s.lift(); err != nil {
+			return err
+		}
+		finally, err := strconv.ParseBool(cmp.Or(string(s.FinallyStep), "false"))
+		s.finally = finally
 		switch {
+		case err != nil:
+			return invalid("finallyStep of step %.80s is %.40q: give true or false", s.Name, s.FinallyStep)
 		case !nameForm.MatchString(s.Name):
 			return invalid("step name %.80q is not made of letters, digits, - and _", s.Name)
 		case seen[s.Name]:
 			return invalid("two steps are named %s: rename one", s.Name)
-		case s.Finally && n != len(d.Steps)-1:
+		case s.finally && n != len(d.Steps)-1:
 			return invalid("step %s is a finallyStep, and not the last: put it at the end", s.Name)
 		}
 		seen[s.Name] = true
@@ -185,6 +194,30 @@ func (d *Document) validate() error {
 		}
 	}
 	return nil
+}
+
+// lift takes what decides about the steps that follow from among the inputs, where Systems Manager has it for every action:
+// https://docs.aws.amazon.com/systems-manager/latest/userguide/documents-command-ssm-plugin-reference.html#shared-inputs
+func (s *Step) lift() error {
+	var inputs map[string]json.RawMessage
+	if json.Unmarshal(s.Inputs, &inputs) != nil {
+		return nil // whoever reads them says so
+	}
+	had := len(inputs)
+	for name, to := range map[string]*Text{"onFailure": &s.OnFailure, "onSuccess": &s.OnSuccess, "finallyStep": &s.FinallyStep} {
+		if raw, ok := inputs[name]; ok {
+			if err := to.UnmarshalJSON(raw); err != nil {
+				return err
+			}
+			delete(inputs, name)
+		}
+	}
+	if len(inputs) == had {
+		return nil
+	}
+	var err error
+	s.Inputs, err = json.Marshal(inputs)
+	return err
 }
 
 func (d *Document) validateStep(s *Step) (err error) {

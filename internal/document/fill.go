@@ -15,7 +15,21 @@ type Sources struct {
 	// SSMDocument. The version is empty for the default one.
 	Document func(name, version string) (content []byte, err error)
 	// Parameter returns a value of the parameter store, which {{ssm:NAME}} names. The selector of a version may be empty.
-	Parameter func(name, selector string) (value string, err error)
+	Parameter func(name, selector string) (Stored, error)
+}
+
+// Stored is a value of the parameter store. That of a StringList has commas between its items.
+type Stored struct {
+	Text string
+	List bool
+}
+
+// value is the stored one as that of a placeholder: a list becomes its items where a list may be, and is text elsewhere.
+func (s Stored) value() Value {
+	if !s.List {
+		return Value{Items: []string{s.Text}}
+	}
+	return Value{Items: strings.Split(s.Text, ","), List: true, text: s.Text}
 }
 
 // maxNested is how deep documents may run documents. One that runs itself ends here.
@@ -55,7 +69,7 @@ func (d Document) fill(given map[string][]string, from Sources, level int, left 
 		if *left--; *left < 0 {
 			return nil, invalid("the documents have more than %d steps together", maxSteps)
 		}
-		step := cloud.Step{Name: s.Name, Action: s.Action, OnFailure: s.OnFailure, OnSuccess: s.OnSuccess, Finally: s.Finally}
+		step := cloud.Step{Name: s.Name, Action: s.Action, OnFailure: string(s.OnFailure), OnSuccess: string(s.OnSuccess), Finally: s.finally}
 		for name, p := range d.Parameters {
 			if p.Interpolation == envVar {
 				f.set(&step, "SSM_"+name, values[name].String())
@@ -211,7 +225,14 @@ func (f *filler) within(v any) any {
 	case []any:
 		out := make([]any, 0, len(v))
 		for _, item := range v {
-			out = append(out, f.within(item))
+			filled := f.within(item)
+			if list, ok := filled.([]string); ok { // of a placeholder: its items are some of these
+				for _, one := range list {
+					out = append(out, one)
+				}
+				continue
+			}
+			out = append(out, filled)
 		}
 		return out
 	}

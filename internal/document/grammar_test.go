@@ -150,6 +150,66 @@ func TestRunDocument(t *testing.T) {
 	}
 }
 
+// Systems Manager's own documents have among the inputs what decides about the steps that follow; others write it beside them.
+func TestWhatFollowsAStepIsAmongItsInputs(t *testing.T) {
+	d := mustParse(t, `{"schemaVersion":"2.2","mainSteps":[
+		{"action":"aws:runShellScript","name":"a","inputs":{"runCommand":"false","onFailure":"successAndExit","onSuccess":"exit"}},
+		{"action":"aws:applications","name":"w","precondition":{"StringEquals":["platformType","Windows"]},"inputs":{"onFailure":"exit"}},
+		{"action":"aws:runDocument","name":"z","inputs":{"documentType":"LocalPath","documentPath":"/d","finallyStep":"true"}}]}`)
+	steps := mustFill(t, d, nil)
+	if a, z := steps[0], steps[1]; a.OnFailure != "successAndExit" || a.OnSuccess != "exit" || a.Finally || !z.Finally {
+		t.Errorf("got %+v", steps)
+	}
+	for _, inputs := range []string{`"onFailure":"abort"`, `"onFailure":["exit"]`, `"onSuccess":"successAndExit"`, `"finallyStep":"maybe"`} {
+		text := `{"schemaVersion":"2.2","mainSteps":[{"action":"aws:runShellScript","name":"a","inputs":{"runCommand":"true",` + inputs + `}}]}`
+		if _, err := Parse([]byte(text)); cloud.Code(err) != "InvalidDocument" {
+			t.Errorf("%s: got %v", inputs, err)
+		}
+	}
+}
+
+// Systems Manager's parameters of its inventory are known; what is not collected is said so, and not that there is no such parameter.
+func TestInventoryKnowsWhatItDoesNotCollect(t *testing.T) {
+	text, _, _ := Builtin("AWS-GatherSoftwareInventory")
+	d := mustParse(t, text)
+	mustFill(t, d, map[string][]string{"applications": {"Enabled"}, "networkConfig": {"Disabled"}, "windowsUpdates": {"Enabled"}, "billingInfo": {"Enabled"}})
+	_, err := d.Fill(map[string][]string{"networkConfig": {"Enabled"}})
+	if err == nil || !strings.Contains(err.Error(), "applications, which alone are collected") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A list among the items of one becomes items, as it becomes lines of a script.
+func TestAListWithinAList(t *testing.T) {
+	d := mustParse(t, `{"schemaVersion":"2.2","parameters":{"l":{"type":"StringList"}},"mainSteps":[{"action":"aws:runDocument","name":"a",
+		"inputs":{"documentType":"LocalPath","documentPath":"/d","documentParameters":{"x":["a","{{ l }}"],"y":"{{l}}"}}}]}`)
+	want := map[string][]string{"x": {"a", "b", "c"}, "y": {"b", "c"}}
+	if got := mustFill(t, d, map[string][]string{"l": {"b", "c"}})[0].Document.Parameters; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+// A download without TLS is one that its author has not forbidden. What an inventory has of Windows is none of ours.
+func TestInputsThatOthersWrite(t *testing.T) {
+	download := func(info string) string {
+		return `{"schemaVersion":"2.2","parameters":{"no":{"type":"String","default":"false"}},"mainSteps":[{"action":"aws:downloadContent","name":"a",
+			"inputs":{"sourceType":"HTTP","sourceInfo":{` + info + `}}}]}`
+	}
+	inventory := `{"schemaVersion":"2.2","mainSteps":[{"action":"aws:softwareInventory","name":"a","inputs":{"applications":"Enabled",
+		"windowsUpdates":"Enabled","windowsRoles":"Enabled","windowsRegistry":"[]","billingInfo":"Enabled"}}]}`
+	for content, want := range map[string]string{
+		download(`"url":"http://x/y"`): "", download(`"url":"http://x/y","allowInsecureDownload":true`): "", download(`"url":"https://x/y","allowInsecureDownload":"false"`): "",
+		download(`"url":"http://x/y","allowInsecureDownload":false`):      "InvalidParameters",
+		download(`"url":"http://x/y","allowInsecureDownload":"{{ no }}"`): "InvalidParameters",
+		download(`"url":"http://x/y","allowInsecureDownload":"perhaps"`):  "InvalidParameters",
+		inventory: "",
+	} {
+		if _, err := mustParse(t, content).Fill(nil); cloud.Code(err) != want {
+			t.Errorf("%s: got %v, want %q", content, err, want)
+		}
+	}
+}
+
 func TestLimitsOfAScript(t *testing.T) {
 	d := mustParse(t, `{"schemaVersion":"2.2","parameters":{"u":{"type":"String","default":"www-data"},"m":{"type":"Integer","default":64}},
 		"mainSteps":[{"action":"aws:runShellScript","name":"a","inputs":{"runCommand":"id","user":"{{ u }}","umask":"027",

@@ -35,7 +35,8 @@ const envVar = "ENV_VAR"
 type Value struct {
 	Items []string
 	List  bool
-	maps  bool // what Items hold is JSON
+	maps  bool   // what Items hold is JSON
+	text  string // of a list of the parameter store: what it is inside a longer text
 }
 
 // UnmarshalJSON accepts a string, a number, a truth value, a mapping, or a list of one of them.
@@ -74,12 +75,14 @@ func scalar(data []byte) (text string, isMap bool, err error) {
 	return string(t), false, err
 }
 
-// String is the value inside a longer text: a list shows as JSON.
+// String is the value inside a longer text: a list shows as JSON, but for one of the parameter store.
 func (v Value) String() string {
 	if len(v.Items) == 0 && !v.List {
 		return ""
 	}
 	switch {
+	case v.text != "":
+		return v.text
 	case !v.List:
 		return v.Items[0]
 	case v.maps:
@@ -100,6 +103,9 @@ const (
 
 func isList(kind string) bool { return kind == typeList || kind == typeMaps }
 func isMap(kind string) bool  { return kind == typeMap || kind == typeMaps }
+
+// IsList reports whether the parameter takes several values.
+func (p Parameter) IsList() bool { return isList(p.Type) }
 
 var paramName = word{pattern.New(`^[A-Za-z0-9]+$`), 128}
 
@@ -191,6 +197,22 @@ func (p Parameter) refuseItem(pattern *regexp.Regexp, v string) string {
 	return ""
 }
 
+// expand returns a default with what the store has in it. That of a list may be a single name, as in Systems Manager's manual.
+func (p Parameter) expand(v Value, stored map[string]Value) (Value, error) {
+	switch {
+	case isList(p.Type):
+		v.Items, v.List, v.maps = expand(v.Items, stored), true, isMap(p.Type)
+	case v.List:
+		return v, problem("is a list, and not a " + p.Type)
+	default:
+		v.Items = []string{fill(v.Items[0], stored)}
+	}
+	if why := p.refuse(v.Items); why != "" {
+		return v, problem(why)
+	}
+	return v, nil
+}
+
 // values checks what a caller gives and adds the defaults, with what the store has in them.
 func (d Document) values(given map[string][]string, stored map[string]Value) (map[string]Value, error) {
 	for _, name := range slices.Sorted(maps.Keys(given)) {
@@ -211,9 +233,9 @@ func (d Document) values(given map[string][]string, stored map[string]Value) (ma
 		case p.Default != nil:
 			v := *p.Default
 			if len(References(v.Items...)) > 0 {
-				v.Items = expand(v.Items, stored)
-				if why := p.refuse(v.Items); why != "" || v.List != isList(p.Type) {
-					return nil, cloud.Errorf("InvalidParameters", "The default of parameter %s, with what the parameter store has, is not what it must be: %s", name, why)
+				var err error
+				if v, err = p.expand(v, stored); err != nil {
+					return nil, cloud.Errorf("InvalidParameters", "The default of parameter %s, with what the parameter store has, %v", name, err)
 				}
 			}
 			values[name] = v

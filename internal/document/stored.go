@@ -58,7 +58,7 @@ func (d Document) stored(given map[string][]string, from Sources) (map[string]Va
 		if err != nil {
 			return nil, err
 		}
-		values[ref] = Value{Items: []string{v}}
+		values[ref] = v.value()
 	}
 	return values, nil
 }

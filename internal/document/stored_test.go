@@ -8,16 +8,16 @@ import (
 )
 
 func TestWhatTheParameterStoreHas(t *testing.T) {
-	values := map[string]string{"/a/b": "it's {{ who }}", "n": "7", "/a/b:1": "old", "/a/b:live": "labelled", "kind": "small"}
-	from := Sources{Parameter: func(name, selector string) (string, error) {
+	values := map[string]string{"/a/b": "it's {{ who }}", "n": "7", "/a/b:1": "old", "/a/b:live": "labelled", "kind": "small", "list": "b,c"}
+	from := Sources{Parameter: func(name, selector string) (Stored, error) {
 		if selector != "" {
 			name += ":" + selector
 		}
 		v, ok := values[name]
 		if !ok {
-			return "", cloud.Errorf("InvalidParameters", "there is no %s", name)
+			return Stored{}, cloud.Errorf("InvalidParameters", "there is no %s", name)
 		}
-		return v, nil
+		return Stored{v, name == "list"}, nil
 	}}
 	doc := func(parameters, line string) string {
 		return `{"schemaVersion":"2.2","parameters":{"who":{"type":"String","default":"me"}` + parameters + `},"mainSteps":[
@@ -31,6 +31,12 @@ func TestWhatTheParameterStoreHas(t *testing.T) {
 		{"a default", doc(`,"x":{"type":"String","default":"{{ssm:kind}}","allowedValues":["small","large"]}`, "{{x}}"), "small\n"},
 		{"a default that is not allowed", doc(`,"x":{"type":"String","default":"{{ssm:n}}","allowedValues":["small","large"]}`, "{{x}}"), "InvalidParameters"},
 		{"a list of defaults", doc(`,"x":{"type":"StringList","default":["a","{{ssm:n}}"]}`, "{{x}}"), "a\n7\n"},
+		{"a list of the store in the place of a list", doc(`,"x":{"type":"StringList","default":"{{ ssm:list }}","minItems":2}`, "{{x}}"), "b\nc\n"},
+		{"a list of the store within a list", doc(`,"x":{"type":"StringList","default":["a","{{ssm:list}}"]}`, "{{x}}"), "a\nb\nc\n"},
+		{"a text of the store in the place of a list", doc(`,"x":{"type":"StringList","default":"{{ssm:n}}"}`, "{{x}}"), "7\n"},
+		{"a list of the store in a text", doc(`,"x":{"type":"String","default":"{{ssm:list}}"}`, "echo {{x}} {{ssm:list}}"), "echo b,c b,c\n"},
+		{"a list of the store as lines", doc("", "{{ssm:list}}"), "b\nc\n"},
+		{"a list in the place of a text", doc(`,"x":{"type":"String","default":["{{ssm:n}}"]}`, "{{x}}"), "InvalidParameters"},
 		{"one that is not there", doc("", "{{ssm:nothing}}"), "InvalidParameters"},
 		{"a secret", doc("", "{{ssm-secure:n}}"), "InvalidParameters"},
 		{"what is no name stays", doc("", "{{ssm: n}} {{ssm}}"), "{{ssm: n}} {{ssm}}\n"},
@@ -48,7 +54,7 @@ func TestWhatTheParameterStoreHas(t *testing.T) {
 		t.Errorf("where there is no store: got %v", err)
 	}
 	away := errors.New("the store is away")
-	if _, err := mustParse(t, doc("", "{{ssm:n}}")).FillWith(nil, Sources{Parameter: func(string, string) (string, error) { return "", away }}); !errors.Is(err, away) {
+	if _, err := mustParse(t, doc("", "{{ssm:n}}")).FillWith(nil, Sources{Parameter: func(string, string) (Stored, error) { return Stored{}, away }}); !errors.Is(err, away) {
 		t.Errorf("a store that is away: got %v", err)
 	}
 }

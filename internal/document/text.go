@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ichiro-metal/ichiro/internal/pattern"
 	"github.com/ichiro-metal/ichiro/internal/userdata/yaml"
 )
 
@@ -56,19 +57,23 @@ func depth(text []byte) (most int) {
 	return most
 }
 
-// writeJSON writes a value of YAML as JSON. A number or a truth value keeps the way in which YAML's reader understood it.
+// decimal is what is an integer in JSON, too.
+var decimal = pattern.New(`^-?(0|[1-9][0-9]*)$`)
+
+// writeJSON writes a value of YAML as JSON. What is a number or a truth value to everybody is one here; other words stay what their
+// author wrote, whatever YAML 1.1 has for them: no is an answer, 22:22 two ports, and 2.20 a version.
 func writeJSON(b *bytes.Buffer, v *yaml.Value, level int) error {
 	if level > maxDepth {
 		return invalid("line %d: the document has more than %d levels", v.Line, maxDepth)
 	}
-	switch v.Kind {
-	case yaml.Null:
+	switch {
+	case v.Kind == yaml.Null:
 		b.WriteString("null")
-	case yaml.Bool:
+	case v.Kind == yaml.Bool && strings.EqualFold(v.Word, strconv.FormatBool(v.Bool)):
 		b.WriteString(strconv.FormatBool(v.Bool))
-	case yaml.Int:
-		b.WriteString(strconv.FormatInt(v.Int, 10))
-	case yaml.List:
+	case v.Kind == yaml.Int && decimal.MatchString(v.Word):
+		b.WriteString(v.Word)
+	case v.Kind == yaml.List:
 		b.WriteByte('[')
 		for n, item := range v.List {
 			if n > 0 {
@@ -79,7 +84,7 @@ func writeJSON(b *bytes.Buffer, v *yaml.Value, level int) error {
 			}
 		}
 		b.WriteByte(']')
-	case yaml.Map:
+	case v.Kind == yaml.Map:
 		b.WriteByte('{')
 		for n, e := range v.Map {
 			if n > 0 {
@@ -88,17 +93,25 @@ func writeJSON(b *bytes.Buffer, v *yaml.Value, level int) error {
 			if e.Key.Kind == yaml.List || e.Key.Kind == yaml.Map {
 				return invalid("line %d: a key is not a word", v.Line)
 			}
-			quote(b, e.Key.Text)
+			quote(b, written(e.Key))
 			b.WriteByte(':')
 			if err := writeJSON(b, e.Value, level+1); err != nil {
 				return err
 			}
 		}
 		b.WriteByte('}')
-	default: // a number with a point keeps its digits as a string: 2.2 is a schema, not an amount
-		quote(b, v.Text)
+	default:
+		quote(b, written(v))
 	}
 	return nil
+}
+
+// written is a scalar as text.
+func written(v *yaml.Value) string {
+	if v.Kind == yaml.Bytes {
+		return v.Text // what has the tag !!binary is written in base64
+	}
+	return v.Word
 }
 
 func quote(b *bytes.Buffer, s string) { b.WriteString(jsonText(s)) }

@@ -37,9 +37,18 @@ mainSteps:
 	}
 }
 
+// Words keep what their author wrote where YAML 1.1 would have them for truth values, octal or sexagesimal numbers.
+func TestToJSONKeepsWords(t *testing.T) {
+	got, err := ToJSON([]byte("no: yes\n1.10: 1.50\nports: [22:22, 010, 0x1F, 1_000, 5, -3, 1e3]\nsure: [true, True, FALSE, on]\nnone: [~, null, '']\nday: 2026-11-29\ntext: !!str 5\n"))
+	want := `{"no":"yes","1.10":"1.50","ports":["22:22","010","0x1F","1_000",5,-3,"1e3"],"sure":[true,true,false,"on"],"none":[null,null,""],"day":"2026-11-29","text":"5"}`
+	if err != nil || string(got) != want {
+		t.Errorf("got  %s (%v)\nwant %s", got, err, want)
+	}
+}
+
 // Whatever JSON an account's document is, its YAML reads as the same.
 func FuzzToYAML(f *testing.F) {
-	for _, seed := range []string{`{"a":"b"}`, `{"null":["- x",{"y":"\u2028: é\u0001"}],"~":null}`, `{"":[[],[{}],[["a"]]]}`, `{"a b":{"- c":-5}}`, `{"true":false,"<<":"*x","&a":"!!b"}`} {
+	for _, seed := range []string{`{"a":"b"}`, `{"null":["- x",{"y":"\u2028: é\u0001"}],"~":null}`, `{"":[[],[{}],[["a"]]]}`, `{"a b":{"- c":-5}}`, `{"a":-0}`, `{"true":false,"<<":"*x","&a":"!!b"}`} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {

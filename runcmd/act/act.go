@@ -74,6 +74,11 @@ func Command(s wire.Step, p Place) (*exec.Cmd, error) {
 		}
 		cmd.Dir = filepath.Join(p.Work, s.Directory)
 	}
+	if info, err := os.Stat(cmd.Dir); err != nil { // the error of a process that can not be started names the shell
+		return nil, fmt.Errorf("the working directory %s is not there", cmd.Dir)
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("the working directory %s is not one", cmd.Dir)
+	}
 	if s.User != "" {
 		return cmd, p.become(cmd, s.User)
 	}
@@ -108,11 +113,8 @@ func (p Place) become(cmd *exec.Cmd, name string) error {
 	}
 	cmd.SysProcAttr.Credential = c
 	cmd.Env = append(cmd.Env, "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username)
-	// Through the directories that lead there, but into none of them.
-	for _, dir := range []string{filepath.Dir(filepath.Dir(p.File)), filepath.Dir(p.File)} {
-		if err := os.Chmod(dir, 0o711); err != nil {
-			return err
-		}
+	if err := pass(filepath.Dir(p.File), depth); err != nil {
+		return err
 	}
 	if err := os.Chown(p.File, int(uid), int(gid)); err != nil {
 		return err
@@ -123,9 +125,27 @@ func (p Place) become(cmd *exec.Cmd, name string) error {
 	return nil
 }
 
+// depth is how many directories of the agent's own there are down to a script: of its state, of the commands, of this one.
+const depth = 3
+
+// pass lets everybody through a directory and those above it, but look into none of them.
+func pass(dir string, levels int) error {
+	for range levels {
+		info, err := os.Stat(dir)
+		if err != nil {
+			return err
+		}
+		if err := os.Chmod(dir, info.Mode()|0o011); err != nil {
+			return err
+		}
+		dir = filepath.Dir(dir)
+	}
+	return nil
+}
+
 // GoOn tells whether the next step runs after one that has ended so, as Systems Manager decides: 168 and 169 end a document
-// as a success and a failure, onFailure and onSuccess may end it; else it goes on after a failure. It sets right how the
-// step has ended.
+// as a success and a failure, onFailure and onSuccess may end it; else it goes on after a failure, which a step that took too
+// long is, too. It sets right how the step has ended.
 func GoOn(s wire.Step, r *wire.StepResult) bool {
 	switch {
 	case r.Outcome == wire.Failed && r.Code == wire.Skip:
@@ -133,7 +153,7 @@ func GoOn(s wire.Step, r *wire.StepResult) bool {
 		return false
 	case r.Outcome == wire.Failed && r.Code == wire.SkipFailed:
 		return false
-	case r.Outcome == wire.Failed:
+	case r.Outcome == wire.Failed, r.Outcome == wire.TimedOut:
 		if s.OnFailure == "successAndExit" {
 			r.Outcome = wire.Success
 		}
@@ -141,7 +161,7 @@ func GoOn(s wire.Step, r *wire.StepResult) bool {
 	case r.Outcome == wire.Success:
 		return s.OnSuccess != "exit"
 	}
-	return false // cancelled, timed out, interrupted
+	return false // cancelled, interrupted
 }
 
 // Run is this program in one of the roles that Command gives it. It returns the exit code.

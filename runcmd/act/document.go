@@ -1,6 +1,7 @@
 package act
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,6 +46,9 @@ func runDocument(s wire.Step, file, work string) (int, error) {
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 1, fmt.Errorf("read how far the document has come: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 1, fmt.Errorf("become the reaper of what steps leave: %w", err)
 	}
 	terms := make(chan os.Signal, 1)
 	signal.Notify(terms, unix.SIGTERM)
@@ -109,6 +113,7 @@ func runStep(step wire.Step, p Place, terms <-chan os.Signal) (r wire.StepResult
 	}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr.Setpgid = true
+	before := children()
 	if err := cmd.Start(); err != nil {
 		return fail(err)
 	}
@@ -126,6 +131,7 @@ func runStep(step wire.Step, p Place, terms <-chan os.Signal) (r wire.StepResult
 	}
 	if ended || late {
 		stop(cmd, over)
+		endOthers(before)
 	}
 	code := cmd.ProcessState.ExitCode()
 	if code < 0 {
@@ -149,6 +155,40 @@ func stop(cmd *exec.Cmd, over <-chan struct{}) {
 	}
 	unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
 	<-over
+}
+
+// children are the processes whose parent this one is: a step's own, and, as this is their reaper, those whose parents have ended.
+func children() map[int]bool {
+	all := map[int]bool{}
+	parent := fmt.Appendf(nil, "\nPPid:\t%d\n", os.Getpid())
+	names, _ := filepath.Glob("/proc/[0-9]*/status")
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if pid, bad := strconv.Atoi(filepath.Base(filepath.Dir(name))); err == nil && bad == nil && bytes.Contains(text, parent) {
+			all[pid] = true
+		}
+	}
+	return all
+}
+
+// endOthers kills what a step has started, however far that has gone from its process group, but for the children of before it.
+// Who loses its parent by that becomes a child here, and is next.
+func endOthers(before map[int]bool) {
+	const most = 100 // generations: who forks faster than it is killed is left to the end of the command
+	for range most {
+		left := false
+		for pid := range children() {
+			if before[pid] {
+				continue
+			}
+			left = true
+			unix.Kill(pid, unix.SIGKILL)
+			unix.Wait4(pid, nil, 0, nil)
+		}
+		if !left {
+			return
+		}
+	}
 }
 
 func writeSynced(name string, data []byte) error {

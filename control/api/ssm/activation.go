@@ -43,6 +43,10 @@ func (s *Service) activationActions() []api.Action {
 			api.Resource(func(in *shape.DeregisterManagedInstanceInput) []string {
 				return []string{"managed-instance/" + in.InstanceId}
 			})),
+		api.Do("UpdateManagedInstanceRole", s.UpdateManagedInstanceRole,
+			api.Resource(func(in *shape.UpdateManagedInstanceRoleInput) []string {
+				return []string{"managed-instance/" + in.InstanceId}
+			})),
 	}
 }
 
@@ -62,8 +66,8 @@ func (s *Service) CreateActivation(ctx context.Context, in *shape.CreateActivati
 	switch {
 	case utf8.RuneCountInString(a.Description) > activationText || utf8.RuneCountInString(a.Name) > activationText:
 		return nil, cloud.Errorf("ValidationException", "Description and DefaultInstanceName may have %d characters each", activationText)
-	case a.Role == "" || len(a.Role) > activationRole:
-		return nil, cloud.Errorf("ValidationException", "IamRole is the name of a role, of at most %d characters", activationRole)
+	case !isRole(a.Role):
+		return nil, errNoRole
 	case a.Limit < 1 || a.Limit > mostRegistrations:
 		return nil, cloud.Errorf("ValidationException", "RegistrationLimit is 1 to %d, not %d", mostRegistrations, a.Limit)
 	case !a.Expires.After(now) || a.Expires.Sub(now) > longestActivation:
@@ -89,8 +93,14 @@ func (s *Service) CreateActivation(ctx context.Context, in *shape.CreateActivati
 	if err != nil {
 		return nil, err
 	}
+	note{Activation: a.ID}.on(ctx)
 	return &shape.CreateActivationOutput{ActivationId: id, ActivationCode: code}, s.Mirror.WaitRev(ctx, rev)
 }
+
+// errNoRole is what stands where the name of a role should.
+var errNoRole = cloud.Errorf("ValidationException", "IamRole is the name of a role, of at most %d characters", activationRole)
+
+func isRole(name string) bool { return name != "" && len(name) <= activationRole }
 
 // DeleteActivation lets no machine register any more. Those that have stay.
 func (s *Service) DeleteActivation(ctx context.Context, in *shape.DeleteActivationInput) (*shape.DeleteActivationOutput, error) {
@@ -103,6 +113,7 @@ func (s *Service) DeleteActivation(ctx context.Context, in *shape.DeleteActivati
 			return nil, err
 		}
 		t := store.NewTxn()
+		note{Activation: o.Value.ID}.on(ctx)
 		store.Delete(t, store.Activations, o)
 		return t, nil
 	})
@@ -168,6 +179,24 @@ func (s *Service) DeregisterManagedInstance(ctx context.Context, in *shape.Dereg
 		return t, nil
 	})
 	return &shape.DeregisterManagedInstanceOutput{}, err
+}
+
+// UpdateManagedInstanceRole gives a machine another role, which is a name here, as it was when it registered.
+func (s *Service) UpdateManagedInstanceRole(ctx context.Context, in *shape.UpdateManagedInstanceRoleInput) (*shape.UpdateManagedInstanceRoleOutput, error) {
+	if !isRole(in.IamRole) {
+		return nil, errNoRole
+	}
+	return &shape.UpdateManagedInstanceRoleOutput{}, s.commit(ctx, func(snap *store.Snapshot) (*store.Txn, error) {
+		o, err := s.node(ctx, snap, in.InstanceId)
+		if err != nil {
+			return nil, err
+		}
+		next := o.Value
+		next.Role = in.IamRole
+		t := store.NewTxn()
+		store.Update(t, store.Nodes, o, next)
+		return t, nil
+	})
 }
 
 // node returns the caller's managed machine.

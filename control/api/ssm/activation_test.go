@@ -130,6 +130,20 @@ func TestAMachineIsATargetLikeAnInstance(t *testing.T) {
 	if l, err := r.ListTagsForResource(r.ctx, &shape.ListTagsForResourceInput{ResourceType: "ManagedInstance", ResourceId: string(n.ID)}); err != nil || len(l.TagList) != 2 {
 		t.Errorf("got %+v, %v", l, err)
 	}
+	role := func(id, role string) error {
+		_, err := r.UpdateManagedInstanceRole(r.ctx, &shape.UpdateManagedInstanceRoleInput{InstanceId: id, IamRole: role})
+		return err
+	}
+	if err := role(string(n.ID), "others"); err != nil {
+		t.Error(err)
+	}
+	info, err = r.DescribeInstanceInformation(r.ctx, &shape.DescribeInstanceInformationInput{Filters: []shape.InstanceInformationStringFilter{{Key: "IamRole", Values: []string{"others"}}}})
+	if err != nil || len(info.InstanceInformationList) != 1 {
+		t.Errorf("by its new role: got %+v, %v", info, err)
+	}
+	if a, b := cloud.Code(role(one, "others")), cloud.Code(role(string(n.ID), strings.Repeat("x", 65))); a != "InvalidInstanceId" || b != "ValidationException" {
+		t.Errorf("an instance of EC2's, and too long a role: got %s and %s", a, b)
+	}
 	if _, err := r.DeregisterManagedInstance(r.ctx, &shape.DeregisterManagedInstanceInput{InstanceId: one}); cloud.Code(err) != "InvalidInstanceId" {
 		t.Errorf("an instance of EC2's: got %v", err)
 	}

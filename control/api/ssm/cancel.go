@@ -51,6 +51,11 @@ func (s *Service) cancel(ctx context.Context, snap *store.Snapshot, in *shape.Ca
 			store.Remove(t, store.Sendings, next.ID)
 		}
 	}
+	for k, id := range in.InstanceIds {
+		if slices.Contains(in.InstanceIds[:k], id) {
+			return nil, cloud.Errorf("DuplicateInstanceId", "Instance %.40s is named twice", id)
+		}
+	}
 	next.Cancelled, next.Settled = slices.Clone(next.Cancelled), maps.Clone(next.Settled)
 	for _, given := range in.InstanceIds {
 		id := cloud.InstanceID(given)
@@ -67,6 +72,7 @@ func (s *Service) cancel(ctx context.Context, snap *store.Snapshot, in *shape.Ca
 			next.Settled[id] = cloud.Invocation{Command: next.ID, Instance: id, Status: cloud.InvocationCancelled, Details: cloud.HaltCancelled, ResponseCode: -1}
 		}
 	}
+	note{Command: next.ID, Instances: in.InstanceIds}.on(ctx)
 	store.Update(t, store.Commands, o, next)
 	s.tell(t, snap, next)
 	return t, nil

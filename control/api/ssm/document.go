@@ -71,7 +71,10 @@ func builtin(name string) (text, bool) {
 // document returns the caller's own document.
 func (s *Service) document(ctx context.Context, snap *store.Snapshot, name string) (store.Object[cloud.Document], error) {
 	o, err := store.MirroredGet(snap, store.Documents, cloud.DocumentID(caller(ctx), ownName(name)))
-	if errors.Is(err, store.ErrNotFound) {
+	if _, _, ok := document.Builtin(name); ok {
+		return o, cloud.Errorf("InvalidDocument", "Document %.128s is one that every account has, and nobody changes: create one of your own from what get-document shows", name)
+	}
+	if errors.Is(err, store.ErrNotFound) || err == nil && !s.own(ctx, name) {
 		return o, cloud.Errorf("InvalidDocument", "Document with name %.128s does not exist: see list-documents", name)
 	}
 	return o, err

@@ -74,6 +74,7 @@ func (s *Service) CreateDocument(ctx context.Context, in *shape.CreateDocumentIn
 	if err != nil {
 		return nil, err
 	}
+	note{Version: "1", SHA256: v.Sha256}.on(ctx)
 	return &shape.CreateDocumentOutput{DocumentDescription: describe(text{d, v, in.Content, string(d.Account)})}, nil
 }
 
@@ -156,7 +157,9 @@ func (s *Service) UpdateDocument(ctx context.Context, in *shape.UpdateDocumentIn
 	if err != nil {
 		return nil, err
 	}
-	return &shape.UpdateDocumentOutput{DocumentDescription: describe(text{d, d.Versions[len(d.Versions)-1], in.Content, string(d.Account)})}, nil
+	added := d.Versions[len(d.Versions)-1]
+	note{Version: strconv.Itoa(added.Number), SHA256: added.Sha256}.on(ctx)
+	return &shape.UpdateDocumentOutput{DocumentDescription: describe(text{d, added, in.Content, string(d.Account)})}, nil
 }
 
 // UpdateDocumentDefaultVersion chooses the version that is taken where none is named.
@@ -179,6 +182,7 @@ func (s *Service) UpdateDocumentDefaultVersion(ctx context.Context, in *shape.Up
 	if err != nil {
 		return nil, err
 	}
+	note{Version: strconv.Itoa(v.Number), SHA256: v.Sha256}.on(ctx)
 	return &shape.UpdateDocumentDefaultVersionOutput{Description: &shape.DocumentDefaultVersionDescription{
 		Name: ownName(in.Name), DefaultVersion: strconv.Itoa(v.Number), DefaultVersionName: v.Name}}, nil
 }
@@ -209,6 +213,7 @@ func (s *Service) DeleteDocument(ctx context.Context, in *shape.DeleteDocumentIn
 		if err != nil {
 			return nil, err
 		}
+		note{Version: strconv.Itoa(v.Number), SHA256: v.Sha256}.on(ctx)
 		store.Update(t, store.Documents, o, next)
 		store.Remove(t, store.DocumentTexts, o.Value.TextID(v.Number))
 		return t, nil

@@ -56,6 +56,13 @@ func TestADocumentsLife(t *testing.T) {
 		t.Errorf("created: got %+v", d)
 	}
 	r.update("greet", greet("good morning"))
+	if _, err := r.UpdateDocument(r.ctx, &shape.UpdateDocumentInput{Name: "AWS-RunShellScript", Content: greet("no")}); err == nil || !strings.Contains(err.Error(), "nobody changes") {
+		t.Errorf("a document that every account has: got %v", err)
+	}
+	foreign := &shape.GetDocumentInput{Name: "arn:aws:ssm:eu-central-1:111111111111:document/greet"}
+	if got, err := r.GetDocument(r.ctx, foreign); cloud.Code(err) != "InvalidDocument" {
+		t.Errorf("another account's document of that name: got %+v, %v", got, err)
+	}
 	says := func(version, want string) {
 		t.Helper()
 		in := &shape.SendCommandInput{DocumentName: "greet", DocumentVersion: version, InstanceIds: []string{one}, Parameters: map[string][]string{"who": {"ada"}}}

@@ -18,6 +18,7 @@ const (
 	stderrShown = 8000
 	pluginShown = 2500
 	truncated   = "\n--output truncated--"
+	errorLine   = "\n----------ERROR-------\n" // between a plugin's output and its errors
 )
 
 // allSteps stands for the whole of a command's output.
@@ -30,7 +31,7 @@ func (s *Service) details(ctx context.Context, snap *store.Snapshot, v *shape.Co
 		return err
 	}
 	c := o.Value
-	inv := s.invocation(snap, c, cloud.InstanceID(v.InstanceId))
+	inv := underWay(snap, c, s.invocation(snap, c, cloud.InstanceID(v.InstanceId)))
 	for k, step := range inv.Steps {
 		p := shape.CommandPlugin{Name: plugin(c, step), Status: string(step.Status), StatusDetails: step.Details, ResponseCode: number(step.ResponseCode)}
 		if !step.Started.IsZero() {
@@ -44,13 +45,49 @@ func (s *Service) details(ctx context.Context, snap *store.Snapshot, v *shape.Co
 		}
 		p.StandardOutputUrl, p.StandardErrorUrl = s.urls(c, inv, k)
 		if inv.Status.Terminal() {
-			if p.Output, err = s.output(ctx, snap, c, inv, piece{"stdout", k, pluginShown}); err != nil {
+			if p.Output, err = s.printed(ctx, snap, c, inv, k); err != nil {
 				return err
 			}
 		}
 		v.CommandPlugins = append(v.CommandPlugins, p)
 	}
 	return nil
+}
+
+// printed is the output of a step with its errors behind it.
+func (s *Service) printed(ctx context.Context, snap *store.Snapshot, c cloud.Command, inv cloud.Invocation, step int) (string, error) {
+	out, err := s.output(ctx, snap, c, inv, piece{"stdout", step, pluginShown})
+	if err != nil {
+		return "", err
+	}
+	bad, err := s.output(ctx, snap, c, inv, piece{"stderr", step, pluginShown})
+	if bad != "" {
+		out += errorLine + bad
+	}
+	if text := []rune(out); len(text) > pluginShown {
+		out = string(text[:pluginShown-len(truncated)]) + truncated
+	}
+	return out, err
+}
+
+// underWay returns an invocation that has not ended with its steps, of which its host tells when they all have: each is as the whole,
+// since which of them runs is not known here.
+func underWay(snap *store.Snapshot, c cloud.Command, inv cloud.Invocation) cloud.Invocation {
+	if inv.Status.Terminal() || len(inv.Steps) > 0 {
+		return inv
+	}
+	wish, err := store.MirroredGet(snap, store.CommandWishes(c.Hosts[inv.Instance]), store.InvocationID(c.ID, inv.Instance))
+	if err != nil { // it is still to be sent
+		return inv
+	}
+	for k, step := range wish.Value.Steps {
+		one := cloud.StepResult{Name: step.Name, Action: step.Action, Status: inv.Status, Details: inv.Details, ResponseCode: -1}
+		if k == 0 {
+			one.Started = inv.Started
+		}
+		inv.Steps = append(inv.Steps, one)
+	}
+	return inv
 }
 
 // plugin is what Systems Manager calls a step: by its name, but for the document whose step has none there.
@@ -107,7 +144,7 @@ func (s *Service) GetCommandInvocation(ctx context.Context, in *shape.GetCommand
 	if _, ok := c.Hosts[id]; !ok {
 		return nil, cloud.Errorf("InvocationDoesNotExist", "Command %s was not sent to instance %.40s", c.ID, in.InstanceId)
 	}
-	inv := s.invocation(snap, c, id)
+	inv := underWay(snap, c, s.invocation(snap, c, id))
 	out := &shape.GetCommandInvocationOutput{
 		CommandId: string(c.ID), InstanceId: string(id), Comment: c.Comment, DocumentName: c.DocumentName, DocumentVersion: c.DocumentVersion,
 		Status: string(inv.Status), StatusDetails: inv.Details, ResponseCode: number(inv.ResponseCode),
@@ -150,7 +187,7 @@ const clock = "2006-01-02T15:04:05.000Z"
 
 // selected returns the step that a PluginName means: by its name, or by its action if that is one step's only. Without a name
 // it is the only step, or all together if there are several: Systems Manager would want a name, but shows nothing of the whole.
-// Of a command that has not ended the steps are not known yet.
+// Of one that was never sent there are no steps.
 func selected(c cloud.Command, inv cloud.Invocation, name string) (int, error) {
 	switch {
 	case len(inv.Steps) == 0:

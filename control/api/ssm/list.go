@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/control/api"
@@ -108,7 +109,7 @@ func passes(c cloud.Command, f shape.CommandFilter) (bool, error) {
 		}
 		return c.Requested.After(at) == (f.Key == "InvokedAfter"), nil
 	case "DocumentName":
-		return c.DocumentName == f.Value, nil
+		return ownName(c.DocumentName) == ownName(f.Value), nil
 	case "Status":
 		return true, nil
 	case "ExecutionStage":
@@ -243,15 +244,12 @@ func (s *Service) DescribeInstanceInformation(ctx context.Context, in *shape.Des
 	if err != nil {
 		return nil, err
 	}
-	filters := map[string][]string{}
-	for _, f := range in.Filters {
-		filters[f.Key] = f.Values
-	}
+	filters := in.Filters
 	for _, f := range in.InstanceInformationFilterList {
-		filters[f.Key] = f.ValueSet
+		filters = append(filters, shape.InstanceInformationStringFilter{Key: f.Key, Values: f.ValueSet})
 	}
-	for key, values := range filters { // whatever instances there are
-		if _, err := informed(shape.InstanceInformation{}, cloud.Instance{}, key, values); err != nil {
+	for _, f := range filters { // whatever instances there are
+		if _, err := informed(shape.InstanceInformation{}, cloud.Instance{}, f); err != nil {
 			return nil, err
 		}
 	}
@@ -285,8 +283,8 @@ func (s *Service) DescribeInstanceInformation(ctx context.Context, in *shape.Des
 			v.ResourceType, v.ActivationId, v.Name, v.IamRole, v.RegistrationDate = managedInstance, string(n.Activation), n.Name, n.Role, &n.Registered
 		}
 		keep := true
-		for key, values := range filters {
-			ok, err := informed(v, i, key, values)
+		for _, f := range filters {
+			ok, err := informed(v, i, f)
 			if err != nil {
 				return nil, err
 			}
@@ -310,25 +308,33 @@ func (s *Service) online(snap *store.Snapshot, i cloud.Instance, p cloud.AgentPi
 	return err == nil && p.Connected && i.State(&st.Value) == cloud.StateRunning && !p.LastSeen.Before(st.Value.Started)
 }
 
-func informed(v shape.InstanceInformation, i cloud.Instance, key string, values []string) (bool, error) {
-	switch key {
-	case "InstanceIds":
-		return slices.Contains(values, v.InstanceId), nil
-	case "PingStatus":
-		return slices.Contains(values, v.PingStatus), nil
-	case "AgentVersion":
-		return slices.Contains(values, v.AgentVersion), nil
-	case "PlatformTypes":
-		return slices.Contains(values, v.PlatformType), nil
-	case "ResourceType":
-		return slices.Contains(values, v.ResourceType), nil
-	case "IamRole":
-		return slices.Contains(values, v.IamRole), nil
-	case "ActivationIds":
-		return slices.Contains(values, v.ActivationId), nil
+// words are what filters may ask for whose values are words of a few.
+var words = map[string][]string{
+	"PingStatus":    {"Online", "ConnectionLost", "Inactive"},
+	"PlatformTypes": {"Linux", "Windows", "MacOS"},
+	"ResourceType":  {"EC2Instance", managedInstance},
+}
+
+// informed applies one filter of DescribeInstanceInformation.
+func informed(v shape.InstanceInformation, i cloud.Instance, f shape.InstanceInformationStringFilter) (bool, error) {
+	if len(f.Values) == 0 {
+		return false, cloud.Errorf("ValidationException", "Filter key %.40q has no values: give some", f.Key)
 	}
-	if ofTags(key) {
-		return haveTag(i.Tags, key, values), nil
+	for _, w := range f.Values {
+		if known := words[f.Key]; known != nil && !slices.Contains(known, w) {
+			return false, cloud.Errorf("InvalidInstanceInformationFilterValue", "%s is one of %s, not %.40q", f.Key, strings.Join(known, ", "), w)
+		}
 	}
-	return false, cloud.Errorf("InvalidInstanceInformationFilterValue", "Filter key %.40q is not known", key)
+	have, ok := map[string]string{
+		"InstanceIds": v.InstanceId, "PingStatus": v.PingStatus, "AgentVersion": v.AgentVersion, "PlatformTypes": v.PlatformType,
+		"ResourceType": v.ResourceType, "IamRole": v.IamRole, "ActivationIds": v.ActivationId,
+		"AssociationStatus": "", "SourceIds": "", "SourceTypes": "", // no instance has any here
+	}[f.Key]
+	switch {
+	case ok:
+		return slices.Contains(f.Values, have), nil
+	case ofTags(f.Key):
+		return haveTag(i.Tags, f.Key, f.Values), nil
+	}
+	return false, cloud.Errorf("InvalidFilterKey", "Filter key %.40q is not known: InstanceIds, PingStatus, AgentVersion, PlatformTypes, ResourceType, IamRole, ActivationIds, tag-key and tag:KEY are", f.Key)
 }

@@ -65,7 +65,7 @@ func (s *Service) delivery(ctx context.Context, c cloud.Command, steps []cloud.S
 // urls are where the outputs of a step are, or will be when they have been carried there. Of an output that is empty there is
 // no object.
 func (s *Service) urls(c cloud.Command, inv cloud.Invocation, step int) (stdout, stderr string) {
-	if c.Output == nil || step < 0 || step >= len(inv.Steps) {
+	if c.Output == nil || step < 0 || step >= len(inv.Steps) || !inv.Steps[step].Status.Terminal() {
 		return "", ""
 	}
 	url := func(stream string) string {

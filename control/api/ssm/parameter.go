@@ -63,9 +63,10 @@ func sealedID(p cloud.Parameter, version int) string {
 
 // find returns the caller's parameter, and the selector of a version that was given behind its name.
 func (s *Service) find(ctx context.Context, snap *store.Snapshot, name string) (o store.Object[cloud.Parameter], selector string, err error) {
+	own := s.own(ctx, name)
 	name, selector, _ = strings.Cut(bareName(name), ":")
 	o, err = store.MirroredGet(snap, store.Parameters, cloud.DocumentID(caller(ctx), name))
-	if errors.Is(err, store.ErrNotFound) {
+	if errors.Is(err, store.ErrNotFound) || err == nil && !own {
 		err = cloud.Errorf("ParameterNotFound", "Parameter %.128s does not exist: see describe-parameters", name)
 	}
 	return o, selector, err
@@ -133,6 +134,7 @@ func (s *Service) PutParameter(ctx context.Context, in *shape.PutParameterInput)
 	if err != nil {
 		return nil, err
 	}
+	note{Version: strconv.Itoa(v.Number)}.on(ctx)
 	return &shape.PutParameterOutput{Version: number(v.Number), Tier: "Standard"}, nil
 }
 
@@ -154,11 +156,11 @@ func puttable(in *shape.PutParameterInput, overwrite bool) error {
 		return cloud.Errorf("ValidationException", "Value is some text: give at least one character")
 	case len(in.Value) > maxValue:
 		return cloud.Errorf("ValidationException", "Value has %d bytes, and at most %d are allowed", len(in.Value), maxValue)
-	case len(in.Description) > 1024:
-		return cloud.Errorf("ValidationException", "Description may have 1024 characters")
+	case utf8.RuneCountInString(in.Description) > 1024 || len(in.AllowedPattern) > 1024:
+		return cloud.Errorf("ValidationException", "Description and AllowedPattern may have 1024 characters each")
 	case in.KeyId != "" && in.KeyId != "alias/aws/ssm":
 		return cloud.Errorf("InvalidKeyId", "There is one key, alias/aws/ssm: leave KeyId out")
-	case in.Policies != "" || in.Tier != "" && in.Tier != "Standard" || in.DataType != "" && in.DataType != "text":
+	case in.Policies != "" || !slices.Contains([]string{"", "Standard", "Intelligent-Tiering"}, in.Tier) || in.DataType != "" && in.DataType != "text":
 		return cloud.Errorf("ValidationException", "Policies, tiers but Standard and data types but text are not there yet: leave them out")
 	case overwrite && len(in.Tags) > 0:
 		return cloud.Errorf("ValidationException", "Tags and Overwrite are not given together: use add-tags-to-resource")
@@ -197,7 +199,7 @@ func (s *Service) value(p cloud.Parameter, v cloud.ParameterVersion, decrypt *bo
 }
 
 // reference returns the value that a command is to have in the place of {{ssm:name:selector}}.
-func (s *Service) reference(ctx context.Context, snap *store.Snapshot, name, selector string) (string, error) {
+func (s *Service) reference(ctx context.Context, snap *store.Snapshot, name, selector string) (document.Stored, error) {
 	o, _, err := s.find(ctx, snap, name)
 	var v cloud.ParameterVersion
 	if err == nil {
@@ -208,9 +210,9 @@ func (s *Service) reference(ctx context.Context, snap *store.Snapshot, name, sel
 	}
 	var e cloud.Error
 	if errors.As(err, &e) {
-		return "", cloud.Errorf("InvalidParameters", "%s", e.Message)
+		return document.Stored{}, cloud.Errorf("InvalidParameters", "%s", e.Message)
 	}
-	return v.Value, err
+	return document.Stored{Text: v.Value, List: v.Type == stringList}, err
 }
 
 // sources are what a document may name of its caller's account, as far as they may read it.
@@ -226,9 +228,9 @@ func (s *Service) sources(ctx context.Context, snap *store.Snapshot) document.So
 			}
 			return []byte(t.content), err
 		},
-		Parameter: func(name, selector string) (string, error) {
+		Parameter: func(name, selector string) (document.Stored, error) {
 			if err := s.may(ctx, "ssm:GetParameters", parameterARN(name)[0]); err != nil {
-				return "", err
+				return document.Stored{}, err
 			}
 			return s.reference(ctx, snap, name, selector)
 		},
@@ -244,30 +246,42 @@ func (s *Service) may(ctx context.Context, action, resource string) error {
 }
 
 // refer puts the store's values in the place of {{ssm:name}} in a command's parameters, once. SecureStrings are refused:
-// they would lie open in the command.
-func (s *Service) refer(ctx context.Context, snap *store.Snapshot, given map[string][]string) (map[string][]string, error) {
+// they would lie open in the command. A StringList that is an item of a list alone becomes items.
+func (s *Service) refer(ctx context.Context, snap *store.Snapshot, doc document.Document, given map[string][]string) (map[string][]string, error) {
 	for key, items := range given {
 		if slices.ContainsFunc(items, secretReference.MatchString) {
 			return nil, cloud.Errorf("InvalidParameters", "Parameter %.80s names an ssm-secure parameter: a secret would lie open in the command; let the script read it", key)
 		}
 	}
-	if len(referred(given)) == 0 {
+	names := referred(given)
+	for _, name := range names { // else who may not read a parameter would have a guest print it
+		if err := s.may(ctx, "ssm:GetParameters", parameterARN(name)[0]); err != nil {
+			return nil, err
+		}
+	}
+	if len(names) == 0 {
 		return given, nil
 	}
 	out := maps.Clone(given)
 	for key, items := range given {
-		out[key] = slices.Clone(items)
-		for k, item := range items {
+		out[key] = []string{}
+		for _, item := range items {
 			var bad error
-			out[key][k] = parameterReference.ReplaceAllStringFunc(item, func(ref string) string {
+			var last document.Stored
+			text := parameterReference.ReplaceAllStringFunc(item, func(ref string) string {
 				m := parameterReference.FindStringSubmatch(ref)
 				v, err := s.reference(ctx, snap, m[1], m[2])
-				bad = errors.Join(bad, err)
-				return v
+				bad, last = errors.Join(bad, err), v
+				return v.Text
 			})
 			if bad != nil {
 				return nil, bad
 			}
+			all := []string{text}
+			if last.List && doc.Parameters[key].IsList() && parameterReference.FindString(item) == strings.TrimSpace(item) {
+				all = strings.Split(last.Text, ",")
+			}
+			out[key] = append(out[key], all...)
 		}
 	}
 	return out, nil

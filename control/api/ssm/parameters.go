@@ -58,7 +58,11 @@ func (s *Service) read(ctx context.Context, snap *store.Snapshot, name string, d
 
 func (s *Service) parameter(p cloud.Parameter, v cloud.ParameterVersion, decrypt *bool) (shape.Parameter, error) {
 	text, err := s.value(p, v, decrypt)
-	return shape.Parameter{Name: p.Name, Type: v.Type, Value: text, Version: number(v.Number), LastModifiedDate: &v.Modified, DataType: "text"}, err
+	return shape.Parameter{Name: p.Name, Type: v.Type, Value: text, Version: number(v.Number), LastModifiedDate: &v.Modified, DataType: "text", ARN: s.arn(p)}, err
+}
+
+func (s *Service) arn(p cloud.Parameter) string {
+	return api.ARN("ssm", s.Region, string(p.Account), parameterARN(p.Name)[0])
 }
 
 // GetParameter shows one value.
@@ -185,6 +189,9 @@ func (s *Service) DescribeParameters(ctx context.Context, in *shape.DescribePara
 		}
 		filters = append(filters, shape.ParameterStringFilter{Key: f.Key, Option: option, Values: f.Values})
 	}
+	if err := sound(filters); err != nil {
+		return nil, err
+	}
 	for _, f := range filters { // whatever parameters there are
 		if _, err := described(cloud.Parameter{Versions: make([]cloud.ParameterVersion, 1)}, f); err != nil {
 			return nil, err
@@ -203,11 +210,26 @@ func (s *Service) DescribeParameters(ctx context.Context, in *shape.DescribePara
 		}
 		if v := p.Latest(); keep {
 			out = append(out, shape.ParameterMetadata{Name: p.Name, Type: v.Type, Version: number(v.Number), Description: v.Description, AllowedPattern: v.Pattern,
-				LastModifiedDate: &v.Modified, LastModifiedUser: v.By, KeyId: keyOf(v), Tier: "Standard", DataType: "text", Policies: []shape.ParameterInlinePolicy{}})
+				LastModifiedDate: &v.Modified, LastModifiedUser: v.By, KeyId: keyOf(v), Tier: "Standard", DataType: "text", Policies: []shape.ParameterInlinePolicy{}, ARN: s.arn(p)})
 		}
 	}
 	cut, next := api.Cut(page, snap.Rev(), out, func(p shape.ParameterMetadata) string { return p.Name })
 	return &shape.DescribeParametersOutput{Parameters: cut, NextToken: next}, nil
+}
+
+// sound refuses filters that say nothing, or twice the same.
+func sound(filters []shape.ParameterStringFilter) error {
+	for k, f := range filters {
+		switch {
+		case slices.ContainsFunc(filters[:k], func(o shape.ParameterStringFilter) bool { return o.Key == f.Key }):
+			return cloud.Errorf("InvalidFilterKey", "Filter key %.40q is given twice: give one with all its values", f.Key)
+		case len(f.Values) == 0 && !ofTags(f.Key):
+			return cloud.Errorf("InvalidFilterValue", "Filter key %.40q has no values: give some", f.Key)
+		case f.Key == "Path" && slices.ContainsFunc(f.Values, func(v string) bool { return !strings.HasPrefix(v, "/") }):
+			return cloud.Errorf("ValidationException", "Path begins with a slash: /%.128s", f.Values[0])
+		}
+	}
+	return nil
 }
 
 // described applies one filter of DescribeParameters.

@@ -27,11 +27,15 @@ func TestAParametersLife(t *testing.T) {
 	if a, b := r.put("/app/colour", "String", "red"), r.put("/app/colour", "", "blue"); a != 1 || b != 2 {
 		t.Errorf("got versions %d and %d", a, b)
 	}
-	for name, want := range map[string]string{"/app/colour": "blue", "/app/colour:1": "red", "/app/colour:3": "ParameterVersionNotFound", "/app": "ParameterNotFound",
+	const foreign = "arn:aws:ssm:ichiro-1:222222222222:parameter/app/colour"
+	for name, want := range map[string]string{foreign: "ParameterNotFound", "/app/colour": "blue", "/app/colour:1": "red", "/app/colour:3": "ParameterVersionNotFound", "/app": "ParameterNotFound",
 		"arn:aws:ssm:ichiro-1:000000000000:parameter/app/colour": "blue"} {
 		out, err := r.GetParameter(r.ctx, &shape.GetParameterInput{Name: name})
 		if got := cloud.Code(err); got != want && (err != nil || out.Parameter.Value != want) {
 			t.Errorf("%s: got %+v, %v, want %s", name, out, err, want)
+		}
+		if arn := "arn:aws:ssm:ichiro-1:000000000000:parameter/app/colour"; err == nil && out.Parameter.ARN != arn {
+			t.Errorf("%s has the ARN %q, want %s", name, out.Parameter.ARN, arn)
 		}
 	}
 	history, err := r.GetParameterHistory(r.ctx, &shape.GetParameterHistoryInput{Name: "/app/colour"})
@@ -46,6 +50,10 @@ func TestAParametersLife(t *testing.T) {
 			t.Errorf("below /app, recursive %t: got %+v, %v, want %d", recursive, out, err, want)
 		}
 	}
+	r.put("top", "String", "t")
+	if out, err := r.GetParametersByPath(r.ctx, &shape.GetParametersByPathInput{Path: "/"}); err != nil || len(out.Parameters) != 2 {
+		t.Errorf("below the root: got %+v, %v, want /application and top", out, err)
+	}
 	they := api.WithCaller(t.Context(), api.Identity{Account: "111111111111"})
 	if _, err := r.GetParameter(they, &shape.GetParameterInput{Name: "/app/colour"}); cloud.Code(err) != "ParameterNotFound" {
 		t.Errorf("another account: got %v", err)
@@ -56,15 +64,33 @@ func TestAParametersLife(t *testing.T) {
 	for key, c := range map[string]struct {
 		option, value string
 		want          int
-	}{"Name": {"BeginsWith", "/app", 3}, "Type": {"", "String", 3}, "tag:team": {"", "a", 1}, "Path": {"Recursive", "/app", 2}} {
+	}{"Name": {"BeginsWith", "/app", 3}, "Type": {"", "String", 4}, "tag:team": {"", "a", 1}, "Path": {"Recursive", "/app", 2}} {
 		out, err := r.DescribeParameters(r.ctx, &shape.DescribeParametersInput{ParameterFilters: []shape.ParameterStringFilter{{Key: key, Option: c.option, Values: []string{c.value}}}})
 		if err != nil || len(out.Parameters) != c.want {
 			t.Errorf("described by %s: got %+v, %v, want %d", key, out, err, c.want)
 		}
 	}
+	type filter = shape.ParameterStringFilter
+	for want, filters := range map[string][]filter{
+		"InvalidFilterKey": {{Key: "Name", Values: []string{"a"}}, {Key: "Name", Values: []string{"b"}}}, "InvalidFilterValue": {{Key: "Name"}},
+		"ValidationException": {{Key: "Path", Values: []string{"app"}}}, "InvalidFilterOption": {{Key: "Type", Option: "Near", Values: []string{"String"}}},
+	} {
+		if _, err := r.DescribeParameters(r.ctx, &shape.DescribeParametersInput{ParameterFilters: filters}); cloud.Code(err) != want {
+			t.Errorf("described by %+v: got %v, want %s", filters, err, want)
+		}
+	}
 	gone, err := r.DeleteParameters(r.ctx, &shape.DeleteParametersInput{Names: []string{"/app/colour", "nothing"}})
 	if err != nil || len(gone.DeletedParameters) != 1 || len(gone.InvalidParameters) != 1 {
 		t.Errorf("deleted: got %+v, %v", gone, err)
+	}
+}
+
+// A tier that chooses chooses the one that there is.
+func TestIntelligentTiering(t *testing.T) {
+	r := newRig(t)
+	out, err := r.PutParameter(r.ctx, &shape.PutParameterInput{Name: "a", Type: "String", Value: "x", Tier: "Intelligent-Tiering"})
+	if err != nil || out.Tier != "Standard" {
+		t.Errorf("got %+v, %v", out, err)
 	}
 }
 
@@ -85,7 +111,9 @@ func TestRefusedParameters(t *testing.T) {
 		"a reserved name":        {"ValidationException", shape.PutParameterInput{Name: "/aws/x", Type: "String", Value: "y"}},
 		"too long":               {"ValidationException", shape.PutParameterInput{Name: "new", Type: "String", Value: strings.Repeat("x", 4097)}},
 		"not as its pattern":     {"ParameterPatternMismatchException", shape.PutParameterInput{Name: "new", Type: "String", Value: "x1", AllowedPattern: "[a-z]"}},
+		"a long pattern":         {"ValidationException", shape.PutParameterInput{Name: "new", Type: "String", Value: "x", AllowedPattern: "x" + strings.Repeat("y?", 512)}},
 		"no pattern":             {"InvalidAllowedPatternException", shape.PutParameterInput{Name: "new", Type: "String", Value: "x", AllowedPattern: "["}},
+		"a tier of others":       {"ValidationException", shape.PutParameterInput{Name: "new", Type: "String", Value: "x", Tier: "Advanced"}},
 		"another key":            {"InvalidKeyId", shape.PutParameterInput{Name: "new", Type: "SecureString", Value: "x", KeyId: "mine"}},
 	} {
 		if _, err := r.PutParameter(r.ctx, &c.in); cloud.Code(err) != c.code {
@@ -130,12 +158,15 @@ func TestACommandRefersToParameters(t *testing.T) {
 	r := newRig(t)
 	r.put("/app/colour", "String", "red")
 	r.put("/app/colour", "", "{{ssm:plain}}")
+	r.put("steps", "StringList", "echo 1,echo 2")
 	r.put("plain", "String", "blue")
 	r.put("password", "SecureString", secret)
 	for text, want := range map[string]string{
 		"echo {{ssm:plain}}":                         "echo blue",
 		"echo {{ ssm:/app/colour:1 }} {{ssm:plain}}": "echo red blue",
 		"echo {{ssm:/app/colour}}":                   "echo {{ssm:plain}}", // a value is not searched again
+		"{{ ssm:steps }}":                            "echo 1\necho 2",     // a list becomes lines
+		"echo {{ssm:steps}}":                         "echo echo 1,echo 2",
 		"echo {{ssm:nothing}}":                       "InvalidParameters",
 		"echo {{ssm:plain:7}}":                       "InvalidParameters",
 		"echo {{ssm:password}}":                      "InvalidParameters",
@@ -158,8 +189,19 @@ func TestACommandRefersToParameters(t *testing.T) {
 	}
 	in := script(one)
 	in.Parameters["commands"] = []string{"{{ssm:/app/colour:1}} {{ssm:plain}}"}
-	if got := fmt.Sprint(r.reached(r.ctx, in)[1:3]); got != "[parameter/app/colour parameter/plain]" {
+	if got := fmt.Sprint(r.reached(r.ctx, in)); got != "[document/AWS-RunShellScript ec2:instance/"+one+"]" {
 		t.Errorf("it needs permission for %s", got)
+	}
+	var asked []string
+	r.Authorize = func(_ context.Context, action, resource string) error {
+		if asked = append(asked, action+" "+resource); resource == "parameter/plain" {
+			return cloud.Errorf("AccessDeniedException", "no")
+		}
+		return nil
+	}
+	_, err := r.SendCommand(r.ctx, in)
+	if got := fmt.Sprint(asked); cloud.Code(err) != "AccessDeniedException" || got != "[ssm:GetParameters parameter/app/colour ssm:GetParameters parameter/plain]" {
+		t.Errorf("who may not read what it refers to: got %v, asked for %s", err, got)
 	}
 }
 

@@ -127,6 +127,7 @@ func (s *Service) SendCommand(ctx context.Context, in *shape.SendCommandInput) (
 	if err := s.Mirror.WaitRev(ctx, rev); err != nil {
 		return nil, err
 	}
+	note{Command: c.ID, Version: version, SHA256: doc.version.Sha256}.on(ctx)
 	return &shape.SendCommandOutput{Command: s.shape(s.Mirror.Snapshot(), c)}, nil
 }
 
@@ -146,7 +147,7 @@ func (s *Service) fill(ctx context.Context, snap *store.Snapshot, in *shape.Send
 	if err != nil {
 		return t, nil, err
 	}
-	values, err := s.refer(ctx, snap, in.Parameters)
+	values, err := s.refer(ctx, snap, doc, in.Parameters)
 	if err != nil {
 		return t, nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/control/api"
@@ -29,6 +30,7 @@ type door interface {
 
 // Config is what the service works with.
 type Config struct {
+	Region string // of ARNs
 	Store  *store.Client
 	Mirror *store.Mirror // of spec/, status/, wish/ and host/
 	Door   door
@@ -79,9 +81,6 @@ func New(cfg Config) api.Service {
 // target finds now.
 func (s *Service) reached(ctx context.Context, in *shape.SendCommandInput) []string {
 	out := documentARN(in.DocumentName)
-	for _, name := range referred(in.Parameters) { // else who may not read a parameter would have a guest print it
-		out = append(out, parameterARN(name)...)
-	}
 	for _, id := range in.InstanceIds {
 		out = append(out, targetARN(cloud.InstanceID(id)))
 	}
@@ -108,6 +107,12 @@ func targetARN(id cloud.InstanceID) string {
 		return "managed-instance/" + string(id)
 	}
 	return "ec2:instance/" + string(id)
+}
+
+// own reports whether a name is none of another account, which an ARN may be of: nothing that others share is here.
+func (s *Service) own(ctx context.Context, name string) bool {
+	f := strings.SplitN(name, ":", 6) // arn:PARTITION:ssm:REGION:ACCOUNT:RESOURCE
+	return f[0] != "arn" || len(f) == 6 && f[2] == "ssm" && f[4] == string(caller(ctx))
 }
 
 func caller(ctx context.Context) cloud.AccountID {

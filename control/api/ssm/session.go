@@ -88,6 +88,7 @@ func (s *Service) StartSession(ctx context.Context, in *shape.StartSessionInput)
 	if err != nil {
 		return nil, err
 	}
+	note{Session: id}.on(ctx)
 	return &shape.StartSessionOutput{SessionId: string(id), TokenValue: token, StreamUrl: s.streamURL(ctx, id)}, s.Mirror.WaitRev(ctx, rev)
 }
 

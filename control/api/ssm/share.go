@@ -32,6 +32,7 @@ func (s *Service) ModifyDocumentPermission(ctx context.Context, in *shape.Modify
 	if err != nil {
 		return nil, err
 	}
+	note{Added: add, Removed: remove}.on(ctx)
 	return &shape.ModifyDocumentPermissionOutput{}, s.commit(ctx, func(snap *store.Snapshot) (*store.Txn, error) {
 		o, err := s.document(ctx, snap, in.Name)
 		if err != nil {

@@ -55,7 +55,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r := &rig{T: t, ctx: api.WithCaller(t.Context(), api.Identity{Account: "000000000000"}), now: start, door: &porch{}}
-	r.Service = &Service{Config{Store: c, Mirror: m, Sealer: sealer, Door: r.door, Pager: pager, Now: func() time.Time { return r.now }, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)}}
+	r.Service = &Service{Config{Region: "ichiro-1", Store: c, Mirror: m, Sealer: sealer, Door: r.door, Pager: pager, Now: func() time.Time { return r.now }, Rand: rand.Reader, Log: slog.New(slog.DiscardHandler)}}
 	r.write(func(t *store.Txn) {
 		store.Create(t, store.Hosts, "h-1", cloud.Host{ID: "h-1"})
 		for id, name := range map[cloud.InstanceID]string{one: "a", two: "b", mute: "a", other: "a"} {
@@ -163,14 +163,31 @@ func TestWrongQuestionsAreRefusedWhereThereIsNothing(t *testing.T) {
 			_, err := r.ListCommands(nobody, &shape.ListCommandsInput{Filters: []shape.CommandFilter{{Key: "foo", Value: "x"}}})
 			return err
 		},
-		"InvalidInstanceInformationFilterValue": func() error {
-			_, err := r.DescribeInstanceInformation(nobody, &shape.DescribeInstanceInformationInput{Filters: []shape.InstanceInformationStringFilter{{Key: "foo", Values: []string{"x"}}}})
-			return err
-		},
 	} {
 		if err := ask(); cloud.Code(err) != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
+	}
+	type filter = shape.InstanceInformationStringFilter
+	for want, filters := range map[string][]filter{
+		"InvalidFilterKey":                      {{Key: "foo", Values: []string{"x"}}},
+		"InvalidInstanceInformationFilterValue": {{Key: "PingStatus", Values: []string{"Offline"}}},
+		"ValidationException":                   {{Key: "InstanceIds"}},
+		"":                                      {{Key: "AssociationStatus", Values: []string{"Success"}}},
+	} {
+		if _, err := r.DescribeInstanceInformation(nobody, &shape.DescribeInstanceInformationInput{Filters: filters}); cloud.Code(err) != want {
+			t.Errorf("%+v: got %v, want %q", filters, err, want)
+		}
+	}
+}
+
+// An instance must pass each filter, also if two have one key.
+func TestFiltersOfInstanceInformation(t *testing.T) {
+	r := newRig(t)
+	out, err := r.DescribeInstanceInformation(r.ctx, &shape.DescribeInstanceInformationInput{
+		Filters: []shape.InstanceInformationStringFilter{{Key: "tag:Name", Values: []string{"a"}}, {Key: "tag:Name", Values: []string{"b"}}}})
+	if err != nil || len(out.InstanceInformationList) != 0 {
+		t.Errorf("got %+v, %v, want nobody", out, err)
 	}
 }
 
@@ -293,7 +310,8 @@ func TestFiltersOfCommands(t *testing.T) {
 		{"ExecutionStage", "Complete", "1", "InvalidFilterKey"}, {"ExecutionStage", "Executing", "1", "InvalidFilterKey"},
 		{"ExecutionStage", "Done", "InvalidFilterKey", "InvalidFilterKey"},
 		{"InvokedAfter", "2026-11-23T18:00:30Z", "1", "1"}, {"InvokedBefore", "2026-11-23T18:00:30Z", "1", "2"}, {"InvokedAfter", "yesterday", "InvalidFilterKey", "InvalidFilterKey"},
-		{"DocumentName", "AWS-RunShellScript", "2", "3"}, {"DocumentName", "other", "0", "0"}, {"Colour", "red", "InvalidFilterKey", "InvalidFilterKey"},
+		{"DocumentName", "AWS-RunShellScript", "2", "3"}, {"DocumentName", "arn:aws:ssm:r::document/AWS-RunShellScript", "2", "3"},
+		{"DocumentName", "other", "0", "0"}, {"Colour", "red", "InvalidFilterKey", "InvalidFilterKey"},
 	} {
 		filters := []shape.CommandFilter{{Key: tt.key, Value: tt.value}}
 		count := func(n int, err error) string {
@@ -385,7 +403,7 @@ func TestACommandsLife(t *testing.T) {
 		t.Error("filters do not find the command where it is")
 	}
 	for range 2 { // asking twice asks once
-		if _, err := r.CancelCommand(r.ctx, &shape.CancelCommandInput{CommandId: c.CommandId, InstanceIds: []string{one, two, one}}); err != nil {
+		if _, err := r.CancelCommand(r.ctx, &shape.CancelCommandInput{CommandId: c.CommandId, InstanceIds: []string{one, two}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -403,7 +421,7 @@ func TestACommandsLife(t *testing.T) {
 		t.Errorf("got %s and %s", a, b)
 	}
 	r.now = start.Add(100 * time.Hour)
-	if got := r.get(c, one); got.Status != "TimedOut" || got.StatusDetails != "ExecutionTimedOut" {
+	if got := r.get(c, one); got.Status != "TimedOut" || got.StatusDetails != "DeliveryTimedOut" {
 		t.Errorf("its host fell silent: got %s (%s)", got.Status, got.StatusDetails)
 	}
 }
@@ -424,6 +442,9 @@ func TestOtherAccountsSeeNothing(t *testing.T) {
 	they := api.WithCaller(t.Context(), api.Identity{Account: "111111111111"})
 	if _, err := r.GetCommandInvocation(they, &shape.GetCommandInvocationInput{CommandId: c.CommandId, InstanceId: one}); cloud.Code(err) != "InvalidCommandId" {
 		t.Errorf("get: %v", err)
+	}
+	if _, err := r.CancelCommand(r.ctx, &shape.CancelCommandInput{CommandId: c.CommandId, InstanceIds: []string{one, one}}); cloud.Code(err) != "DuplicateInstanceId" {
+		t.Errorf("an instance named twice: got %v", err)
 	}
 	if _, err := r.CancelCommand(they, &shape.CancelCommandInput{CommandId: c.CommandId}); cloud.Code(err) != "InvalidCommandId" {
 		t.Errorf("cancel: %v", err)
@@ -465,6 +486,58 @@ func TestOutputIsCutBetweenCharacters(t *testing.T) {
 			if !utf8.ValidString(got) || n > stream || strings.HasSuffix(got, truncated) != cut || cut && n != stream || strings.Contains(got, "\uFFFD") != (name == "not text") {
 				t.Errorf("%s: got %d of %d characters, ending in %.30q", name, n, stream, got[max(0, len(got)-30):])
 			}
+		}
+	}
+}
+
+// A step is known by its name, and shown as its command is, before its agent has told how it ended.
+func TestStepsThatAreUnderWay(t *testing.T) {
+	r := newRig(t)
+	c := r.send(script(one))
+	plugins := func() string {
+		t.Helper()
+		out, err := r.ListCommandInvocations(r.ctx, &shape.ListCommandInvocationsInput{CommandId: c.CommandId, Details: ptr(true)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, p := range out.CommandInvocations[0].CommandPlugins {
+			all = append(all, fmt.Sprint(p.Name, " ", p.Status, " ", *p.ResponseCode, " ", p.ResponseStartDateTime != nil, " ", p.Output))
+		}
+		return strings.Join(all, ", ")
+	}
+	if got := plugins(); got != "aws:runShellScript Pending -1 false " {
+		t.Errorf("before it is delivered: got %q", got)
+	}
+	r.says(c, one, cloud.Invocation{Status: cloud.InvocationInProgress, ResponseCode: -1, Started: start})
+	if got := plugins(); got != "aws:runShellScript InProgress -1 true " {
+		t.Errorf("while it runs: got %q", got)
+	}
+	if got := r.get(c, one); got.PluginName != "aws:runShellScript" || got.Status != "InProgress" || got.ExecutionStartDateTime == "" || *got.ResponseCode != -1 {
+		t.Errorf("while it runs: got %+v", got)
+	}
+	_, err := r.GetCommandInvocation(r.ctx, &shape.GetCommandInvocationInput{CommandId: c.CommandId, InstanceId: one, PluginName: "nothing"})
+	if cloud.Code(err) != "InvalidPluginName" {
+		t.Errorf("a step that there is not: got %v", err)
+	}
+}
+
+// What a step has printed as errors stands behind its output, under Systems Manager's line.
+func TestErrorsStandBehindTheOutputOfAPlugin(t *testing.T) {
+	r := newRig(t)
+	r.door.text = "word\n"
+	for want, sizes := range map[string][2]int64{
+		"word\n": {5, 0}, "\n----------ERROR-------\nword\n": {0, 5}, "word\n\n----------ERROR-------\nword\n": {5, 5},
+	} {
+		c := r.send(script(one))
+		r.says(c, one, cloud.Invocation{Status: cloud.InvocationFailed, StdoutBytes: sizes[0], StderrBytes: sizes[1],
+			Steps: []cloud.StepResult{{Name: "runShellScript", Action: "aws:runShellScript", Status: "Failed", StdoutEnd: sizes[0], StderrEnd: sizes[1]}}})
+		out, err := r.ListCommandInvocations(r.ctx, &shape.ListCommandInvocationsInput{CommandId: c.CommandId, Details: ptr(true)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := out.CommandInvocations[0].CommandPlugins[0].Output; got != want {
+			t.Errorf("%v: got %q, want %q", sizes, got, want)
 		}
 	}
 }

@@ -32,7 +32,7 @@ const maxDigits = 4300
 
 // scalar gives a word its meaning. Its errors show no value: it may be a secret, and they go to logs.
 func scalar(n *lib.Node) (*Value, error) {
-	v := &Value{Kind: String, Line: n.Line, Text: n.Value}
+	v := &Value{Kind: String, Line: n.Line, Text: n.Value, Word: n.Value}
 	var err error
 	switch tag := tagOf(n); {
 	case tag == "!!str", tag == "!!python/unicode", tag == "" && n.Style != 0:

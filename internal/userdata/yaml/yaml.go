@@ -50,6 +50,7 @@ type Value struct {
 	Kind  Kind
 	Line  int
 	Text  string // of a String and of Bytes, what they are; of another scalar, as Python prints it
+	Word  string // as it is written, of a scalar
 	Bool  bool
 	Int   int64 // the nearest there is
 	Float float64

@@ -251,7 +251,8 @@ func (c *command) advance(s cloud.InvocationStatus, now time.Time) bool {
 	return true
 }
 
-// judge derives the state from what the agent says of the steps.
+// judge derives the state from what the agent says of the steps: that of the last that has not succeeded, but that a failure
+// is worse than a timeout.
 func (c *command) judge(r *wire.Result) (cloud.InvocationStatus, string, error) {
 	if len(r.Steps) == 0 || len(r.Steps) > len(c.req.Steps) {
 		return "", "", fmt.Errorf("result has %d steps, the request %d", len(r.Steps), len(c.req.Steps))
@@ -265,7 +266,7 @@ func (c *command) judge(r *wire.Result) (cloud.InvocationStatus, string, error) 
 		if err != nil {
 			return "", "", err
 		}
-		if status != cloud.InvocationSuccess {
+		if status != cloud.InvocationSuccess && (worst != cloud.InvocationFailed || status != cloud.InvocationTimedOut) {
 			worst, details = status, d
 		}
 	}

@@ -59,6 +59,9 @@ var keep = map[string]bool{
 	"ssm.CommandInvocation.Comment":                        true,
 	"ssm.Command.OutputS3BucketName":                       true,
 	"ssm.Command.OutputS3KeyPrefix":                        true,
+	"ssm.CommandPlugin.Output":                             true,
+	"ssm.CommandPlugin.StandardOutputUrl":                  true,
+	"ssm.CommandPlugin.StandardErrorUrl":                   true,
 }
 
 // relaxed lists members that the models require and the service no longer does.

@@ -114,15 +114,15 @@ type CommandInvocation struct {
 
 type CommandPlugin struct {
 	Name                   string
-	Output                 string
+	Output                 string `wire:"keep"`
 	OutputS3BucketName     string
 	OutputS3KeyPrefix      string
 	OutputS3Region         string
 	ResponseCode           *int64
 	ResponseFinishDateTime *time.Time
 	ResponseStartDateTime  *time.Time
-	StandardErrorUrl       string
-	StandardOutputUrl      string
+	StandardErrorUrl       string `wire:"keep"`
+	StandardOutputUrl      string `wire:"keep"`
 	Status                 string
 	StatusDetails          string
 }
