@@ -73,6 +73,18 @@ func (h *host) goOn() {
 	h.gateway.Process.Signal(unix.SIGCONT)
 }
 
+// stands reports whether somebody stands still: who has told that it is at a point stops a moment later, and who was asked to go on
+// before that would stand for ever.
+func (h *host) stands() bool {
+	for _, pid := range []int{h.worker(), h.gateway.Process.Pid} {
+		stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)) // there may be no worker
+		if strings.Contains(string(stat), ") T ") {
+			return true
+		}
+	}
+	return false
+}
+
 // newArmedHost makes a host whose programs stop at the points that are armed in the directory returned.
 func newArmedHost(t *testing.T, early bool) (h *host, dir string) {
 	t.Helper()
@@ -109,6 +121,7 @@ func strikeAt(t *testing.T, h *host, dir, point string, strike func(*host)) stru
 		r.Environment = map[string]string{"HOST_OF_TEST": string(h.root)}
 	})
 	eventually(t, "the point "+point, func() bool { return os.Remove(hit) == nil })
+	eventually(t, "somebody stands at "+point, h.stands)
 	ranBefore, _ := os.ReadFile(side)
 	strike(h)
 	back := time.Now()
