@@ -504,6 +504,30 @@ func TestRemoteHostsThatAreDenied(t *testing.T) {
 	}
 }
 
+// A port that cannot be reached at all is no business of its bytes: the client is told why, and its connections are closed.
+func TestAPortThatCannotBeginSaysWhyBesideItsBytes(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionPort, Host: "169.254.169.254", Port: 80})
+	c := client.New(cfg)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(t.Context()) }()
+	for {
+		_, b, err := c.Read()
+		if err != nil {
+			break
+		}
+		t.Errorf("among its bytes is %q", b)
+	}
+	check(t, <-ended)
+	if _, text := c.Ended(); !strings.Contains(text, "169.254.169.254 may not be reached through a session") {
+		t.Errorf("its user is told %q", text)
+	}
+	if end := h.record(id); end.Reason != "failed" || end.Output != 0 {
+		t.Errorf("got the record %+v", end)
+	}
+}
+
 // spent returns the processor time of the gateway and the agent so far.
 func (h *sessionHost) spent() (total time.Duration) {
 	names, _ := filepath.Glob("/proc/[0-9]*/exe")

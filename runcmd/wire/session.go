@@ -61,7 +61,7 @@ const (
 	SessionAttach SessionFrame = 'a' // both, first: the offset to go on from, or -1 for what is still there
 	SessionAck    SessionFrame = 'k' // both: everything before the offset has been dealt with
 	SessionStdout SessionFrame = 'o' // agent
-	SessionStderr SessionFrame = 'p' // agent: it shares the offsets of Stdout
+	SessionStderr SessionFrame = 'p' // agent: it shares the offsets of Stdout; of a port, why it cannot be reached
 	SessionEnded  SessionFrame = 'e' // agent: JSON of cloud.SessionEnd
 	SessionInput  SessionFrame = 'i' // gateway
 	SessionResize SessionFrame = 'z' // gateway: the offset is columns << 32 | rows

@@ -64,6 +64,7 @@ type session struct {
 	asked    time.Time // when it was
 	history  []byte
 	in, out  int64
+	excuse   string // of a port, in the guest's words: why there is none
 	finished bool
 }
 
@@ -206,6 +207,10 @@ func (s *session) pump(ctx context.Context) {
 		if err != nil {
 			return
 		}
+		if s.spec.Plan.Kind == cloud.SessionPort && r.Kind == wire.SessionStderr {
+			s.excused(r.Data)
+			continue
+		}
 		s.rec.output(r.Data)
 		kind := frame.Data
 		if r.Kind == wire.SessionStderr && s.spec.Plan.Kind == cloud.SessionBatch {
@@ -229,6 +234,21 @@ func (s *session) pump(ctx context.Context) {
 		s.mu.Unlock()
 		s.stream.Done(len(r.Data))
 	}
+}
+
+// excused takes note of what a guest says of a port that it cannot reach: its client's user is told, not whoever uses the port.
+func (s *session) excused(text []byte) {
+	const most = 256
+	word := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, strings.TrimSpace(strings.TrimPrefix(string(text[:min(len(text), most)]), "ichiro: ")))
+	s.mu.Lock()
+	s.excuse = word
+	s.mu.Unlock()
+	s.stream.Done(len(text))
 }
 
 // clientReady reports whether something can be sent to the client.
@@ -513,7 +533,11 @@ func (s *session) say(ctx context.Context) {
 	if s.ours {
 		s.end.Send(now, frame.ExitCode, []byte(strconv.Itoa(end.Code)))
 	}
-	s.end.Close(now, string(s.spec.ID), s.client, sentence(end))
+	text := sentence(end)
+	if end.Reason == "failed" && s.excuse != "" {
+		text += ": " + s.excuse
+	}
+	s.end.Close(now, string(s.spec.ID), s.client, text)
 	s.wakeWriter()
 	conn := s.conn
 	deadline = time.Now().Add(obey)
