@@ -32,8 +32,9 @@ var points = []string{
 	"agent acknowledged", "agent forgetting", "agent forgotten",
 }
 
-// unstarted are the points at which a command has not begun: whoever is struck there, it is not Interrupted after it ran.
-var unstarted = points[:slices.Index(points, "agent start before")+1]
+// unstarted are the points at which a command has not begun: whoever is struck there, it is not Interrupted after it ran. When the
+// gateway has sent it, the agent has it, and does not stand still.
+var unstarted = slices.DeleteFunc(slices.Clone(points[:slices.Index(points, "agent start before")+1]), func(p string) bool { return p == "gateway sent" })
 
 // strikes are what happens at a point, beside what the victims are: there somebody stands still, who may be the one to end.
 var strikes = map[string]func(h *host){
