@@ -318,6 +318,75 @@ func TestSessionOutlivesItsGateway(t *testing.T) {
 	}
 }
 
+// A gateway that is killed takes what it held with it. What the user has typed the guest gets all the same, each byte once.
+func TestAShellGoesOnWhenItsGatewayIsKilled(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionShell})
+	c := converse(t, cfg)
+	check(t, c.Resize(103, 41))
+	side := filepath.Join(t.TempDir(), "side")
+	c.say("stty -echo; PS1=; echo rea''dy; while read x; do [ $x = end ] && break; echo $x >>" + side + "; done; stty size; exit 5\r")
+	c.await("ready")
+	var want strings.Builder
+	for n := range 600 {
+		if n%200 == 150 {
+			kill(h.gateway)
+			h.startGateway("--sessions", h.records)
+		}
+		c.say(fmt.Sprintf("%d\r", n))
+		fmt.Fprintf(&want, "%d\n", n)
+	}
+	c.say("end\r")
+	c.await("41 103")
+	if code, _ := c.wait(); code != 5 {
+		t.Errorf("got code %d, want 5", code)
+	}
+	if got, err := os.ReadFile(side); string(got) != want.String() {
+		t.Errorf("the guest read %d bytes, %v; want %d", len(got), err, want.Len())
+	}
+	if end := h.record(id); end.Reason != "exit" || end.Code != 5 {
+		t.Errorf("got the record %+v", end)
+	}
+}
+
+// The connections of a port cannot go on with another gateway, which knows nothing of the bytes that were under way: they are closed,
+// and their user is told.
+func TestAPortEndsWithItsGateway(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	port, _ := source(t, 1<<30)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionPort, Port: port})
+	c := client.New(cfg)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(t.Context()) }()
+	<-c.Begun()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer l.Close()
+	go c.Forward(l)
+	conn, err := net.Dial("tcp", l.Addr().String())
+	check(t, err)
+	defer conn.Close()
+	_, err = io.CopyN(io.Discard, conn, 1<<20)
+	check(t, err)
+	kill(h.gateway)
+	h.startGateway("--sessions", h.records)
+	go io.Copy(io.Discard, conn)
+	select {
+	case err := <-ended:
+		check(t, err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("the client goes on")
+	}
+	if _, text := c.Ended(); !strings.Contains(text, "gateway was started again") {
+		t.Errorf("its user is told %q", text)
+	}
+	if end := h.record(id); end.Reason != "lost" {
+		t.Errorf("got the record %+v", end)
+	}
+}
+
 func TestTokenOpensForOneClientOnly(t *testing.T) {
 	t.Parallel()
 	h := newSessionHost(t)

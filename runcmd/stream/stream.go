@@ -99,6 +99,26 @@ func (s *Stream) append(kind wire.SessionFrame, p []byte) {
 	s.change.Broadcast()
 }
 
+// Met waits until a peer has said from where it wants to be sent to. A side that had forgotten all knows then how far it was.
+func (s *Stream) Met() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.begun && !s.closed {
+		s.change.Wait()
+	}
+	if s.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+// Written is how many bytes were written, those of before this side knew of it included.
+func (s *Stream) Written() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.written
+}
+
 // Pending is how many bytes the peer has not dealt with.
 func (s *Stream) Pending() int64 {
 	s.mu.Lock()
@@ -237,6 +257,7 @@ func (s *Stream) attached(offset int64) (int64, error) {
 		s.base, s.written, s.acked = s.base+offset, s.written+offset, s.acked+offset
 	}
 	s.begun = true
+	s.change.Broadcast()
 	if offset > s.written {
 		return 0, errors.New("the peer claims to have what was never sent")
 	}
