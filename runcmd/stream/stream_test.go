@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
@@ -148,6 +149,68 @@ func TestAWriterWaitsForAReaderWhoDoesNot(t *testing.T) {
 	if n := guest.Pending(); n != wire.SessionWindow {
 		t.Errorf("%d bytes are pending", n)
 	}
+}
+
+// Who sends byte by byte is not to hold more memory than who sends them together: neither side keeps a record for each.
+func TestSmallPiecesHoldLittleMemory(t *testing.T) {
+	for name, kinds := range map[string][]wire.SessionFrame{
+		"of one kind":  {wire.SessionStdout},
+		"of two kinds": {wire.SessionStdout, wire.SessionStderr},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				host := New(nil)
+				near, far := Pipe()
+				go host.Serve(ctx, far)
+				before := heap()
+				const n = wire.SessionWindow
+				go func() {
+					near.Send(wire.SessionMessage{Frame: wire.SessionAttach, Offset: -1})
+					for k := range n {
+						near.Send(wire.SessionMessage{Frame: kinds[k%len(kinds)], Offset: int64(k), Data: []byte{byte(k * k >> 8)}})
+					}
+				}()
+				go func() { // it reads what it is sent
+					for {
+						if _, err := near.Receive(); err != nil {
+							return
+						}
+					}
+				}()
+				synctest.Wait() // the host has taken all that it takes
+				if held := heap() - before; held > 4*wire.SessionWindow {
+					t.Errorf("%d KB are held for at most %d", held>>10, wire.SessionWindow>>10)
+				}
+				got := collect(t, host, n)
+				for k, b := range got {
+					if b != byte(k*k>>8) {
+						t.Fatalf("another byte came at %d", k)
+					}
+				}
+			})
+		})
+	}
+	writer := New(nil)
+	before := heap()
+	for k := range wire.SessionWindow {
+		if err := writer.Write(wire.SessionInput, []byte{byte(k)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if held := heap() - before; held > 4*wire.SessionWindow {
+		t.Errorf("%d KB are held for %d that were written", held>>10, wire.SessionWindow>>10)
+	}
+	runtime.KeepAlive(writer)
+}
+
+// heap is how many bytes are in use.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // What a reader has not dealt with still fills the window after the connection was made anew.
