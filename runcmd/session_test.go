@@ -419,6 +419,24 @@ func TestIdleSessionEnds(t *testing.T) {
 	}
 }
 
+// The longest time is the guest's to measure; the host's clock may be set, or another than the control plane's.
+func TestASessionsLongestTimeWhateverTheClockSays(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionShell, Longest: 4 * time.Second})
+	h.mu.Lock()
+	s := h.spec[string(id)]
+	s.Started = s.Started.Add(-time.Hour)
+	h.spec[string(id)] = s
+	h.mu.Unlock()
+	c := converse(t, cfg)
+	begun := time.Now()
+	_, text := c.wait()
+	if end := h.record(id); end.Reason != "longest" || !strings.Contains(text, "longest") || time.Since(begun) < 3*time.Second {
+		t.Errorf("after %v: got %+v and %q", time.Since(begun), end, text)
+	}
+}
+
 func TestBatchKeepsItsOutputsApart(t *testing.T) {
 	t.Parallel()
 	h := newSessionHost(t)

@@ -45,6 +45,7 @@ const (
 type session struct {
 	hub    *Hub
 	spec   cloud.Session
+	known  time.Time // since when it is, here
 	nonce  string
 	stream *stream.Stream
 	rec    *recorder // nil for ports
@@ -75,7 +76,7 @@ type session struct {
 
 func newSession(h *Hub, spec cloud.Session) (*session, error) {
 	now := time.Now()
-	s := &session{hub: h, spec: spec, nonce: random(), stream: stream.New(nil), away: now, seen: now}
+	s := &session{hub: h, spec: spec, known: now, nonce: random(), stream: stream.New(nil), away: now, seen: now}
 	s.change.L = &s.mu
 	if _, err := os.Stat(s.mark()); err == nil {
 		s.met, s.orphan = true, true
@@ -143,7 +144,7 @@ func (s *session) tick(ctx context.Context) {
 			s.mu.Lock()
 			missing := s.guests == 0
 			lost := missing && now.Sub(s.seen) > summonFor
-			old := s.spec.Plan.Longest > 0 && now.Sub(s.spec.Started) > s.spec.Plan.Longest+obey
+			old := s.spec.Plan.Longest > 0 && now.Sub(s.known) > s.spec.Plan.Longest+obey // of a guest that does not see to it
 			s.change.Broadcast()
 			s.mu.Unlock()
 			switch {
