@@ -71,9 +71,6 @@ const (
 // SessionWindow is how far either side may be ahead of the other's Ack.
 const SessionWindow = 1 << 20
 
-// maxOffset leaves room to add to an offset.
-const maxOffset = 1 << 62
-
 // SessionMessage is one message. Data is only valid until the next Receive.
 type SessionMessage struct {
 	Frame  SessionFrame
