@@ -41,13 +41,20 @@ type sessionHost struct {
 
 func newSessionHost(t testing.TB) *sessionHost {
 	t.Helper()
-	h := &sessionHost{host: newHost(t), records: t.TempDir(), spec: map[string]cloud.Session{}}
+	h := newSessionHostOf(t, newHost(t))
+	h.startGateway("--sessions", h.records)
+	h.startAgent()
+	return h
+}
+
+// newSessionHostOf makes one of a host whose daemons do not run yet.
+func newSessionHostOf(t testing.TB, of *host) *sessionHost {
+	t.Helper()
+	h := &sessionHost{host: of, records: t.TempDir(), spec: map[string]cloud.Session{}}
 	// A root of its own: what the machine's has in its profile may take any time.
 	h.etc = t.TempDir()
 	check(t, os.WriteFile(filepath.Join(h.etc, "passwd"), []byte("root:x:0:0:root:"+t.TempDir()+":/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"), 0o644))
 	check(t, os.WriteFile(filepath.Join(h.etc, "group"), []byte("root:x:0:\nnogroup:x:65534:\n"), 0o644))
-	h.startGateway("--sessions", h.records)
-	h.startAgent()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
 		s, ok := h.spec[filepath.Base(r.URL.Path)]
@@ -74,7 +81,7 @@ func (h *sessionHost) begin(plan cloud.SessionPlan) (cloud.SessionID, client.Con
 	id := fmt.Sprintf("tester-%d", h.n)
 	token := "token-" + id
 	h.spec[id] = cloud.Session{
-		ID: cloud.SessionID(id), Owner: "arn:aws:iam::000000000000:root", Target: instance, Plan: plan, Started: time.Now(),
+		ID: cloud.SessionID(id), Owner: "arn:aws:iam::000000000000:root", Target: h.dir.ID(), Plan: plan, Started: time.Now(),
 		Token: hashed(token), TokenExpires: time.Now().Add(time.Minute),
 	}
 	return cloud.SessionID(id), client.Config{URL: h.url + id, Token: token, Patience: 10 * time.Second, Resume: func(context.Context) (string, error) {
