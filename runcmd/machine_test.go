@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -137,6 +138,56 @@ func TestSessionsOfAMachine(t *testing.T) {
 	sum := sha256.New()
 	if n, err := io.Copy(sum, conn); err != nil || [32]byte(sum.Sum(nil)) != want {
 		t.Errorf("through a port came %d bytes, %v, not those that were sent", n, err)
+	}
+}
+
+// A machine that opens connection after connection takes none from the others, and who is no machine does not stay.
+func TestMachinesDoNotTakeEachOthersConnections(t *testing.T) {
+	t.Parallel()
+	h := newHostOf(t, aMachine)
+	address, certificate := h.machines()
+	const another = cloud.InstanceID("mi-0123456789abcdef1")
+	load := func(id cloud.InstanceID) *machine.Machine {
+		state := t.TempDir()
+		key := registered(t, state, machine.Machine{Instance: id, Gateway: address, Server: enrol.KeyOf(certificate)})
+		dir := h.root.Instance(id)
+		check(t, os.MkdirAll(string(dir), 0o755))
+		check(t, bundle.Write(dir.Path(bundle.NodeFile), bundle.Node{Instance: id, Key: key}, 0o644))
+		m, err := machine.Load(state)
+		check(t, err)
+		return m
+	}
+	greedy, modest := load(aMachine), load(another)
+	refused := error(nil)
+	for n := 0; n < 200 && refused == nil; n++ { // none says who it is, so none fences another
+		conn, err := greedy.Dialer().Dial(t.Context(), greedy.URL())
+		if refused = err; err == nil {
+			t.Cleanup(func() { conn.Close() })
+		}
+	}
+	if refused == nil || !strings.Contains(refused.Error(), "503") {
+		t.Errorf("two hundred connections of a machine: got %v", refused)
+	}
+	conn, err := modest.Dialer().Dial(t.Context(), modest.URL())
+	if err != nil {
+		t.Fatalf("another machine: %v", err)
+	}
+	conn.Close()
+
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	own := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, own, own, &key.PublicKey, key)
+	check(t, err)
+	c, err := tls.Dial("tcp", address, &tls.Config{
+		InsecureSkipVerify: true, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+	})
+	check(t, err)
+	defer c.Close()
+	fmt.Fprintf(c, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+	check(t, c.SetReadDeadline(time.Now().Add(4*time.Second)))
+	if _, err := io.Copy(io.Discard, c); err != nil {
+		t.Errorf("a stranger who asks for something stays: %v", err)
 	}
 }
 
