@@ -752,3 +752,30 @@ func TestMeasureSessions(t *testing.T) {
 		say(t, "port down by the plugin MB/s", stocks...)
 	}
 }
+
+// A session runs as whom the plan names, with that user's groups and home and nobody else's rights; one who is not there has none.
+func TestSessionsRunAs(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	const home = "/var/tmp" // where a user may be
+	check(t, os.WriteFile(filepath.Join(h.etc, "passwd"), []byte("root:x:0:0:root:/root:/bin/bash\nann:x:61234:61235:Ann:"+home+":/bin/sh\n"), 0o644))
+	check(t, os.WriteFile(filepath.Join(h.etc, "group"), []byte("ann:x:61235:\nwheel:x:61236:bob,ann\n"), 0o644))
+	for name, c := range map[string]struct {
+		plan cloud.SessionPlan
+		want string
+		code int
+	}{
+		"a command":         {cloud.SessionPlan{Kind: cloud.SessionBatch, User: "ann", Command: "id -u; id -g; id -G; echo $USER $HOME $PWD; cat /etc/shadow 2>/dev/null || echo refused"}, "61234\n61235\n61235 61236\nann " + home + " " + home + "\nrefused\n", 0},
+		"one on a terminal": {cloud.SessionPlan{Kind: cloud.SessionCommand, User: "ann", Command: "id -u; echo x >$(tty) && exit 4"}, "61234\r\nx\r\n", 4},
+		"who is not there":  {cloud.SessionPlan{Kind: cloud.SessionCommand, User: "eve", Command: "id -u"}, "ichiro: user eve is not in this guest\r\n", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, cfg := h.begin(c.plan)
+			x := converse(t, cfg)
+			code, _ := x.wait()
+			if got := x.said(); got != c.want || code != c.code {
+				t.Errorf("got code %d and %q, want %d and %q", code, got, c.code, c.want)
+			}
+		})
+	}
+}
