@@ -3,9 +3,12 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,6 +54,38 @@ func TestSession(t *testing.T) {
 	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 2 || !strings.Contains(string(audit), `"Code":23`) {
 		t.Errorf("the audit lacks the ends of the sessions: %v", err)
 	}
+}
+
+// forward has `ichiro forward` lead to a port of a guest, and returns what is served there at a path.
+func (h *host) forward(t *testing.T, id, port, path string) (served string) {
+	t.Helper()
+	cmd := h.ichiro("forward", "--run", h.run(), "--state", h.state(), id, "0:"+port)
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Signal(os.Interrupt); cmd.Wait() }()
+	guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer guard.Stop()
+	line, err := bufio.NewReader(said).ReadString('\n')
+	local, _, ok := strings.Cut(line, " leads to ")
+	if !ok {
+		t.Fatalf("ichiro forward says %q, %v", line, err)
+	}
+	await(t, "an answer through a port", func() error {
+		resp, err := http.Get("http://" + local + path)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		served = string(body)
+		return err
+	})
+	return served
 }
 
 // shell has `ichiro shell` in a guest read what it is given, and returns what it says and its exit code.
