@@ -394,6 +394,38 @@ func TestAPortEndsWithItsGateway(t *testing.T) {
 	}
 }
 
+// Where the host's disk is full the end of a session is not on record; it has ended all the same, and does not begin again.
+func TestASessionWhoseEndCannotBeRecordedDoesNotBeginAgain(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	d := newDisk(t, h.records)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionBatch, Command: "echo begun; read x; exit 3"})
+	first := converse(t, cfg)
+	first.await("begun")
+	d.fill()
+	first.say("go\n")
+	if code, _ := first.wait(); code != 3 {
+		t.Errorf("got code %d, want 3", code)
+	}
+	eventually(t, "its end is not on record", func() bool { return strings.Contains(h.log.String(), "record the end of a session") })
+	for range 5 { // the first may find what the gateway has not forgotten yet
+		cfg.Token, cfg.Resume = h.resume(string(id)), nil
+		second := client.New(cfg)
+		ended := make(chan error, 1)
+		go func() { ended <- second.Run(t.Context()) }()
+		for {
+			_, b, err := second.Read()
+			if err != nil {
+				break
+			}
+			if second.Write(1, []byte("go\n")); len(b) > 0 {
+				t.Errorf("it says %q again", b)
+			}
+		}
+		<-ended
+	}
+}
+
 func TestTokenOpensForOneClientOnly(t *testing.T) {
 	t.Parallel()
 	h := newSessionHost(t)

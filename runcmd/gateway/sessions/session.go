@@ -510,9 +510,10 @@ func (s *session) finish() {
 		rec.Target = fmt.Sprintf("%s:%d", p.Host, p.Port)
 	}
 	if err := bundle.Write(filepath.Join(s.hub.cfg.Dir, string(s.spec.ID)+".json"), rec, 0o600); err != nil {
-		s.hub.cfg.Log.Error("record the end of a session", "session", s.spec.ID, "err", err)
+		s.hub.cfg.Log.Error("record the end of a session", "session", s.spec.ID, "err", err) // the mark says that it had begun
+	} else {
+		os.Remove(s.mark())
 	}
-	os.Remove(s.mark())
 	s.hub.cfg.Log.Info("session ended", "session", s.spec.ID, "instance", s.spec.Target, "reason", end.Reason, "code", end.Code, "in", end.Input, "out", end.Output)
 }
 
