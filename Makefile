@@ -50,6 +50,10 @@ walk: build ## the walkthrough's scripts, with the AWS CLI (root)
 debian: needs-test build ## a whole Debian 12 guest with stock cloud-init (root): five minutes, so not in test
 	@ICHIRO_DEBIAN=1 $(COUNT) debian $(GO) test -count=1 -tags vm -timeout 25m -run TestDebian ./deploy/e2e
 
+faults: ## the long test of crashes: 2,352 of them in half an hour
+	ICHIRO_FAULTS=75 $(GO) test -count=1 -timeout 1h -run AtAnyMoment -v ./runcmd
+	ICHIRO_FAULTS=3 $(GO) test -count=1 -timeout 1h -run EachPoint -v ./runcmd
+
 bench: needs-bench build ## every figure: name, ours, reference, ratio, target, met; JSON lines into $$BENCH_OUT
 	@$(GO) run ./deploy/bench --bin bin
 
@@ -66,4 +70,4 @@ help: ## this
 	@sed -n 's/^\([a-z ]*\):[^#]*## /\1\t/p' Makefile | expand -t 14
 
 .DEFAULT_GOAL = build
-.PHONY: build demo run test check fmt vet lint generated arch unit net vm walk debian bench fresh needs-run needs-test needs-bench deb rpm lab help
+.PHONY: build demo run test check fmt vet lint generated arch unit net vm walk debian faults bench fresh needs-run needs-test needs-bench deb rpm lab help

@@ -40,13 +40,14 @@ func command(ctx context.Context, args []string, _ *slog.Logger) error {
 	return f.follow(ctx)
 }
 
-// whose returns the instance of this host that a command was sent to, if it is one.
+// whose returns the instance of this host, or the machine that comes to it, that a command was sent to, if it is one.
 func whose(root bundle.Root, id cloud.CommandID) (found cloud.InstanceID, err error) {
-	instances, err := root.List()
-	if err != nil {
+	guests, err := root.List()
+	machines, failed := root.ListNodes()
+	if err = errors.Join(err, failed); err != nil {
 		return "", err
 	}
-	for _, i := range instances {
+	for _, i := range append(guests, machines...) {
 		if _, err := os.Lstat(root.Instance(i).Path("commands", string(id))); err != nil {
 			continue
 		}

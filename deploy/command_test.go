@@ -72,6 +72,16 @@ func TestFollowACommand(t *testing.T) {
 	if got, err := whose(root, cmd); err != nil || got != id {
 		t.Errorf("got %s, %v, want %s", got, err, id)
 	}
+	const machine, its = cloud.InstanceID("mi-0123456789abcdef0"), cloud.CommandID("00000000-0000-4000-8000-000000000002")
+	if err := os.MkdirAll(root.Instance(machine).Path("commands"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := root.Instance(machine).PutCommand(bundle.CommandRequest{CommandWish: cloud.CommandWish{Command: its, Instance: machine}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := whose(root, its); err != nil || got != machine {
+		t.Errorf("of a machine that is no guest: got %s, %v, want %s", got, err, machine)
+	}
 	state := func(s cloud.InvocationStatus, details string, code int, stdout int64) {
 		inv := cloud.Invocation{Command: cmd, Instance: id, Status: s, Details: details, ResponseCode: code, StdoutBytes: stdout}
 		if err := bundle.Write(dir.Path("commands", string(cmd)+".json"), inv, 0o644); err != nil {

@@ -312,6 +312,25 @@ func TestRebootDoesNotRunAgain(t *testing.T) {
 	}
 }
 
+// A host that was booted again has lost what its gateway noted; it knows from elsewhere that a command had begun.
+func TestWhatHadBegunBeforeTheHostWasBootedDoesNotRunAgain(t *testing.T) {
+	t.Parallel()
+	h := newHost(t)
+	h.startGateway()
+	h.startAgent()
+	side := filepath.Join(t.TempDir(), "side")
+	begun := h.send("echo begun >> "+side, func(r *bundle.CommandRequest) { r.Begun = true })
+	if inv := h.end(begun); inv.Status != cloud.InvocationFailed || inv.Details != "Interrupted" {
+		t.Errorf("got %+v, want Interrupted", inv)
+	}
+	if inv := h.end(h.send("echo fresh >> " + side)); inv.Status != cloud.InvocationSuccess {
+		t.Errorf("got %+v", inv)
+	}
+	if got, _ := os.ReadFile(side); string(got) != "fresh\n" {
+		t.Errorf("ran: %q", got)
+	}
+}
+
 func TestUndelivered(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)

@@ -4,12 +4,15 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -29,12 +32,12 @@ import (
 const aMachine = cloud.InstanceID("mi-0123456789abcdef0")
 
 // machines has the gateway of a host take machines, and returns where and its certificate's file.
-func (h *host) machines() (address string, certificate *x509.Certificate) {
+func (h *host) machines(args ...string) (address string, certificate *x509.Certificate) {
 	h.t.Helper()
 	dir := filepath.Join(string(h.root), "identity")
 	check(h.t, os.MkdirAll(dir, 0o755))
 	check(h.t, os.WriteFile(filepath.Join(dir, "host"), []byte("h-1\n"), 0o644))
-	h.startGateway("--machines", "127.0.0.1:0", "--identity", dir, "--host", filepath.Join(dir, "host"))
+	h.startGateway(append(args, "--machines", "127.0.0.1:0", "--identity", dir, "--host", filepath.Join(dir, "host"))...)
 	file := filepath.Join(dir, "address")
 	h.until("the gateway says where machines come", func() bool { // the last thing before they are taken
 		data, err := os.ReadFile(file)
@@ -102,6 +105,90 @@ func TestAMachineComesOverTLS(t *testing.T) {
 	h.until("the machine is let in no more", func() bool {
 		return strings.Contains(h.log.String(), "not connected") && strings.Contains(h.log.String(), "403")
 	})
+}
+
+// Sessions of a machine are as those of a guest, over TLS: also when its gateway is killed.
+func TestSessionsOfAMachine(t *testing.T) {
+	t.Parallel()
+	h := newSessionHostOf(t, newHostOf(t, aMachine))
+	address, certificate := h.machines("--sessions", h.records)
+	key := registered(t, h.state, machine.Machine{Instance: aMachine, Gateway: address, Server: enrol.KeyOf(certificate)})
+	check(t, bundle.Write(h.dir.Path(bundle.NodeFile), bundle.Node{Instance: aMachine, Key: key}, 0o644))
+	h.startAgent()
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionShell})
+	c := converse(t, cfg)
+	c.say("stty -echo; PS1=; V=kept\r")
+	c.say("echo before-$V\r")
+	c.await("before-kept")
+	kill(h.gateway)
+	identity := filepath.Join(string(h.root), "identity")
+	h.startGateway("--sessions", h.records, "--machines", address, "--identity", identity, "--host", filepath.Join(identity, "host"))
+	c.say("echo after-$V; exit 9\r")
+	c.await("after-kept")
+	if code, _ := c.wait(); code != 9 {
+		t.Errorf("got code %d, want 9", code)
+	}
+	if end := h.record(id); end.Reason != "exit" || end.Code != 9 {
+		t.Errorf("got the record %+v", end)
+	}
+	port, want := source(t, 8<<20)
+	conn, err := net.Dial("tcp", h.forwardOurs(cloud.SessionPlan{Kind: cloud.SessionPort, Port: port}))
+	check(t, err)
+	defer conn.Close()
+	sum := sha256.New()
+	if n, err := io.Copy(sum, conn); err != nil || [32]byte(sum.Sum(nil)) != want {
+		t.Errorf("through a port came %d bytes, %v, not those that were sent", n, err)
+	}
+}
+
+// A machine that opens connection after connection takes none from the others, and who is no machine does not stay.
+func TestMachinesDoNotTakeEachOthersConnections(t *testing.T) {
+	t.Parallel()
+	h := newHostOf(t, aMachine)
+	address, certificate := h.machines()
+	const another = cloud.InstanceID("mi-0123456789abcdef1")
+	load := func(id cloud.InstanceID) *machine.Machine {
+		state := t.TempDir()
+		key := registered(t, state, machine.Machine{Instance: id, Gateway: address, Server: enrol.KeyOf(certificate)})
+		dir := h.root.Instance(id)
+		check(t, os.MkdirAll(string(dir), 0o755))
+		check(t, bundle.Write(dir.Path(bundle.NodeFile), bundle.Node{Instance: id, Key: key}, 0o644))
+		m, err := machine.Load(state)
+		check(t, err)
+		return m
+	}
+	greedy, modest := load(aMachine), load(another)
+	refused := error(nil)
+	for n := 0; n < 200 && refused == nil; n++ { // none says who it is, so none fences another
+		conn, err := greedy.Dialer().Dial(t.Context(), greedy.URL())
+		if refused = err; err == nil {
+			t.Cleanup(func() { conn.Close() })
+		}
+	}
+	if refused == nil || !strings.Contains(refused.Error(), "503") {
+		t.Errorf("two hundred connections of a machine: got %v", refused)
+	}
+	conn, err := modest.Dialer().Dial(t.Context(), modest.URL())
+	if err != nil {
+		t.Fatalf("another machine: %v", err)
+	}
+	conn.Close()
+
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	check(t, err)
+	own := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, own, own, &key.PublicKey, key)
+	check(t, err)
+	c, err := tls.Dial("tcp", address, &tls.Config{
+		InsecureSkipVerify: true, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
+	})
+	check(t, err)
+	defer c.Close()
+	fmt.Fprintf(c, "GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+	check(t, c.SetReadDeadline(time.Now().Add(4*time.Second)))
+	if _, err := io.Copy(io.Discard, c); err != nil {
+		t.Errorf("a stranger who asks for something stays: %v", err)
+	}
 }
 
 // A host that was booted again has lost what its gateway knew, and asks a machine, which has gone on, for all that it has no end of:

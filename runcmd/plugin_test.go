@@ -9,6 +9,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"regexp"
@@ -129,6 +131,46 @@ func source(t testing.TB, size int64) (port int, digest [32]byte) {
 		}
 	}()
 	return l.Addr().(*net.TCPAddr).Port, [32]byte(hash.Sum(nil))
+}
+
+// The plugin goes on where it was, which a gateway that was started again does not know: it is told so, and does not hang.
+func TestStockPluginIsToldThatItsGatewayIsGone(t *testing.T) {
+	t.Parallel()
+	plugin(t)
+	h := newSessionHost(t)
+	cmd, id := h.stock(cloud.SessionPlan{Kind: cloud.SessionShell})
+	resume := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // ResumeSession, whatever is asked for
+		json.NewEncoder(w).Encode(map[string]string{"SessionId": string(id), "TokenValue": h.resume(string(id)), "StreamUrl": h.url + string(id)})
+	}))
+	defer resume.Close()
+	cmd.Args[len(cmd.Args)-1] = resume.URL
+	cmd.Env = append(cmd.Env, "AWS_ACCESS_KEY_ID=a", "AWS_SECRET_ACCESS_KEY=b")
+	in, err := cmd.StdinPipe()
+	check(t, err)
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	check(t, err)
+	check(t, cmd.Start())
+	t.Cleanup(func() { cmd.Process.Kill() })
+	defer time.AfterFunc(time.Minute, func() { cmd.Process.Kill() }).Stop()
+	var said bytes.Buffer
+	buf := make([]byte, 4096)
+	killed := false
+	for {
+		n, err := out.Read(buf)
+		said.Write(buf[:n])
+		if !killed && (strings.Contains(said.String(), "$ ") || strings.Contains(said.String(), "# ")) {
+			killed = true
+			kill(h.gateway)
+			h.startGateway("--sessions", h.records)
+		}
+		if err != nil {
+			break
+		}
+	}
+	if cmd.Wait(); !strings.Contains(said.String(), "ichiro shell --resume "+string(id)) {
+		t.Errorf("the plugin showed\n%s", &said)
+	}
 }
 
 func TestStockPluginForwardsAPort(t *testing.T) {

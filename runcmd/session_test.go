@@ -41,13 +41,20 @@ type sessionHost struct {
 
 func newSessionHost(t testing.TB) *sessionHost {
 	t.Helper()
-	h := &sessionHost{host: newHost(t), records: t.TempDir(), spec: map[string]cloud.Session{}}
+	h := newSessionHostOf(t, newHost(t))
+	h.startGateway("--sessions", h.records)
+	h.startAgent()
+	return h
+}
+
+// newSessionHostOf makes one of a host whose daemons do not run yet.
+func newSessionHostOf(t testing.TB, of *host) *sessionHost {
+	t.Helper()
+	h := &sessionHost{host: of, records: t.TempDir(), spec: map[string]cloud.Session{}}
 	// A root of its own: what the machine's has in its profile may take any time.
 	h.etc = t.TempDir()
 	check(t, os.WriteFile(filepath.Join(h.etc, "passwd"), []byte("root:x:0:0:root:"+t.TempDir()+":/bin/bash\nnobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"), 0o644))
 	check(t, os.WriteFile(filepath.Join(h.etc, "group"), []byte("root:x:0:\nnogroup:x:65534:\n"), 0o644))
-	h.startGateway("--sessions", h.records)
-	h.startAgent()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.mu.Lock()
 		s, ok := h.spec[filepath.Base(r.URL.Path)]
@@ -74,7 +81,7 @@ func (h *sessionHost) begin(plan cloud.SessionPlan) (cloud.SessionID, client.Con
 	id := fmt.Sprintf("tester-%d", h.n)
 	token := "token-" + id
 	h.spec[id] = cloud.Session{
-		ID: cloud.SessionID(id), Owner: "arn:aws:iam::000000000000:root", Target: instance, Plan: plan, Started: time.Now(),
+		ID: cloud.SessionID(id), Owner: "arn:aws:iam::000000000000:root", Target: h.dir.ID(), Plan: plan, Started: time.Now(),
 		Token: hashed(token), TokenExpires: time.Now().Add(time.Minute),
 	}
 	return cloud.SessionID(id), client.Config{URL: h.url + id, Token: token, Patience: 10 * time.Second, Resume: func(context.Context) (string, error) {
@@ -318,6 +325,107 @@ func TestSessionOutlivesItsGateway(t *testing.T) {
 	}
 }
 
+// A gateway that is killed takes what it held with it. What the user has typed the guest gets all the same, each byte once.
+func TestAShellGoesOnWhenItsGatewayIsKilled(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionShell})
+	c := converse(t, cfg)
+	check(t, c.Resize(103, 41))
+	side := filepath.Join(t.TempDir(), "side")
+	c.say("stty -echo; PS1=; echo rea''dy; while read x; do [ $x = end ] && break; echo $x >>" + side + "; done; stty size; exit 5\r")
+	c.await("ready")
+	var want strings.Builder
+	for n := range 600 {
+		if n%200 == 150 {
+			kill(h.gateway)
+			h.startGateway("--sessions", h.records)
+		}
+		c.say(fmt.Sprintf("%d\r", n))
+		fmt.Fprintf(&want, "%d\n", n)
+	}
+	c.say("end\r")
+	c.await("41 103")
+	if code, _ := c.wait(); code != 5 {
+		t.Errorf("got code %d, want 5", code)
+	}
+	if got, err := os.ReadFile(side); string(got) != want.String() {
+		t.Errorf("the guest read %d bytes, %v; want %d", len(got), err, want.Len())
+	}
+	if end := h.record(id); end.Reason != "exit" || end.Code != 5 {
+		t.Errorf("got the record %+v", end)
+	}
+}
+
+// The connections of a port cannot go on with another gateway, which knows nothing of the bytes that were under way: they are closed,
+// and their user is told.
+func TestAPortEndsWithItsGateway(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	port, _ := source(t, 1<<30)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionPort, Port: port})
+	c := client.New(cfg)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(t.Context()) }()
+	<-c.Begun()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	check(t, err)
+	defer l.Close()
+	go c.Forward(l)
+	conn, err := net.Dial("tcp", l.Addr().String())
+	check(t, err)
+	defer conn.Close()
+	_, err = io.CopyN(io.Discard, conn, 1<<20)
+	check(t, err)
+	kill(h.gateway)
+	h.startGateway("--sessions", h.records)
+	go io.Copy(io.Discard, conn)
+	select {
+	case err := <-ended:
+		check(t, err)
+	case <-time.After(30 * time.Second):
+		t.Fatal("the client goes on")
+	}
+	if _, text := c.Ended(); !strings.Contains(text, "gateway was started again") {
+		t.Errorf("its user is told %q", text)
+	}
+	if end := h.record(id); end.Reason != "lost" {
+		t.Errorf("got the record %+v", end)
+	}
+}
+
+// Where the host's disk is full the end of a session is not on record; it has ended all the same, and does not begin again.
+func TestASessionWhoseEndCannotBeRecordedDoesNotBeginAgain(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	d := newDisk(t, h.records)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionBatch, Command: "echo begun; read x; exit 3"})
+	first := converse(t, cfg)
+	first.await("begun")
+	d.fill()
+	first.say("go\n")
+	if code, _ := first.wait(); code != 3 {
+		t.Errorf("got code %d, want 3", code)
+	}
+	eventually(t, "its end is not on record", func() bool { return strings.Contains(h.log.String(), "record the end of a session") })
+	for range 5 { // the first may find what the gateway has not forgotten yet
+		cfg.Token, cfg.Resume = h.resume(string(id)), nil
+		second := client.New(cfg)
+		ended := make(chan error, 1)
+		go func() { ended <- second.Run(t.Context()) }()
+		for {
+			_, b, err := second.Read()
+			if err != nil {
+				break
+			}
+			if second.Write(1, []byte("go\n")); len(b) > 0 {
+				t.Errorf("it says %q again", b)
+			}
+		}
+		<-ended
+	}
+}
+
 func TestTokenOpensForOneClientOnly(t *testing.T) {
 	t.Parallel()
 	h := newSessionHost(t)
@@ -347,6 +455,24 @@ func TestIdleSessionEnds(t *testing.T) {
 	_, text := converse(t, cfg).wait()
 	if end := h.record(id); end.Reason != "idle" || text == "" {
 		t.Errorf("got %+v and %q, want idle", end, text)
+	}
+}
+
+// The longest time is the guest's to measure; the host's clock may be set, or another than the control plane's.
+func TestASessionsLongestTimeWhateverTheClockSays(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionShell, Longest: 4 * time.Second})
+	h.mu.Lock()
+	s := h.spec[string(id)]
+	s.Started = s.Started.Add(-time.Hour)
+	h.spec[string(id)] = s
+	h.mu.Unlock()
+	c := converse(t, cfg)
+	begun := time.Now()
+	_, text := c.wait()
+	if end := h.record(id); end.Reason != "longest" || !strings.Contains(text, "longest") || time.Since(begun) < 3*time.Second {
+		t.Errorf("after %v: got %+v and %q", time.Since(begun), end, text)
 	}
 }
 
@@ -504,6 +630,30 @@ func TestRemoteHostsThatAreDenied(t *testing.T) {
 	}
 }
 
+// A port that cannot be reached at all is no business of its bytes: the client is told why, and its connections are closed.
+func TestAPortThatCannotBeginSaysWhyBesideItsBytes(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionPort, Host: "169.254.169.254", Port: 80})
+	c := client.New(cfg)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(t.Context()) }()
+	for {
+		_, b, err := c.Read()
+		if err != nil {
+			break
+		}
+		t.Errorf("among its bytes is %q", b)
+	}
+	check(t, <-ended)
+	if _, text := c.Ended(); !strings.Contains(text, "169.254.169.254 may not be reached through a session") {
+		t.Errorf("its user is told %q", text)
+	}
+	if end := h.record(id); end.Reason != "failed" || end.Output != 0 {
+		t.Errorf("got the record %+v", end)
+	}
+}
+
 // spent returns the processor time of the gateway and the agent so far.
 func (h *sessionHost) spent() (total time.Duration) {
 	names, _ := filepath.Glob("/proc/[0-9]*/exe")
@@ -632,5 +782,32 @@ func TestMeasureSessions(t *testing.T) {
 	say(t, "port down cpu s/GB", cost...)
 	if stock != "" {
 		say(t, "port down by the plugin MB/s", stocks...)
+	}
+}
+
+// A session runs as whom the plan names, with that user's groups and home and nobody else's rights; one who is not there has none.
+func TestSessionsRunAs(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	const home = "/var/tmp" // where a user may be
+	check(t, os.WriteFile(filepath.Join(h.etc, "passwd"), []byte("root:x:0:0:root:/root:/bin/bash\nann:x:61234:61235:Ann:"+home+":/bin/sh\n"), 0o644))
+	check(t, os.WriteFile(filepath.Join(h.etc, "group"), []byte("ann:x:61235:\nwheel:x:61236:bob,ann\n"), 0o644))
+	for name, c := range map[string]struct {
+		plan cloud.SessionPlan
+		want string
+		code int
+	}{
+		"a command":         {cloud.SessionPlan{Kind: cloud.SessionBatch, User: "ann", Command: "id -u; id -g; id -G; echo $USER $HOME $PWD; cat /etc/shadow 2>/dev/null || echo refused"}, "61234\n61235\n61235 61236\nann " + home + " " + home + "\nrefused\n", 0},
+		"one on a terminal": {cloud.SessionPlan{Kind: cloud.SessionCommand, User: "ann", Command: "id -u; echo x >$(tty) && exit 4"}, "61234\r\nx\r\n", 4},
+		"who is not there":  {cloud.SessionPlan{Kind: cloud.SessionCommand, User: "eve", Command: "id -u"}, "ichiro: user eve is not in this guest\r\n", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, cfg := h.begin(c.plan)
+			x := converse(t, cfg)
+			code, _ := x.wait()
+			if got := x.said(); got != c.want || code != c.code {
+				t.Errorf("got code %d and %q, want %d and %q", code, got, c.code, c.want)
+			}
+		})
 	}
 }

@@ -159,7 +159,8 @@ func (c *Commands) follow(view *store.Snapshot) error {
 func (c *Commands) carry(key string, w cloud.CommandWish) (*cloud.Invocation, error) {
 	dir := c.Root.Instance(w.Instance)
 	if cancelled, ok := c.asked[key]; !ok || w.Cancel && !cancelled {
-		err := dir.PutCommand(bundle.CommandRequest{CommandWish: w, Environment: map[string]string{"AWS_SSM_REGION_NAME": c.Region}})
+		_, begun := c.reported[key] // unless the gateway has it already, the host has been booted since
+		err := dir.PutCommand(bundle.CommandRequest{CommandWish: w, Environment: map[string]string{"AWS_SSM_REGION_NAME": c.Region}, Begun: begun})
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, nil // the instance is gone, which the API sees by itself
 		}

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -67,6 +68,23 @@ func TestCommandsGoToTheGatewayAndBack(t *testing.T) {
 	}
 	if now, _ := c.Head(ctx); now != was {
 		t.Error("nothing was new, and something was written")
+	}
+	// The host is booted again: the run directory is empty, and the gateway must learn that the guest may have had the command.
+	if err := os.RemoveAll(dir.Commands()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir.Commands(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	commands = NewCommands(cfg)
+	if err := commands.Recall(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if got := step(nil, ""); got != cloud.InvocationInProgress {
+		t.Errorf("when all was forgotten: got %s", got)
+	}
+	if data, err := os.ReadFile(dir.Path("commands", string(cmd), "request.json")); err != nil || !strings.Contains(string(data), `"Begun":true`) {
+		t.Errorf("the gateway is asked for %s, %v, want it to know that the command has begun", data, err)
 	}
 	wish.Cancel = true
 	step(func(t *store.Txn) { store.Put(t, store.CommandWishes("h-1"), key, wish) }, "")

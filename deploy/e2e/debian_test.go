@@ -229,6 +229,20 @@ udevadm control --reload
 		}
 	})
 
+	t.Run("it has sessions", func(t *testing.T) {
+		out, code := h.shell(t, id, "echo I am $USER at $HOME in $0; test -t 0 && echo on a terminal; setsid -f sleep 98765; exit 23\n")
+		if code != 23 || !strings.Contains(out, "I am root at /root in -bash") || !strings.Contains(out, "on a terminal") {
+			t.Errorf("a shell has code %d and says %q", code, out)
+		}
+		if got := h.sh(t, id, "pgrep -f 'sleep 9876[5]' || echo nothing"); got != "nothing" {
+			t.Errorf("of the shell is left %s", got)
+		}
+		h.sh(t, id, "systemd-run --unit served --working-directory /run python3 -m http.server --bind 127.0.0.1 8099")
+		if got := h.forward(t, id, "8099", "/written"); got != "written\n" {
+			t.Errorf("through a port comes %q", got)
+		}
+	})
+
 	// Nobody has typed a key, an endpoint or a region; the CLI is Debian's, which knows no endpoint_url.
 	t.Run("plain aws s3 works as far as the role allows", func(t *testing.T) {
 		got := h.sh(t, id, `aws --version

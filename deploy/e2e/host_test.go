@@ -111,6 +111,7 @@ type host struct {
 	key    [2]string
 	url    string
 	space  string // the network namespace that is its machine; "": this one
+	heir   *os.File
 	clients
 }
 
@@ -201,6 +202,9 @@ func (h *host) up(flags ...string) error {
 	h.cmd.Stdout, h.cmd.Stderr = out, out
 	h.cmd.Env = append(os.Environ(), "ICHIRO_LOG=debug")
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := h.leave(); err != nil {
+		return err
+	}
 	if err := h.cmd.Start(); err != nil {
 		return err
 	}
@@ -220,6 +224,29 @@ func (h *host) up(flags ...string) error {
 		h.reach(string(text))
 		return nil
 	})
+}
+
+// leave has somebody take the host down if this process ends without having done so, as one that a time limit kills does.
+func (h *host) leave() error {
+	if h.heir != nil {
+		return nil
+	}
+	in, out, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	down := h.ichiro("down", "--state", h.state(), "--run", h.run())
+	heir := exec.Command("sh", append([]string{"-c", `read over || { "$@"; rm -rf "$0"; }`, h.dir}, down.Args...)...)
+	heir.Stdin = in
+	heir.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // whoever kills this process's group does not mean it
+	if err := heir.Start(); err != nil {
+		out.Close()
+		return err
+	}
+	go heir.Wait()
+	h.heir = out
+	return nil
 }
 
 // reach makes the clients of what `ichiro up` has written for shells.
@@ -286,6 +313,11 @@ func (h *host) down() error {
 // end takes the host down, whatever has become of it.
 func (h *host) end() error {
 	err := h.down()
+	if h.heir != nil && err == nil {
+		h.heir.WriteString("over\n")
+		h.heir.Close()
+		h.heir = nil
+	}
 	if h.cmd != nil && h.ended != nil {
 		h.cmd.Process.Kill()
 		<-h.ended

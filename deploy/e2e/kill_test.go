@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -131,6 +133,52 @@ func TestKillAll(t *testing.T) {
 		t.Errorf("its metadata say that it is %q, want %s", got, id)
 	}
 	h.online(t, next)
+}
+
+// TestCommandsWhileTheHostAgentIsKilled kills the host's agent at any moment of commands' lives, between the store and the
+// gateway's files both ways: each runs once, and its end and its output come to the API.
+func TestCommandsWhileTheHostAgentIsKilled(t *testing.T) {
+	h := the(t)
+	id := *h.guest(t, nil).InstanceId
+	rounds, slowest := 12, time.Duration(0)
+	if n, err := strconv.Atoi(os.Getenv("ICHIRO_FAULTS")); err == nil {
+		rounds = n
+	}
+	for n := range rounds {
+		command := h.send(t, id, fmt.Sprintf("echo %d >>/tmp/runs; echo out %d", n, n))
+		<-time.After(rand.N(150 * time.Millisecond)) // the moment is the test's subject
+		h.kill(t, "agent")
+		back := time.Now()
+		out := h.result(t, id, command)
+		slowest = max(slowest, time.Since(back))
+		if out.Status != "Success" || *out.StandardOutputContent != fmt.Sprintf("out %d\n", n) {
+			t.Errorf("round %d: the command is %s: %q", n, *out.StatusDetails, *out.StandardOutputContent)
+		}
+	}
+	if got := strings.Fields(h.sh(t, id, "cat /tmp/runs")); len(got) != rounds {
+		t.Errorf("%d commands ran %d times: %v", rounds, len(got), got)
+	}
+	t.Logf("the slowest ended %v after the agent was there again", slowest.Round(time.Millisecond))
+}
+
+// TestHostIsBooted takes away all that a boot of the host takes: the guests and the run directory. The instance boots again, and a
+// command that had begun in it does not.
+func TestHostIsBooted(t *testing.T) {
+	h := another(t)
+	id := *h.guest(t, nil).InstanceId
+	command := h.send(t, id, "echo begun; sleep 1000")
+	h.inProgress(t, id, command)
+	if err := h.end(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.up(); err != nil {
+		t.Fatal(err)
+	}
+	h.becomes(t, id, types.InstanceStateNameRunning)
+	h.online(t, id)
+	if out := h.result(t, id, command); *out.StatusDetails != "Interrupted" {
+		t.Errorf("the command is %s, want Interrupted", *out.StatusDetails)
+	}
 }
 
 // TestKillQEMU takes the machine away from under its shim: the API says so, and the instance can be

@@ -3,9 +3,12 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,23 +37,94 @@ func TestSession(t *testing.T) {
 	if code != 0 || !strings.HasSuffix(strings.TrimSpace(h.memory(t, id)), strings.TrimSpace(out)) || len(out) < 20 {
 		t.Errorf("a command has code %d and says %q", code, out)
 	}
-	await(t, "two sessions in the history", func() error {
+	h.survives(t, id, "gateway")
+	h.survives(t, id, "control")
+	await(t, "four sessions in the history", func() error {
 		out, err := h.ssm.DescribeSessions(t.Context(), &ssm.DescribeSessionsInput{
 			State: ssmtypes.SessionStateHistory, Filters: []ssmtypes.SessionFilter{{Key: ssmtypes.SessionFilterKeyTargetId, Value: aws.String(id)}},
 		})
-		if err == nil && len(out.Sessions) != 2 {
+		if err == nil && len(out.Sessions) != 4 {
 			err = fmt.Errorf("%d sessions", len(out.Sessions))
 		}
 		return err
 	})
 	casts, err := filepath.Glob(h.state("sessions", "*.cast"))
-	if err != nil || len(casts) < 2 {
+	if err != nil || len(casts) < 4 {
 		t.Errorf("the recordings are %v, %v", casts, err)
 	}
 	audit, err := os.ReadFile(h.state("audit", "audit.jsonl"))
-	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 2 || !strings.Contains(string(audit), `"Code":23`) {
+	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 4 || !strings.Contains(string(audit), `"Code":23`) {
 		t.Errorf("the audit lacks the ends of the sessions: %v", err)
 	}
+}
+
+// survives has a shell go on while a daemon on its way is killed.
+func (h *host) survives(t *testing.T, id, daemon string) {
+	t.Helper()
+	cmd := h.ichiro("shell", "--run", h.run(), "--state", h.state(), id)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer guard.Stop()
+	fmt.Fprintf(in, "V=kept; echo begun $((40+2))\n")
+	var said strings.Builder
+	until := func(text string) {
+		t.Helper()
+		for buf := make([]byte, 4096); !strings.Contains(said.String(), text); {
+			n, err := out.Read(buf)
+			if said.Write(buf[:n]); err != nil {
+				t.Fatalf("a shell over the %s's death: %v; it said %q", daemon, err, said.String())
+			}
+		}
+	}
+	until("begun 42")
+	h.kill(t, daemon)
+	fmt.Fprintf(in, "echo still $V; exit 9\n")
+	until("still kept")
+	if cmd.Wait(); cmd.ProcessState.ExitCode() != 9 {
+		t.Errorf("a shell over the %s's death: code %d, want 9", daemon, cmd.ProcessState.ExitCode())
+	}
+}
+
+// forward has `ichiro forward` lead to a port of a guest, and returns what is served there at a path.
+func (h *host) forward(t *testing.T, id, port, path string) (served string) {
+	t.Helper()
+	cmd := h.ichiro("forward", "--run", h.run(), "--state", h.state(), id, "0:"+port)
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Signal(os.Interrupt); cmd.Wait() }()
+	guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer guard.Stop()
+	line, err := bufio.NewReader(said).ReadString('\n')
+	local, _, ok := strings.Cut(line, " leads to ")
+	if !ok {
+		t.Fatalf("ichiro forward says %q, %v", line, err)
+	}
+	await(t, "an answer through a port", func() error {
+		resp, err := http.Get("http://" + local + path)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		served = string(body)
+		return err
+	})
+	return served
 }
 
 // shell has `ichiro shell` in a guest read what it is given, and returns what it says and its exit code.

@@ -43,6 +43,8 @@ type CommandRequest struct {
 	// Environment is added to that of every script. The guest's agent sets AWS_SSM_INSTANCE_ID,
 	// SSM_COMMAND_ID, AWS_SSM_PLATFORM_NAME and AWS_SSM_PLATFORM_VERSION.
 	Environment map[string]string `json:",omitempty"`
+	// Begun means that the guest was given the command before the host was booted, which has forgotten that: it must not begin again.
+	Begun bool `json:",omitempty"`
 }
 
 // CommandFile names what an entry of commands/ is about.

@@ -78,7 +78,12 @@ func TestRequests(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	for _, spec := range []string{"", "80", "1:2:3:4"} {
+	_, got, err = forwardRequest("i-1", "8080:[fd00::1]:80", "")
+	want.Parameters = map[string][]string{"host": {"fd00::1"}, "portNumber": {"80"}, "localPortNumber": {"8080"}}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	for _, spec := range []string{"", "80", "1:2:3:4", "1:[fd00::1]", "1:[fd00::1:80", "1::80"} {
 		if _, _, err := forwardRequest("i-1", spec, ""); err == nil {
 			t.Errorf("%q was understood", spec)
 		}

@@ -11,20 +11,21 @@ import (
 	"time"
 )
 
-// forwardRequest reads LOCAL:[HOST:]PORT. LOCAL may be 0 for any, and may have an address before it.
+// forwardRequest reads LOCAL:[HOST:]PORT. LOCAL may be 0 for any. A HOST with colons, an address of IPv6, stands in brackets.
 func forwardRequest(target, spec, reason string) (listen string, r request, err error) {
-	f := strings.Split(spec, ":")
 	r = request{Target: target, Reason: reason, DocumentName: "AWS-StartPortForwardingSession"}
-	switch len(f) {
-	case 2:
-		r.Parameters = map[string][]string{"portNumber": {f[1]}, "localPortNumber": {f[0]}}
-	case 3:
-		r.DocumentName = "AWS-StartPortForwardingSessionToRemoteHost"
-		r.Parameters = map[string][]string{"host": {f[1]}, "portNumber": {f[2]}, "localPortNumber": {f[0]}}
-	default:
+	local, far, ok := strings.Cut(spec, ":")
+	if ok && !strings.Contains(far, ":") {
+		r.Parameters = map[string][]string{"portNumber": {far}, "localPortNumber": {local}}
+		return "127.0.0.1:" + local, r, nil
+	}
+	host, port, err := net.SplitHostPort(far)
+	if err != nil || host == "" {
 		return "", r, fmt.Errorf("forward %q: want LOCAL:PORT or LOCAL:HOST:PORT", spec)
 	}
-	return "127.0.0.1:" + f[0], r, nil
+	r.DocumentName = "AWS-StartPortForwardingSessionToRemoteHost"
+	r.Parameters = map[string][]string{"host": {host}, "portNumber": {port}, "localPortNumber": {local}}
+	return "127.0.0.1:" + local, r, nil
 }
 
 // forward listens here, and carries each connection to the guest.

@@ -117,6 +117,18 @@ func (c *carrier) Write(p []byte) (int, error) {
 
 func (c *carrier) Close() error { return nil } // the session closes its stream
 
+// own reaches a port of this guest, by either family. It asks nobody what localhost is: there may be no file that says so.
+func own(ctx context.Context, d net.Dialer, port int) (net.Conn, error) {
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err == nil {
+		return conn, nil
+	}
+	if conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort("::1", strconv.Itoa(port))); err == nil {
+		return conn, nil
+	}
+	return nil, err
+}
+
 // target returns what reaches a port. A remote host is resolved here, and each of its addresses is checked: a name may
 // lead anywhere, and to another place at the next question.
 func target(host string, port int) (func(context.Context) (net.Conn, error), error) {
@@ -125,21 +137,20 @@ func target(host string, port int) (func(context.Context) (net.Conn, error), err
 	}
 	d := net.Dialer{Timeout: dialPatience}
 	if host == "" {
-		host = "localhost"
-	} else {
-		d.Control = func(_, address string, _ syscall.RawConn) error {
-			a, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return err
-			}
-			if cloud.ForwardDenied(a.Addr()) {
-				return fmt.Errorf("%s may not be reached through a session", a.Addr())
-			}
-			return nil
+		return func(ctx context.Context) (net.Conn, error) { return own(ctx, d, port) }, nil
+	}
+	d.Control = func(_, address string, _ syscall.RawConn) error {
+		a, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
 		}
-		if a, err := netip.ParseAddr(host); err == nil && cloud.ForwardDenied(a) {
-			return nil, fmt.Errorf("%s may not be reached through a session", a)
+		if cloud.ForwardDenied(a.Addr()) {
+			return fmt.Errorf("%s may not be reached through a session", a.Addr())
 		}
+		return nil
+	}
+	if a, err := netip.ParseAddr(host); err == nil && cloud.ForwardDenied(a) {
+		return nil, fmt.Errorf("%s may not be reached through a session", a)
 	}
 	address := net.JoinHostPort(host, strconv.Itoa(port))
 	return func(ctx context.Context) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) }, nil

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -27,5 +28,28 @@ func TestUsers(t *testing.T) {
 	}
 	if u, err := lookUp(filepath.Join(etc, "none"), ""); err != nil || u.uid != 0 || u.name != "root" {
 		t.Errorf("where there is no file root is %+v, %v", u, err)
+	}
+}
+
+// A port of the guest's own is reached whichever family it is bound to, and whatever its files and name servers say of localhost.
+func TestOwnPorts(t *testing.T) {
+	t.Parallel()
+	for _, address := range []string{"127.0.0.1:0", "[::1]:0"} {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			t.Logf("%s: %v", address, err)
+			continue
+		}
+		defer l.Close()
+		reach, err := target("", l.Addr().(*net.TCPAddr).Port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := reach(t.Context())
+		if err != nil {
+			t.Errorf("%s: %v", address, err)
+			continue
+		}
+		conn.Close()
 	}
 }

@@ -24,8 +24,14 @@ var ErrClosed = errors.New("the session's stream is closed")
 // ErrWindow is the error of a peer that sends more than it may.
 var ErrWindow = errors.New("the peer does not keep to the window")
 
-// history is what is kept of what the peer has dealt with.
-const history = 64 << 10
+const (
+	// history is what is kept of what the peer has dealt with.
+	history = 64 << 10
+	// small is up to where pieces are put together: a record has its cost, and some send byte by byte.
+	small = 4 << 10
+	// mostRecords bounds those that cannot be put together, of both outputs in turns. Beyond it nothing is received until some are read.
+	mostRecords = 8 << 10
+)
 
 // Conn carries a session's messages: a *wire.SessionConn, or an end of a Pipe. One goroutine may send while another receives;
 // data is valid until the next Receive.
@@ -92,11 +98,41 @@ func (s *Stream) Write(kind wire.SessionFrame, p []byte) error {
 	return nil
 }
 
-// append adds a record.
+// put adds a piece to records, in memory of its own. What somebody has been given of the last one stays as it was.
+func put(all []Record, r Record) []Record {
+	if n := len(all) - 1; n >= 0 && all[n].Kind == r.Kind && len(all[n].Data)+len(r.Data) <= small {
+		all[n].Data = append(all[n].Data, r.Data...)
+		return all
+	}
+	r.Data = append([]byte(nil), r.Data...)
+	return append(all, r)
+}
+
+// append adds what is written.
 func (s *Stream) append(kind wire.SessionFrame, p []byte) {
-	s.out = append(s.out, Record{kind, s.written, append([]byte(nil), p...)})
+	s.out = put(s.out, Record{kind, s.written, p})
 	s.written += int64(len(p))
 	s.change.Broadcast()
+}
+
+// Met waits until a peer has said from where it wants to be sent to. A side that had forgotten all knows then how far it was.
+func (s *Stream) Met() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for !s.begun && !s.closed {
+		s.change.Wait()
+	}
+	if s.closed {
+		return ErrClosed
+	}
+	return nil
+}
+
+// Written is how many bytes were written, those of before this side knew of it included.
+func (s *Stream) Written() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.written
 }
 
 // Pending is how many bytes the peer has not dealt with.
@@ -219,7 +255,7 @@ func (s *Stream) Serve(ctx context.Context, conn Conn) error {
 			}
 			return err
 		}
-		if err := s.receive(m); err != nil {
+		if err := s.receive(ctx, m); err != nil {
 			return err
 		}
 	}
@@ -237,6 +273,7 @@ func (s *Stream) attached(offset int64) (int64, error) {
 		s.base, s.written, s.acked = s.base+offset, s.written+offset, s.acked+offset
 	}
 	s.begun = true
+	s.change.Broadcast()
 	if offset > s.written {
 		return 0, errors.New("the peer claims to have what was never sent")
 	}
@@ -262,7 +299,7 @@ func (s *Stream) acknowledged(offset int64) {
 	s.change.Broadcast()
 }
 
-func (s *Stream) receive(m wire.SessionMessage) error {
+func (s *Stream) receive(ctx context.Context, m wire.SessionMessage) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch m.Frame {
@@ -272,6 +309,9 @@ func (s *Stream) receive(m wire.SessionMessage) error {
 		}
 		s.acknowledged(m.Offset)
 	case wire.SessionStdout, wire.SessionStderr, wire.SessionInput:
+		for len(s.in) >= mostRecords && !s.closed && ctx.Err() == nil {
+			s.change.Wait()
+		}
 		if s.fresh { // of what the peer kept: it begins there
 			s.received, s.dealt, s.fresh = m.Offset, m.Offset, false
 		}
@@ -285,7 +325,7 @@ func (s *Stream) receive(m wire.SessionMessage) error {
 		if s.received-s.dealt+int64(len(m.Data)) > wire.SessionWindow+history {
 			return ErrWindow
 		}
-		s.in = append(s.in, Record{m.Frame, s.received, append([]byte(nil), m.Data[skip:]...)})
+		s.in = put(s.in, Record{m.Frame, s.received, m.Data[skip:]})
 		s.received += int64(len(m.Data)) - skip
 		s.change.Broadcast()
 	case wire.SessionResize:

@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
@@ -148,6 +150,117 @@ func TestAWriterWaitsForAReaderWhoDoesNot(t *testing.T) {
 	if n := guest.Pending(); n != wire.SessionWindow {
 		t.Errorf("%d bytes are pending", n)
 	}
+}
+
+// Who sends byte by byte is not to hold more memory than who sends them together: neither side keeps a record for each.
+func TestSmallPiecesHoldLittleMemory(t *testing.T) {
+	for name, kinds := range map[string][]wire.SessionFrame{
+		"of one kind":  {wire.SessionStdout},
+		"of two kinds": {wire.SessionStdout, wire.SessionStderr},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				host := New(nil)
+				near, far := Pipe()
+				go host.Serve(ctx, far)
+				before := heap()
+				const n = wire.SessionWindow
+				go func() {
+					near.Send(wire.SessionMessage{Frame: wire.SessionAttach, Offset: -1})
+					for k := range n {
+						near.Send(wire.SessionMessage{Frame: kinds[k%len(kinds)], Offset: int64(k), Data: []byte{byte(k * k >> 8)}})
+					}
+				}()
+				go func() { // it reads what it is sent
+					for {
+						if _, err := near.Receive(); err != nil {
+							return
+						}
+					}
+				}()
+				synctest.Wait() // the host has taken all that it takes
+				if held := heap() - before; held > 4*wire.SessionWindow {
+					t.Errorf("%d KB are held for at most %d", held>>10, wire.SessionWindow>>10)
+				}
+				got := collect(t, host, n)
+				for k, b := range got {
+					if b != byte(k*k>>8) {
+						t.Fatalf("another byte came at %d", k)
+					}
+				}
+			})
+		})
+	}
+	writer := New(nil)
+	before := heap()
+	for k := range wire.SessionWindow {
+		if err := writer.Write(wire.SessionInput, []byte{byte(k)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if held := heap() - before; held > 4*wire.SessionWindow {
+		t.Errorf("%d KB are held for %d that were written", held>>10, wire.SessionWindow>>10)
+	}
+	runtime.KeepAlive(writer)
+}
+
+// Whatever a peer sends, what is held of it is bounded, and what is read is in order and without a gap.
+func FuzzReceive(f *testing.F) {
+	message := func(m wire.SessionMessage) []byte {
+		b := binary.BigEndian.AppendUint64([]byte{byte(len(m.Data)), byte(m.Frame)}, uint64(m.Offset))
+		return append(b, m.Data...)
+	}
+	f.Add(append(message(wire.SessionMessage{Frame: wire.SessionStdout, Data: []byte("ab")}), message(wire.SessionMessage{Frame: wire.SessionStderr, Offset: 1, Data: []byte("bc")})...))
+	f.Add(append(message(wire.SessionMessage{Frame: wire.SessionAck, Offset: 3}), message(wire.SessionMessage{Frame: wire.SessionEnded, Data: []byte("{}")})...))
+	f.Add(message(wire.SessionMessage{Frame: wire.SessionResize, Offset: 80<<32 | 24}))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // nothing waits for a reader
+		s := New(func(columns, rows int) {
+			if columns < 0 || columns > 0x7fff || rows < 0 || rows > 0x7fff {
+				t.Errorf("a window of %d x %d", columns, rows)
+			}
+		})
+		s.Write(wire.SessionInput, []byte("four"))
+		for len(data) > 0 {
+			n := min(1+9+int(data[0]), len(data))
+			m, err := wire.DecodeSession(data[1:n])
+			if data = data[n:]; err != nil {
+				continue
+			}
+			if m.Frame == wire.SessionAttach {
+				_, err = s.attached(m.Offset)
+			} else {
+				err = s.receive(ctx, m)
+			}
+			if err != nil {
+				return // the connection ends
+			}
+			if s.acked > s.written || s.base > s.written || s.dealt > s.received {
+				t.Fatalf("acknowledged %d of %d, kept from %d; dealt with %d of %d", s.acked, s.written, s.base, s.dealt, s.received)
+			}
+			next := s.dealt
+			for _, r := range s.in {
+				if r.offset != next {
+					t.Fatalf("a record begins at %d, want %d", r.offset, next)
+				}
+				next += int64(len(r.Data))
+			}
+			if next != s.received || next-s.dealt > wire.SessionWindow+history {
+				t.Fatalf("%d bytes are held, up to %d of %d", next-s.dealt, next, s.received)
+			}
+		}
+	})
+}
+
+// heap is how many bytes are in use.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
 
 // What a reader has not dealt with still fills the window after the connection was made anew.

@@ -19,7 +19,10 @@ const maxClient = 160 << 10
 const clientSilence = 5 * time.Minute
 
 // ClientConn is a websocket of a data channel. One goroutine may write while another reads.
-type ClientConn struct{ *Conn }
+type ClientConn struct {
+	*Conn
+	patience time.Duration // how long the other side may say nothing at all
+}
 
 // UpgradeClient turns a client's HTTP request into a connection. On an error it has answered already.
 func UpgradeClient(w http.ResponseWriter, r *http.Request) (*ClientConn, error) {
@@ -27,12 +30,17 @@ func UpgradeClient(w http.ResponseWriter, r *http.Request) (*ClientConn, error) 
 	if err != nil {
 		return nil, err
 	}
-	return newClient(ws), nil
+	return newClient(ws, clientSilence), nil
 }
 
 // DialClient opens a data channel as a client does.
 func DialClient(ctx context.Context, url string) (*ClientConn, error) {
-	d := websocket.Dialer{HandshakeTimeout: 10 * time.Second, ReadBufferSize: 64 << 10, WriteBufferSize: 72 << 10, Proxy: http.ProxyFromEnvironment}
+	return Dialer(nil).DialClient(ctx, url)
+}
+
+// DialClient opens a data channel as a client does; nil dials as programs of users do, by a proxy where there is one.
+func (by Dialer) DialClient(ctx context.Context, url string) (*ClientConn, error) {
+	d := websocket.Dialer{NetDialContext: by, HandshakeTimeout: 10 * time.Second, ReadBufferSize: 64 << 10, WriteBufferSize: 72 << 10, Proxy: http.ProxyFromEnvironment}
 	ws, resp, err := d.DialContext(ctx, url, nil)
 	if err != nil {
 		if resp != nil {
@@ -40,12 +48,12 @@ func DialClient(ctx context.Context, url string) (*ClientConn, error) {
 		}
 		return nil, fmt.Errorf("open the data channel: %w", err)
 	}
-	return newClient(ws), nil
+	return newClient(ws, silence), nil // a host pings, whatever it has to say
 }
 
-func newClient(ws *websocket.Conn) *ClientConn {
+func newClient(ws *websocket.Conn, patience time.Duration) *ClientConn {
 	c := newConn(ws, maxClient)
-	alive := func() { ws.SetReadDeadline(time.Now().Add(clientSilence)) }
+	alive := func() { ws.SetReadDeadline(time.Now().Add(patience)) }
 	ws.SetPongHandler(func(string) error { alive(); return nil })
 	ws.SetPingHandler(func(data string) error {
 		alive()
@@ -56,7 +64,7 @@ func newClient(ws *websocket.Conn) *ClientConn {
 		return err
 	})
 	alive()
-	return &ClientConn{c}
+	return &ClientConn{c, patience}
 }
 
 // Write sends a message.
@@ -72,7 +80,7 @@ func (c *ClientConn) WriteText(b []byte) error { return c.ws.WriteMessage(websoc
 
 // Read returns the next message, in memory of its own.
 func (c *ClientConn) Read() ([]byte, error) {
-	c.ws.SetReadDeadline(time.Now().Add(clientSilence))
+	c.ws.SetReadDeadline(time.Now().Add(c.patience))
 	_, r, err := c.ws.NextReader()
 	if err != nil {
 		return nil, err

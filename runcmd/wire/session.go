@@ -61,7 +61,7 @@ const (
 	SessionAttach SessionFrame = 'a' // both, first: the offset to go on from, or -1 for what is still there
 	SessionAck    SessionFrame = 'k' // both: everything before the offset has been dealt with
 	SessionStdout SessionFrame = 'o' // agent
-	SessionStderr SessionFrame = 'p' // agent: it shares the offsets of Stdout
+	SessionStderr SessionFrame = 'p' // agent: it shares the offsets of Stdout; of a port, why it cannot be reached
 	SessionEnded  SessionFrame = 'e' // agent: JSON of cloud.SessionEnd
 	SessionInput  SessionFrame = 'i' // gateway
 	SessionResize SessionFrame = 'z' // gateway: the offset is columns << 32 | rows
@@ -70,9 +70,6 @@ const (
 
 // SessionWindow is how far either side may be ahead of the other's Ack.
 const SessionWindow = 1 << 20
-
-// maxOffset leaves room to add to an offset.
-const maxOffset = 1 << 62
 
 // SessionMessage is one message. Data is only valid until the next Receive.
 type SessionMessage struct {

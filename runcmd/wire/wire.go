@@ -49,6 +49,8 @@ const (
 	Reboot, Skip, SkipFailed = 194, 168, 169
 	// maxID is the length of a UUID.
 	maxID = 36
+	// maxOffset is the largest at which something begins: it leaves room to add to it.
+	maxOffset = 1 << 62
 )
 
 // Stream names one of a command's outputs.
@@ -269,6 +271,9 @@ func Decode(msg []byte) (Frame, error) {
 		if err == nil && len(data) > MaxData {
 			err = fmt.Errorf("output of %d bytes is too large", len(data))
 		}
+		if err == nil && offset > maxOffset {
+			err = errors.New("offset is out of range") // its end would have no acknowledgement
+		}
 		return &Output{ID: id, Stream: s, Offset: offset, Data: data}, err
 	case kindAck:
 		id, s, offset, rest, err := position(body)
@@ -315,8 +320,8 @@ func position(b []byte) (id cloud.CommandID, s Stream, offset int64, rest []byte
 	if s >= Streams {
 		return "", 0, 0, nil, fmt.Errorf("stream %d does not exist", s)
 	}
-	if offset < 0 {
-		return "", 0, 0, nil, errors.New("offset is negative")
+	if offset < 0 || offset > maxOffset+MaxData {
+		return "", 0, 0, nil, errors.New("offset is out of range")
 	}
 	return id, s, offset, rest, checkID(id)
 }
@@ -351,8 +356,8 @@ func check(f Frame) error {
 			outputs = append(outputs, s.Outputs)
 		}
 		for _, o := range outputs {
-			if slices.Min(o[:]) < 0 {
-				return errors.New("output has a negative length")
+			if slices.Min(o[:]) < 0 || slices.Max(o[:]) > maxOffset {
+				return errors.New("output has a length that cannot be")
 			}
 		}
 		return checkID(f.ID)

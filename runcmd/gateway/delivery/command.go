@@ -49,6 +49,9 @@ type command struct {
 // requestLimit is more than a request can have, of 64 steps with 64 KiB each.
 const requestLimit = 8 << 20
 
+// forgotten stands for a boot of which nobody knows the name any more.
+const forgotten = "forgotten"
+
 // noteLimit is more than a note of the gateway has: the name of a boot and three numbers.
 const noteLimit = 4 << 10
 
@@ -91,6 +94,9 @@ func (c *command) load() error {
 				c.have[n] = info.Size()
 			}
 		}
+	}
+	if c.sent == "" && c.req.Begun {
+		c.sent = forgotten
 	}
 	c.due = c.clock.due(c.req, string(note.Data))
 	return nil

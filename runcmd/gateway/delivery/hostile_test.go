@@ -213,6 +213,39 @@ func TestGapEndsWhatIsKept(t *testing.T) {
 	}
 }
 
+// A guest may claim to have printed more than can be counted: no length becomes negative of it.
+func TestLengthsThatCannotBe(t *testing.T) {
+	const end = 1<<63 - 1
+	for name, f := range map[string]wire.Frame{
+		"an output at the end of all numbers":  &wire.Output{Offset: end, Data: []byte("xyz")},
+		"a result beyond the end of an output": &wire.Result{Steps: []wire.StepResult{{Outcome: wire.Success}}, Outputs: [wire.Streams]int64{end, 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			id := s.put(mine)
+			c := s.guest()
+			until[*wire.Request](t, c)
+			switch f := f.(type) {
+			case *wire.Output:
+				f.ID = id
+			case *wire.Result:
+				f.ID = id
+			}
+			check(t, c.Send(f))
+			time.AfterFunc(10*time.Second, func() { c.Close() }) // a guard
+			for {
+				if _, err := c.Receive(); err != nil {
+					break
+				}
+			}
+			again := s.guest()
+			if r := until[*wire.Request](t, again); r.Offsets[wire.Stdout] != 0 {
+				t.Errorf("the output goes on at %d", r.Offsets[wire.Stdout])
+			}
+		})
+	}
+}
+
 func TestNewerConnectionFencesTheOlder(t *testing.T) {
 	s := newSite(t)
 	old := s.guest()

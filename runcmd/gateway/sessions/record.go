@@ -1,10 +1,12 @@
 package sessions
 
 import (
+	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"hash"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -31,11 +33,14 @@ type Record struct {
 
 // recorder writes a recording in the form asciicast v2: what the terminal showed, when. What was typed is not in it:
 // passwords are typed.
+//
+// Its times are since the recording began, on a clock that nobody sets: a player wants them in order.
 type recorder struct {
 	f     *os.File
 	begun time.Time
 	mu    sync.Mutex
 	hash  hash.Hash
+	size  int64  // of the file
 	left  int64  // bytes that may still be written
 	tail  []byte // a character of which only a part has come
 }
@@ -46,21 +51,12 @@ func newRecorder(path string, s cloud.Session, limit int64) (*recorder, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &recorder{f: f, begun: s.Started, hash: sha256.New(), left: limit}
-	info, err := f.Stat()
-	if err != nil {
+	r := &recorder{f: f, begun: time.Now(), hash: sha256.New(), left: limit}
+	if err := r.goOn(s.Started); err != nil {
 		f.Close()
 		return nil, err
 	}
-	if info.Size() > 0 {
-		if r.left -= info.Size(); r.left > 0 {
-			data, err := os.ReadFile(path)
-			if err != nil {
-				f.Close()
-				return nil, err
-			}
-			r.hash.Write(data)
-		}
+	if r.size > 0 {
 		return r, nil
 	}
 	r.line(map[string]any{
@@ -68,6 +64,38 @@ func newRecorder(path string, s cloud.Session, limit int64) (*recorder, error) {
 		"env": map[string]string{"TERM": "xterm-256color"},
 	})
 	return r, nil
+}
+
+// goOn reads what the file has, up to the end of its last whole line.
+func (r *recorder) goOn(started time.Time) error {
+	last := 0.0
+	for lines := bufio.NewReader(r.f); ; {
+		line, err := lines.ReadBytes('\n')
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		r.hash.Write(line)
+		r.size += int64(len(line))
+		var event []any
+		if json.Unmarshal(line, &event) == nil && len(event) > 0 {
+			if at, ok := event[0].(float64); ok {
+				last = at
+			}
+		}
+	}
+	r.left -= r.size
+	if r.size > 0 { // the clock may have been set meanwhile
+		r.begun = r.begun.Add(-max(time.Since(started), time.Duration(last*float64(time.Second))+time.Microsecond))
+	}
+	return r.f.Truncate(r.size)
+}
+
+// event records what has happened now.
+func (r *recorder) event(kind, what string) {
+	r.line([]any{time.Since(r.begun).Seconds(), kind, what})
 }
 
 func (r *recorder) line(v any) {
@@ -83,8 +111,10 @@ func (r *recorder) line(v any) {
 	r.left -= int64(len(b))
 	if _, err := r.f.Write(b); err != nil {
 		r.left = 0 // the disk is full: the session goes on
+		r.f.Truncate(r.size)
 		return
 	}
+	r.size += int64(len(b))
 	r.hash.Write(b)
 }
 
@@ -107,7 +137,7 @@ func (r *recorder) output(p []byte) {
 	}
 	r.tail = append([]byte(nil), p[whole:]...)
 	if whole > 0 {
-		r.line([]any{time.Since(r.begun).Seconds(), "o", string(p[:whole])})
+		r.event("o", string(p[:whole]))
 	}
 }
 
@@ -118,7 +148,7 @@ func (r *recorder) resize(size string) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.line([]any{time.Since(r.begun).Seconds(), "r", size})
+	r.event("r", size)
 }
 
 // close ends the recording and returns its digest.

@@ -36,12 +36,16 @@ const (
 	obey = 10 * time.Second
 	// screen is what is kept for a client that begins anew in a session that goes on.
 	screen = 64 << 10
+	// shakeWait is how long a client may take to answer the handshake. One that goes on where it was with the gateway before this
+	// one never does.
+	shakeWait = 10 * time.Second
 )
 
 // session is one session of this host.
 type session struct {
 	hub    *Hub
 	spec   cloud.Session
+	known  time.Time // since when it is, here
 	nonce  string
 	stream *stream.Stream
 	rec    *recorder // nil for ports
@@ -51,6 +55,7 @@ type session struct {
 	end      *channel.End // nil before the first client
 	client   string       // its ID
 	ours     bool         // it is ichiro's own, which takes an exit code
+	answered bool         // it has answered the handshake
 	ready    bool         // the handshake is over
 	conn     *wire.ClientConn
 	wake     chan struct{} // of conn's writer
@@ -59,20 +64,22 @@ type session struct {
 	away     time.Time
 	guests   int       // websockets of the guest
 	met      bool      // the guest has come once
+	orphan   bool      // it came first to a gateway before this one
 	seen     time.Time // when it was last here
 	ending   string    // why it is to end; "" while it may go on
 	asked    time.Time // when it was
 	history  []byte
 	in, out  int64
+	excuse   string // of a port, in the guest's words: why there is none
 	finished bool
 }
 
 func newSession(h *Hub, spec cloud.Session) (*session, error) {
 	now := time.Now()
-	s := &session{hub: h, spec: spec, nonce: random(), stream: stream.New(nil), away: now, seen: now}
+	s := &session{hub: h, spec: spec, known: now, nonce: random(), stream: stream.New(nil), away: now, seen: now}
 	s.change.L = &s.mu
 	if _, err := os.Stat(s.mark()); err == nil {
-		s.met = true
+		s.met, s.orphan = true, true
 	}
 	if spec.Plan.Kind != cloud.SessionPort {
 		var err error
@@ -99,6 +106,9 @@ func (s *session) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.tick(ctx) })
 	wg.Go(s.feed)
+	if s.orphan && s.spec.Plan.Kind == cloud.SessionPort {
+		s.terminate("lost") // the gateway before has taken bytes of its connections with it
+	}
 	s.pump(ctx)
 	if ctx.Err() == nil { // it has ended, not the gateway
 		s.finish()
@@ -134,7 +144,7 @@ func (s *session) tick(ctx context.Context) {
 			s.mu.Lock()
 			missing := s.guests == 0
 			lost := missing && now.Sub(s.seen) > summonFor
-			old := s.spec.Plan.Longest > 0 && now.Sub(s.spec.Started) > s.spec.Plan.Longest+obey
+			old := s.spec.Plan.Longest > 0 && now.Sub(s.known) > s.spec.Plan.Longest+obey // of a guest that does not see to it
 			s.change.Broadcast()
 			s.mu.Unlock()
 			switch {
@@ -206,6 +216,10 @@ func (s *session) pump(ctx context.Context) {
 		if err != nil {
 			return
 		}
+		if s.spec.Plan.Kind == cloud.SessionPort && r.Kind == wire.SessionStderr {
+			s.excused(r.Data)
+			continue
+		}
 		s.rec.output(r.Data)
 		kind := frame.Data
 		if r.Kind == wire.SessionStderr && s.spec.Plan.Kind == cloud.SessionBatch {
@@ -231,6 +245,21 @@ func (s *session) pump(ctx context.Context) {
 	}
 }
 
+// excused takes note of what a guest says of a port that it cannot reach: its client's user is told, not whoever uses the port.
+func (s *session) excused(text []byte) {
+	const most = 256
+	word := strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, strings.TrimSpace(strings.TrimPrefix(string(text[:min(len(text), most)]), "ichiro: ")))
+	s.mu.Lock()
+	s.excuse = word
+	s.mu.Unlock()
+	s.stream.Done(len(text))
+}
+
 // clientReady reports whether something can be sent to the client.
 func (s *session) clientReady() bool { return s.ready && s.end.Room() >= channel.MaxData }
 
@@ -254,7 +283,7 @@ func (s *session) feed() {
 		s.inbox[0] = nil
 		s.inbox = s.inbox[1:]
 		s.mu.Unlock()
-		if s.take(p) != nil {
+		if s.take(p) != nil || p.Type == frame.HandshakeResponse && s.reunite() != nil {
 			return
 		}
 		s.mu.Lock()
@@ -272,6 +301,18 @@ func (s *session) feed() {
 			return
 		}
 	}
+}
+
+// reunite waits, in a session that began with a gateway before this one, for the guest: how much of the input it has, only it knows.
+func (s *session) reunite() error {
+	s.mu.Lock()
+	s.answered = true
+	wait := s.ours && s.orphan
+	s.mu.Unlock()
+	if !wait {
+		return nil
+	}
+	return s.stream.Met()
 }
 
 // take does what a piece of the client's asks for.
@@ -309,6 +350,7 @@ func (s *session) attach(ctx context.Context, conn *wire.ClientConn, who hello, 
 		conn.Refuse("the token was used by another client")
 		return
 	}
+	defer time.AfterFunc(shakeWait, func() { s.part(conn) }).Stop()
 	var wg sync.WaitGroup
 	wg.Go(func() { defer cancel(); s.write(ctx, conn, wake) })
 	s.read(conn)
@@ -320,6 +362,18 @@ func (s *session) attach(ctx context.Context, conn *wire.ClientConn, who hello, 
 	}
 	s.change.Broadcast()
 	s.mu.Unlock()
+}
+
+// part takes leave of a client that does not answer the handshake: it would wait for ever, and the session need not.
+func (s *session) part(conn *wire.ClientConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != conn || s.answered {
+		return
+	}
+	s.end.Close(time.Now(), string(s.spec.ID), s.client, "the host's gateway was started again; the session goes on: ichiro shell --resume "+string(s.spec.ID))
+	s.wakeWriter()
+	time.AfterFunc(obey, func() { conn.Close() })
 }
 
 // join makes a connection the session's. The one before, if there is one, is closed.
@@ -338,6 +392,7 @@ func (s *session) join(conn *wire.ClientConn, who hello, spec cloud.Session) (ch
 		s.end.Resume(now)
 	} else {
 		s.end, s.client, s.ready, s.inbox = newEnd(), who.ClientId, false, nil
+		s.answered = false
 		s.ours = strings.HasPrefix(who.ClientVersion, "ichiro/")
 		s.shake(now)
 	}
@@ -370,7 +425,15 @@ func (s *session) shake(now time.Time) {
 // shaken ends the handshake. A client that is not the first sees what the screen last showed.
 func (s *session) shaken() error {
 	now := time.Now()
-	if err := s.end.Send(now, frame.HandshakeComplete, []byte(`{"HandshakeTimeToComplete":0,"CustomerMessage":""}`)); err != nil {
+	complete := map[string]any{"HandshakeTimeToComplete": 0, "CustomerMessage": ""}
+	if s.ours {
+		complete["InputOffset"] = s.stream.Written()
+	}
+	payload, err := json.Marshal(complete)
+	if err != nil {
+		return err
+	}
+	if err := s.end.Send(now, frame.HandshakeComplete, payload); err != nil {
 		return err
 	}
 	for chunk := range slices.Chunk(s.history[max(0, len(s.history)-screen):], channel.MaxData) {
@@ -447,9 +510,10 @@ func (s *session) finish() {
 		rec.Target = fmt.Sprintf("%s:%d", p.Host, p.Port)
 	}
 	if err := bundle.Write(filepath.Join(s.hub.cfg.Dir, string(s.spec.ID)+".json"), rec, 0o600); err != nil {
-		s.hub.cfg.Log.Error("record the end of a session", "session", s.spec.ID, "err", err)
+		s.hub.cfg.Log.Error("record the end of a session", "session", s.spec.ID, "err", err) // the mark says that it had begun
+	} else {
+		os.Remove(s.mark())
 	}
-	os.Remove(s.mark())
 	s.hub.cfg.Log.Info("session ended", "session", s.spec.ID, "instance", s.spec.Target, "reason", end.Reason, "code", end.Code, "in", end.Input, "out", end.Output)
 }
 
@@ -513,7 +577,11 @@ func (s *session) say(ctx context.Context) {
 	if s.ours {
 		s.end.Send(now, frame.ExitCode, []byte(strconv.Itoa(end.Code)))
 	}
-	s.end.Close(now, string(s.spec.ID), s.client, sentence(end))
+	text := sentence(end)
+	if end.Reason == "failed" && s.excuse != "" {
+		text += ": " + s.excuse
+	}
+	s.end.Close(now, string(s.spec.ID), s.client, text)
 	s.wakeWriter()
 	conn := s.conn
 	deadline = time.Now().Add(obey)

@@ -79,6 +79,8 @@ type End struct {
 	kept   []*kept          // those that are not acknowledged
 	ahead  int              // bytes in them
 	expect int64            // number of the next message to receive
+	first  frame.ID         // of the message with the number 0 that was received
+	anew   bool             // another with that number has come
 	early  map[int64]*Piece // received, though not all before them
 	held   int              // bytes received and not dealt with
 	out    [][]byte
@@ -110,6 +112,9 @@ func (e *End) Take() [][]byte {
 	e.out = nil
 	return out
 }
+
+// Anew reports whether the other end has forgotten all and begun anew: so must this one. Who repeats himself has not.
+func (e *End) Anew() bool { return e.anew }
 
 // Room is how many bytes may be sent now.
 func (e *End) Room() int {
@@ -219,6 +224,7 @@ func (e *End) Receive(now time.Time, b []byte) (*Piece, error) {
 func (e *End) data(now time.Time, m frame.Message) (*Piece, error) {
 	switch {
 	case m.Sequence < e.expect:
+		e.anew = e.anew || m.Sequence == 0 && m.ID != e.first
 		e.acknowledge(now, m.ID, m.Sequence) // its acknowledgement was lost
 		return nil, nil
 	case m.Sequence > e.expect:
@@ -226,6 +232,12 @@ func (e *End) data(now time.Time, m frame.Message) (*Piece, error) {
 		return nil, nil
 	case e.held+len(m.Payload)+overhead > maxHeld:
 		return nil, ErrFull
+	}
+	if m.Sequence == 0 {
+		e.first = m.ID
+		if e.role == Host {
+			e.dropEarly()
+		}
 	}
 	e.expect++
 	e.held += len(m.Payload) + overhead
@@ -243,6 +255,14 @@ func (e *End) keepEarly(m frame.Message) {
 	}
 	e.early[m.Sequence] = &Piece{Type: m.PayloadType, Data: bytes.Clone(m.Payload), seq: m.Sequence, id: m.ID}
 	e.held += len(m.Payload) + overhead
+}
+
+// dropEarly forgets what came before the first message: it has numbers that the client was at with another host.
+func (e *End) dropEarly() {
+	for _, p := range e.early {
+		e.held -= len(p.Data) + overhead
+	}
+	e.early = nil
 }
 
 // Next returns what had been received too early, and follows what Receive or Next has returned; nil if nothing does. It is asked

@@ -2,20 +2,24 @@
 // ways, with the exit code, and with a session that goes on wherever the network went.
 //
 // Run keeps the connection: when it breaks, Resume is asked for a new token, and what was not acknowledged is written
-// again. Read and Write know nothing of that.
+// again. Read and Write know nothing of that. A host whose gateway was killed meanwhile begins anew, and says how much of
+// the input the guest has: what it lacks is written again, once. It shows the screen again; a port cannot go on so.
 package client
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
 
+	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/channel"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
 	"github.com/ichiro-metal/ichiro/runcmd/wire"
@@ -23,6 +27,9 @@ import (
 
 // firstPatience is how long a channel that was never open is tried: whoever waits wants to know why it is not.
 const firstPatience = 10 * time.Second
+
+// maxTail is what is kept of the input for a host that begins anew: what it, the channel and the guest's stream may have held.
+const maxTail = 4 << 20
 
 // version is how the gateway knows that it may send an exit code.
 const version = "ichiro/1"
@@ -50,13 +57,23 @@ type Client struct {
 	end        *channel.End
 	conn       *wire.ClientConn
 	wake       chan struct{}
-	inbox      []*channel.Piece
+	inbox      []piece
+	ready      bool   // the handshake with this host is over
+	input      int64  // offset of what will be written next, as the guest counts
+	tail       []byte // what was written last
+	size       []byte // of the window, as it was told last
 	kind       string
 	properties Properties
 	begun      chan struct{} // closed when the handshake is over
 	code       int
 	closed     bool
 	text       string
+}
+
+// piece is what was received, by which of the client's ends.
+type piece struct {
+	*channel.Piece
+	by *channel.End
 }
 
 // New returns a client that is not connected yet.
@@ -187,6 +204,12 @@ func (c *Client) receive(b []byte) error {
 	if err != nil {
 		return err
 	}
+	if c.end.Anew() {
+		c.end, c.ready = channel.New(channel.Client, newID), false
+		if p, err = c.end.Receive(now, b); err != nil {
+			return err
+		}
+	}
 	for ; p != nil && err == nil; p = c.end.Next() {
 		err = c.take(now, p)
 	}
@@ -205,19 +228,15 @@ func (c *Client) take(now time.Time, p *channel.Piece) error {
 		c.end.Done(now, p)
 		return c.answer(now, p.Data)
 	case frame.HandshakeComplete:
-		select {
-		case <-c.begun:
-		default:
-			close(c.begun)
-		}
 		c.end.Done(now, p)
+		return c.shaken(now, p.Data)
 	case frame.ExitCode:
 		if n, err := strconv.Atoi(string(p.Data)); err == nil {
 			c.code = n
 		}
 		c.end.Done(now, p)
 	case frame.Data, frame.Stderr:
-		c.inbox = append(c.inbox, p)
+		c.inbox = append(c.inbox, piece{p, c.end})
 	default:
 		c.end.Done(now, p)
 	}
@@ -255,6 +274,59 @@ func (c *Client) answer(now time.Time, request []byte) error {
 	return c.end.Send(now, frame.HandshakeResponse, out)
 }
 
+// shaken ends the handshake: the first, or one with a host that has begun anew.
+func (c *Client) shaken(now time.Time, complete []byte) error {
+	var in struct{ InputOffset *int64 }
+	if err := json.Unmarshal(complete, &in); err != nil {
+		return fmt.Errorf("read the end of the handshake: %v", err)
+	}
+	c.ready = true
+	select {
+	case <-c.begun:
+	default:
+		if in.InputOffset != nil {
+			c.input = *in.InputOffset
+		}
+		close(c.begun)
+		return nil
+	}
+	if c.kind == string(cloud.SessionPort) {
+		c.closed, c.text = true, "the host's gateway was started again, and the connections were lost: begin anew"
+		return nil
+	}
+	if c.size != nil {
+		if err := c.end.Send(now, frame.Size, c.size); err != nil {
+			return err
+		}
+	}
+	if in.InputOffset == nil {
+		return nil
+	}
+	lacks := c.input - *in.InputOffset
+	if lacks < 0 || lacks > int64(len(c.tail)) {
+		return nil // others have written meanwhile
+	}
+	return c.send(now, frame.Data, c.tail[int64(len(c.tail))-lacks:])
+}
+
+// send sends a payload of any size, whether there is room for it or not.
+func (c *Client) send(now time.Time, t frame.PayloadType, b []byte) error {
+	for chunk := range slices.Chunk(b, channel.MaxData) {
+		if err := c.end.Send(now, t, chunk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remember keeps what is written, for a host that begins anew.
+func (c *Client) remember(b []byte) {
+	c.input += int64(len(b))
+	if c.tail = append(c.tail, b...); len(c.tail) > 2*maxTail {
+		c.tail = append(c.tail[:0], c.tail[len(c.tail)-maxTail:]...)
+	}
+}
+
 // write writes what is to be written.
 func (c *Client) write(ctx context.Context, conn *wire.ClientConn, wake <-chan struct{}) {
 	channel.Pump(ctx, wake, func() (out [][]byte, due time.Time, ours bool) {
@@ -284,10 +356,12 @@ func (c *Client) Read() (frame.PayloadType, []byte, error) {
 		return 0, nil, io.EOF
 	}
 	p := c.inbox[0]
-	c.inbox[0] = nil
+	c.inbox[0] = piece{}
 	c.inbox = c.inbox[1:]
-	c.end.Done(time.Now(), p)
-	c.wakeWriter()
+	if p.by == c.end {
+		c.end.Done(time.Now(), p.Piece)
+		c.wakeWriter()
+	}
 	return p.Type, p.Data, nil
 }
 
@@ -296,7 +370,7 @@ func (c *Client) Write(t frame.PayloadType, b []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for len(b) > 0 {
-		for c.end.Room() < channel.MaxData && !c.closed {
+		for (!c.ready || c.end.Room() < channel.MaxData) && !c.closed {
 			c.change.Wait()
 		}
 		if c.closed {
@@ -305,6 +379,12 @@ func (c *Client) Write(t frame.PayloadType, b []byte) error {
 		n := min(len(b), channel.MaxData)
 		if err := c.end.Send(time.Now(), t, b[:n]); err != nil {
 			return err
+		}
+		switch {
+		case t == frame.Size:
+			c.size = bytes.Clone(b[:n])
+		case t == frame.Data && c.kind != string(cloud.SessionPort):
+			c.remember(b[:n])
 		}
 		b = b[n:]
 		c.wakeWriter()
