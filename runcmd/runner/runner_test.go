@@ -46,12 +46,16 @@ func newBench(t *testing.T, dir string) *bench {
 	if err := b.r.Adopt(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // else it makes a room for the next command while its directory is removed
-		b.r.Close()
-		b.r.wg.Wait()
-		b.r.Close()
-	})
+	t.Cleanup(b.leave)
 	return b
+}
+
+// leave ends the runner as an agent's end does. Else it would make a room for the next command while its directory is removed, or
+// while the next agent clears up.
+func (b *bench) leave() {
+	b.r.Close()
+	b.r.wg.Wait()
+	b.r.Close()
 }
 
 func request(id, script string) wire.Request {
@@ -135,6 +139,7 @@ func TestKnownCommandDoesNotRunAgain(t *testing.T) {
 	req := request("a", "echo run >> "+side+"; echo out; exit 3")
 	b.end(b.r.Request(t.Context(), req))
 	b.end(b.r.Request(t.Context(), req))
+	b.leave()
 	next := newBench(t, dir) // a new agent
 	r, out := next.end(next.r.Request(t.Context(), req))
 	if r.Steps[0].Code != 3 || out != "out\n" {
