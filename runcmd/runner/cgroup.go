@@ -82,9 +82,9 @@ func (c *cgroups) prepare() {
 	}
 }
 
-// sweep removes the empty groups of agents that are gone.
+// sweep removes the empty groups of agents that are gone; those of sessions are endSessions'.
 func (c *cgroups) sweep() {
-	groups, err := filepath.Glob(filepath.Join(c.top, "*-*"))
+	groups, err := filepath.Glob(filepath.Join(c.top, "[0-9]*-*"))
 	if err != nil || c.top == "" {
 		return
 	}

@@ -241,3 +241,28 @@ func TestShellThatWasNotToldIsSeenToEnd(t *testing.T) {
 }
 
 var traced = regexp.MustCompile(`TracerPid:\t[1-9]`)
+
+// What is left of agents that are gone goes, and nothing of one that lives: its session is to begin in a group that is still empty.
+func TestGroupsOfOtherAgents(t *testing.T) {
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	c := &cgroups{top: t.TempDir()}
+	for _, name := range []string{"%d-1", "session-%d-2"} {
+		for _, pid := range []int{gone.Process.Pid, 1} {
+			if err := os.Mkdir(filepath.Join(c.top, fmt.Sprintf(name, pid)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	c.endSessions()
+	c.sweep()
+	left, _ := filepath.Glob(filepath.Join(c.top, "*"))
+	for k := range left {
+		left[k] = filepath.Base(left[k])
+	}
+	if got := strings.Join(left, " "); got != "1-1 session-1-2" {
+		t.Errorf("there is %s left, want 1-1 session-1-2", got)
+	}
+}
