@@ -184,7 +184,7 @@ func (c *talk) wait() (int, string) {
 
 func (h *sessionHost) record(id cloud.SessionID) cloud.SessionEnd {
 	h.t.Helper()
-	for range 100 {
+	for range 600 { // a guest whose agent is away is given its time to obey
 		data, err := os.ReadFile(filepath.Join(h.records, string(id)+".json"))
 		if err == nil {
 			var rec struct{ End cloud.SessionEnd }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/ichiro-metal/ichiro/internal/bundle"
 	"github.com/ichiro-metal/ichiro/internal/cloud"
+	"github.com/ichiro-metal/ichiro/internal/printable"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/channel"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
 	"github.com/ichiro-metal/ichiro/runcmd/stream"
@@ -248,12 +249,7 @@ func (s *session) pump(ctx context.Context) {
 // excused takes note of what a guest says of a port that it cannot reach: its client's user is told, not whoever uses the port.
 func (s *session) excused(text []byte) {
 	const most = 256
-	word := strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, strings.TrimSpace(strings.TrimPrefix(string(text[:min(len(text), most)]), "ichiro: ")))
+	word := printable.Word(strings.TrimSpace(strings.TrimPrefix(string(text), "ichiro: ")), most)
 	s.mu.Lock()
 	s.excuse = word
 	s.mu.Unlock()
