@@ -361,7 +361,7 @@ func TestMeasureMachines(t *testing.T) {
 		})
 	}))
 	c.each(func(k int) { check(t, conns[k].Probe()) }) // as they do every 15 s
-	<-time.After(8 * time.Second)                      // what is written after a connection is, and what is garbage is collected
+	<-time.After(15 * time.Second)                     // what is written after a connection is, and what is garbage is collected
 	say(t, "machine of a gateway KB", (status(t, h.gateway.Process.Pid, "VmRSS:")-before)*1.024/n)
 	for _, conn := range conns {
 		if conn != nil {
