@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
@@ -44,6 +45,13 @@ type command struct {
 	behind [wire.Streams]int64 // of it, that is on its way to the disk
 	acked  [wire.Streams]int64 // of it, on the current connection or another
 	full   [wire.Streams]bool  // no more is kept: there is a gap, or a limit was met
+	sum    [wire.Streams]sum   // of what is kept, as far as it came to this gateway
+}
+
+// sum is a digest that grows with a file.
+type sum struct {
+	hash.Hash // nil if there was something in the file already
+	bytes     int64
 }
 
 // requestLimit is more than a request can have, of 64 steps with 64 KiB each.
@@ -111,11 +119,17 @@ func (c *command) sync() {
 	}
 }
 
-// digest notes the digests of the outputs as they are kept.
+// digest notes the digests of the outputs as they are kept. It reads those that an earlier gateway has begun.
 func (c *command) digest() error {
 	for n, to := range [wire.Streams]*string{wire.Stdout: &c.inv.StdoutSHA256, wire.Stderr: &c.inv.StderrSHA256} {
 		if c.have[n] == 0 {
 			continue // most print on one of them only, many on none
+		}
+		if s := c.sum[n]; s.bytes > 0 {
+			if info, err := os.Lstat(c.path(wire.Stream(n).String())); err == nil && info.Size() == s.bytes {
+				*to = hex.EncodeToString(s.Sum(nil))
+				continue
+			}
 		}
 		f, err := os.Open(c.path(wire.Stream(n).String()))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -231,6 +245,9 @@ func (c *command) append(f *wire.Output, limit, room int64) (int64, error) {
 		if c.out[s], err = os.OpenFile(c.path(s.String()), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640); err != nil {
 			return 0, fmt.Errorf("open %s of %s: %w", s, c.id, err)
 		}
+		if info, err := c.out[s].Stat(); err == nil && info.Size() == 0 {
+			c.sum[s] = sum{Hash: sha256.New()}
+		}
 	}
 	start := c.have[s] - int64(len(data))
 	if most := min(limit-start, room); int64(len(data)) > most {
@@ -240,6 +257,10 @@ func (c *command) append(f *wire.Output, limit, room int64) (int64, error) {
 	if err != nil {
 		// The host's disk is full: keep a true beginning, and let the command go on.
 		c.full[s] = true
+	}
+	if c.sum[s].Hash != nil {
+		c.sum[s].Write(data[:n])
+		c.sum[s].bytes += int64(n)
 	}
 	c.writeBehind(s)
 	return int64(n), nil

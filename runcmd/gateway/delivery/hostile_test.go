@@ -2,6 +2,8 @@ package delivery
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -491,4 +493,40 @@ type hungUp struct {
 func (h *hungUp) Close() error {
 	h.closed = true
 	return nil
+}
+
+// The digest of an output is that of its file, whether one gateway has written it or two.
+func TestDigestOfWhatTwoGatewaysHaveWritten(t *testing.T) {
+	for name, restart := range map[string]bool{"one": false, "two": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			c := s.guest()
+			id := s.put(mine)
+			until[*wire.Request](t, c)
+			check(t, c.Send(&wire.Output{ID: id, Data: []byte("one ")}))
+			if restart {
+				for { // until it has come
+					if info, err := os.Stat(s.root.Instance(mine).CommandOutput(id, "stdout")); err == nil && info.Size() == 4 {
+						break
+					}
+				}
+				s.stop()
+				s.start(0)
+				c = s.guest()
+				if r := until[*wire.Request](t, c); r.Offsets[wire.Stdout] != 4 {
+					t.Fatalf("goes on from %d", r.Offsets[wire.Stdout])
+				}
+			}
+			check(t, c.Send(&wire.Output{ID: id, Offset: 4, Data: []byte("two")}))
+			r := result(id, 0)
+			r.Outputs[wire.Stdout] = 7
+			check(t, c.Send(r))
+			until[*wire.Done](t, c)
+			inv, err := s.root.Instance(mine).Invocation(id)
+			check(t, err)
+			if want := fmt.Sprintf("%x", sha256.Sum256([]byte("one two"))); inv.StdoutSHA256 != want || inv.StderrSHA256 != "" {
+				t.Errorf("got %q and %q, want %q and none", inv.StdoutSHA256, inv.StderrSHA256, want)
+			}
+		})
+	}
 }
