@@ -237,7 +237,9 @@ func (h *host) leave() error {
 	}
 	defer in.Close()
 	down := h.ichiro("down", "--state", h.state(), "--run", h.run())
-	heir := exec.Command("sh", append([]string{"-c", `read over || { "$@"; rm -rf "$0"; }`, h.dir}, down.Args...)...)
+	// It has its words from its environment: processes goes by those of the command line.
+	heir := exec.Command("sh", "-c", `read over || { $DOWN; rm -rf "$HOST"; }`)
+	heir.Env = append(os.Environ(), "DOWN="+strings.Join(down.Args, " "), "HOST="+h.dir)
 	heir.Stdin = in
 	heir.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // whoever kills this process's group does not mean it
 	if err := heir.Start(); err != nil {
