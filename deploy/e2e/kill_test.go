@@ -140,7 +140,7 @@ func TestKillAll(t *testing.T) {
 func TestCommandsWhileTheHostAgentIsKilled(t *testing.T) {
 	h := the(t)
 	id := *h.guest(t, nil).InstanceId
-	rounds, slowest := 12, time.Duration(0)
+	rounds, slowest := 12, time.Duration(0) // make faults has 60
 	if n, err := strconv.Atoi(os.Getenv("ICHIRO_FAULTS")); err == nil {
 		rounds = n
 	}
