@@ -43,7 +43,8 @@ type change struct {
 	shaper  bool
 	prefix  netip.Prefix // route, address; a neighbour's is of one address
 	table   uint32       // route: not the local one
-	through int          // host route of the main table: its link
+	out     int          // route: its link
+	through int          // the same of a host route of the main table
 	lasting bool         // neighbour: permanent
 	off, on settings     // of a link that should be a tap: not as they should be, and so
 }
@@ -131,14 +132,14 @@ func (c *change) route(m notice.Message) bool {
 		case kind == unix.RTA_DST && len(v) == dst.BitLen()/8:
 			dst, _ = netip.AddrFromSlice(v)
 		case kind == unix.RTA_OIF && len(v) == 4:
-			c.through = int(binary.NativeEndian.Uint32(v))
+			c.out = int(binary.NativeEndian.Uint32(v))
 		case kind == unix.RTA_TABLE && len(v) == 4:
 			c.table = binary.NativeEndian.Uint32(v)
 		}
 	}
 	c.prefix = netip.PrefixFrom(dst, bits)
-	if c.table != unix.RT_TABLE_MAIN || bits != dst.BitLen() {
-		c.through = 0
+	if c.table == unix.RT_TABLE_MAIN && bits == dst.BitLen() {
+		c.through = c.out
 	}
 	return c.table != unix.RT_TABLE_LOCAL
 }
@@ -212,13 +213,27 @@ func (m *memory) contradicts(c change, inside bool) string {
 		if _, tap := m.expected[c.index]; tap && c.off != 0 || !tap && !inside {
 			return c.String()
 		}
-	case ofAddress, ofRule:
+	case ofAddress:
+		if !inside && (c.gone || !m.local(c)) {
+			return c.String()
+		}
+	case ofRule:
 		if !inside {
 			return c.String()
 		}
 	}
 	return ""
 }
+
+// local reports whether an address is one that lo has. Of a new one of IPv6 the kernel tells twice, the second time when
+// it gets round to it.
+func (m *memory) local(c change) bool {
+	a := c.prefix.Addr()
+	return c.index == loIndex && c.prefix.IsSingleIP() && (slices.Contains(m.network.Local, a) || slices.Contains(m.network.Local6, a) || a == netip.IPv6Loopback())
+}
+
+// loIndex is the number of lo in every namespace.
+const loIndex = 1
 
 func holds(t Tap, a netip.Addr) bool {
 	return slices.Contains(t.Addresses, a) || slices.Contains(t.Addresses6, a)

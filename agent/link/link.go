@@ -115,9 +115,10 @@ type Links struct {
 	published bool
 
 	one     sync.Mutex // one change of the root namespace at a time: held over I/O
-	ear     sync.Mutex // guards notices and blame, and is held while they are read
+	ear     sync.Mutex // guards what follows, and is held while notices are read
 	notices *notice.Socket
 	blame   []string
+	unsure  bool // what came while we changed something may have been a stranger's
 }
 
 // New returns the links of the host with this prefix, see ValidPrefix.
@@ -222,6 +223,7 @@ func (l *Links) Ensure(want Config) ([]Range, error) {
 	l.one.Lock()
 	defer l.one.Unlock()
 	l.hear(false)
+	l.lookAgain()
 	defer l.hear(true)
 	for _, n := range want.Networks {
 		r, err := l.ensure(want, n)

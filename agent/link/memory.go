@@ -27,6 +27,7 @@ type memory struct {
 	expected map[int]Tap
 	shapes   *shapes
 	since    time.Time
+	parted   map[int]bool // indexes of taps that we have deleted: what comes of them is late
 }
 
 // memoryHolds bounds how long we go without reading the kernel, should a change ever escape us. Reading costs some
@@ -74,7 +75,7 @@ func (s *Space) doubt(why string) {
 	s.memory, s.far = nil, nil
 	if why != "" {
 		s.blame = append(s.blame, why)
-		s.stale = true
+		s.stale, s.unsure = true, true
 	}
 }
 
@@ -98,6 +99,10 @@ func (s *Space) there() bool {
 }
 
 // listen takes in what the kernel has told; inside tells that we have made changes ourselves since the last time.
+//
+// Whose a change is that came inside cannot always be told: the kernel does not say who made it (of IPv6 addresses and of
+// settings it never does), and a stranger's may lie between our look and our own. Then we are unsure, and the kernel is read
+// once more when we have done, which changes nothing and so ends it, if all was ours.
 func (s *Space) listen(inside bool) {
 	if s.notices == nil {
 		s.memory = nil
@@ -120,6 +125,10 @@ func (s *Space) listen(inside bool) {
 		}
 	})
 	if s.memory == nil {
+		s.unsure = s.unsure || lost
+		for _, c := range last {
+			s.unsure = s.unsure || c.kind != ofNeighbour || c.lasting
+		}
 		return
 	}
 	if lost {
@@ -128,6 +137,9 @@ func (s *Space) listen(inside bool) {
 	}
 	for _, c := range last {
 		why := s.memory.contradicts(c, inside)
+		if why == "" && inside && !s.ours(c) && s.memory.contradicts(c, false) != "" {
+			s.unsure = true
+		}
 		if t, tap := s.memory.expected[c.index]; tap && c.kind == ofSettings && s.amiss(c.index, t) == 0 {
 			continue // it is right again, by us or by a stranger
 		}
@@ -142,6 +154,35 @@ func (s *Space) listen(inside bool) {
 			return
 		}
 	}
+}
+
+// ours reports whether a change is one that we make by memory: of a tap's bounds, of what leads to other hosts, of a tap
+// that is gone. Those of what we want are told by themselves.
+func (s *Space) ours(c change) bool {
+	switch c.kind {
+	case ofQueue, ofFilter:
+		return true
+	case ofSettings:
+		return s.memory.parted[c.index]
+	case ofRoute:
+		if s.far != nil && s.far.index != 0 && c.out == s.far.index {
+			_, wanted := s.far.routes[c.prefix]
+			return wanted != c.gone
+		}
+		return c.gone && s.memory.parted[c.out]
+	}
+	return false
+}
+
+// lookAgain asks for another look at the kernel if we are unsure of what we know, and reports whether it did.
+func (s *Space) lookAgain() bool {
+	again := s.unsure && s.memory != nil
+	if again {
+		s.doubt("")
+		s.stale = true
+	}
+	s.unsure = false
+	return again
 }
 
 // Await blocks until somebody else has changed the namespace's links, routes, neighbours or addresses, or ctx ends,
@@ -232,6 +273,7 @@ func (s *Space) pruneKnown(m *memory, want Network) ([]netip.Addr, error) {
 	for _, d := range doomed {
 		delete(m.at, d.name)
 		delete(m.expected, d.index)
+		m.parted[d.index] = true // the kernel gives no number twice
 	}
 	m.network.Taps = slices.Concat(m.network.Taps[:from], left, m.network.Taps[endOld:])
 	s.listen(true)
@@ -287,10 +329,11 @@ func (s *Space) attachKnown(m *memory, want Network) error {
 
 // recall begins a memory: the namespace has all that is wanted, with these taps.
 func (s *Space) recall(want Network, up Range, at map[string]int, shapes *shapes) {
-	m := &memory{network: want, up: up, at: at, expected: make(map[int]Tap, len(at)), shapes: shapes, since: time.Now()}
+	m := &memory{network: want, up: up, at: at, expected: make(map[int]Tap, len(at)), shapes: shapes, since: time.Now(), parted: map[int]bool{}}
 	for _, t := range want.Taps {
 		m.expected[at[t.Name]] = *t
 	}
 	s.memory, s.stale = m, false
 	s.listen(true) // may find that somebody came in between: stale again
+	s.lookAgain()
 }

@@ -70,7 +70,7 @@ func (l *Links) hear(inside bool) {
 	var why []string
 	lost := l.notices.Drain(func(m notice.Message) {
 		c, ok := parseChange(m)
-		if !ok || inside || !l.concerns(c) || len(why) > 3 {
+		if !ok || !l.concerns(c) || len(why) > 3 {
 			return
 		}
 		text := c.String()
@@ -79,8 +79,12 @@ func (l *Links) hear(inside bool) {
 		}
 		why = append(why, text)
 	})
-	if lost {
+	switch {
+	case lost:
 		why = append(why, "notices were lost")
+	case inside && len(why) > 0: // our own changes, most likely, and a stranger's, perhaps
+		l.unsure = true
+		return
 	}
 	if len(why) > 0 {
 		l.forgetUplinks()
@@ -112,6 +116,16 @@ func (l *Links) concerns(c change) bool {
 	return false
 }
 
+// lookAgain forgets what of the root namespace we are not sure of.
+func (l *Links) lookAgain() {
+	l.ear.Lock()
+	defer l.ear.Unlock()
+	if l.unsure {
+		l.forgetUplinks()
+	}
+	l.unsure = false
+}
+
 func (l *Links) forgetUplinks() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -124,9 +138,9 @@ func (l *Links) forgetUplinks() {
 func (l *Links) Await(ctx context.Context) error {
 	for {
 		l.ear.Lock()
-		n, blamed := l.notices, len(l.blame) > 0
+		n, doubtful := l.notices, len(l.blame) > 0 || l.unsure
 		l.ear.Unlock()
-		if blamed {
+		if doubtful {
 			return nil
 		}
 		if n == nil {

@@ -34,6 +34,7 @@ type Space struct {
 	memory  *memory             // nil: the kernel must be read
 	far     *far                // good as long as memory is
 	stale   bool                // somebody has changed what the last Attach left
+	unsure  bool                // what came while we changed something may have been a stranger's
 	blame   []string            // what made the memory doubtful
 	off     map[int]settings    // of links: what is not as a tap should have it
 	owed    map[netip.Addr]bool // addresses taken away whose connections are not forgotten yet

@@ -164,7 +164,9 @@ func (v view) neighbour(index int, a netip.Addr) (mac net.HardwareAddr, permanen
 
 // prune removes what the wish does not name and returns the addresses that became free.
 func (s *Space) prune(want Network) ([]netip.Addr, error) {
-	s.trusted()
+	if s.trusted() == nil {
+		s.unsure = false // all is read from here on
+	}
 	far, err := s.pruneFar(want)
 	if err != nil {
 		return far, err
@@ -307,7 +309,7 @@ func (s *Space) attach(want Network, up Range) (map[string]int, error) {
 			err = s.attachFar(want)
 		}
 		if err == nil {
-			if s.memory != nil {
+			if s.lookAgain() || s.memory != nil {
 				return m.at, nil
 			}
 		} else {
