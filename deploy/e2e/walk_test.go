@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	"golang.org/x/tools/txtar"
 	"rsc.io/script"
 )
@@ -32,10 +33,8 @@ func TestWalk(t *testing.T) {
 	if out, err := exec.Command("pyenv", "which", "aws").Output(); err == nil {
 		t.Setenv("PATH", filepath.Dir(strings.TrimSpace(string(out)))+string(os.PathListSeparator)+os.Getenv("PATH"))
 	}
-	if _, err := exec.LookPath("aws"); err != nil {
-		t.Fatal("the walkthrough needs the AWS CLI: apt-get install awscli")
-	}
 	h := the(t)
+	cli := warmCLI(t)
 	h.image(t)
 	files, err := filepath.Glob(filepath.Join("..", "..", "docs", "walkthrough", "*.txt"))
 	if err != nil || len(files) == 0 {
@@ -44,13 +43,14 @@ func TestWalk(t *testing.T) {
 	for _, f := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(f), ".txt"), func(t *testing.T) {
 			before := traces(t, h)
-			h.walk(t, f)
+			h.walk(t, cli, f)
 			h.clean(t, before)
 		})
 	}
 }
 
-func (h *host) walk(t *testing.T, file string) {
+func (h *host) walk(t *testing.T, cli *warm, file string) {
+	w := walker{h, cli}
 	archive, err := txtar.ParseFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -69,10 +69,10 @@ func (h *host) walk(t *testing.T, file string) {
 	}
 	e := &script.Engine{Cmds: script.DefaultCmds(), Conds: script.DefaultConds()}
 	e.Cmds["aws"] = script.Command(script.CmdUsage{Summary: "run the AWS CLI", Args: "argument..."}, func(s *script.State, args ...string) (script.WaitFunc, error) {
-		out, errs, err := run(s, append([]string{"aws"}, args...))
+		out, errs, err := w.run(s, append([]string{"aws"}, args...))
 		return func(*script.State) (string, string, error) { return out, errs, err }, nil
 	})
-	e.Cmds["until"] = script.Command(script.CmdUsage{Summary: "repeat a command until its output matches", Args: "regexp command..."}, until)
+	e.Cmds["until"] = script.Command(script.CmdUsage{Summary: "repeat a command until its output matches", Args: "regexp command..."}, w.until)
 	e.Cmds["keep"] = script.Command(script.CmdUsage{Summary: "keep the last output, or what the group of a pattern matches of it, in a variable", Args: "name [pattern]"}, func(s *script.State, args ...string) (script.WaitFunc, error) {
 		out := strings.TrimSpace(s.Stdout())
 		switch len(args) {
@@ -93,7 +93,7 @@ func (h *host) walk(t *testing.T, file string) {
 		return nil, s.Setenv(args[0], out)
 	})
 	e.Cmds["guest"] = script.Command(script.CmdUsage{Summary: "run a shell command in a guest", Args: "instance command..."}, func(s *script.State, args ...string) (script.WaitFunc, error) {
-		out, errs, err := run(s, append([]string{"guest"}, args...))
+		out, errs, err := w.run(s, append([]string{"guest"}, args...))
 		return func(*script.State) (string, string, error) { return out, errs, err }, nil
 	})
 	var log bytes.Buffer
@@ -111,14 +111,23 @@ func (h *host) walk(t *testing.T, file string) {
 	}
 }
 
+// walker runs the commands of scripts.
+type walker struct {
+	h   *host
+	cli *warm // nil: the CLI is started for each call
+}
+
 // run runs a program as a script has its surroundings.
-func run(s *script.State, argv []string) (stdout, stderr string, err error) {
+func (w walker) run(s *script.State, argv []string) (stdout, stderr string, err error) {
 	switch argv[0] {
 	case "guest":
-		return inGuest(s, argv[1:])
+		return w.inGuest(s.Context(), argv[1:])
 	case "aws":
 		endpoint, _ := s.LookupEnv("ENDPOINT")
 		argv = slices.Insert(slices.Clone(argv), 1, "--endpoint-url", endpoint)
+		if w.cli != nil {
+			return w.cli.aws(s, argv[1:]...)
+		}
 	}
 	var out, errs strings.Builder
 	cmd := exec.CommandContext(s.Context(), argv[0], argv[1:]...)
@@ -128,40 +137,33 @@ func run(s *script.State, argv []string) (stdout, stderr string, err error) {
 }
 
 // inGuest sends a command to the agent of a guest and waits for its end. What it printed is there even if it failed.
-func inGuest(s *script.State, args []string) (stdout, stderr string, err error) {
+func (w walker) inGuest(ctx context.Context, args []string) (stdout, stderr string, err error) {
 	if len(args) < 2 {
 		return "", "", script.ErrUsage
 	}
-	parameters, err := json.Marshal(map[string][]string{"commands": {strings.Join(args[1:], " ")}})
+	sent, err := w.h.ssm.SendCommand(ctx, &ssm.SendCommandInput{InstanceIds: args[:1], DocumentName: aws.String("AWS-RunShellScript"),
+		Parameters: map[string][]string{"commands": {strings.Join(args[1:], " ")}}})
+	if err != nil {
+		return "", err.Error(), err
+	}
+	var done *ssm.GetCommandInvocationOutput
+	err = poll(func() (err error) {
+		done, err = w.h.ssm.GetCommandInvocation(ctx, &ssm.GetCommandInvocationInput{InstanceId: &args[0], CommandId: sent.Command.CommandId})
+		if err == nil && (done.Status == "Pending" || done.Status == "InProgress") {
+			err = fmt.Errorf("the command in %s is %s", args[0], done.Status)
+		}
+		return err
+	})
 	if err != nil {
 		return "", "", err
 	}
-	id, errs, err := run(s, []string{"aws", "ssm", "send-command", "--document-name", "AWS-RunShellScript", "--instance-ids", args[0],
-		"--parameters", string(parameters), "--query", "Command.CommandId"})
-	if err != nil {
-		return "", errs, err
-	}
-	var done struct{ Status, StandardOutputContent, StandardErrorContent string }
-	err = poll(func() error {
-		out, errs, err := run(s, []string{"aws", "ssm", "get-command-invocation", "--output", "json", "--instance-id", args[0], "--command-id", strings.TrimSpace(id)})
-		if err == nil {
-			err = json.Unmarshal([]byte(out), &done)
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, errs)
-		}
-		if done.Status == "Pending" || done.Status == "InProgress" {
-			return fmt.Errorf("the command in %s is %s", args[0], done.Status)
-		}
-		return nil
-	})
-	if err == nil && done.Status != "Success" {
+	if done.Status != "Success" {
 		err = fmt.Errorf("the command in %s ended as %s", args[0], done.Status)
 	}
-	return done.StandardOutputContent, done.StandardErrorContent, err
+	return aws.ToString(done.StandardOutputContent), aws.ToString(done.StandardErrorContent), err
 }
 
-func until(s *script.State, args ...string) (script.WaitFunc, error) {
+func (w walker) until(s *script.State, args ...string) (script.WaitFunc, error) {
 	if len(args) < 2 {
 		return nil, script.ErrUsage
 	}
@@ -175,7 +177,7 @@ func until(s *script.State, args ...string) (script.WaitFunc, error) {
 			return fatal{context.Cause(s.Context())}
 		}
 		var err error
-		if out, errs, err = run(s, args[1:]); err == nil && !want.MatchString(out) {
+		if out, errs, err = w.run(s, args[1:]); err == nil && !want.MatchString(out) {
 			err = fmt.Errorf("%q does not match %s", out, args[0])
 		}
 		return err
