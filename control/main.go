@@ -230,7 +230,12 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	signer.wake = planner.Wake
 	engine.OnChange(minting.Wake) // a role that was made, or whose sessions were revoked
 	mirror.OnChangeOf(func(key string) bool { return !store.AboutCommands(key) }, func() { planner.Wake(); minting.Wake() })
-	mirror.OnChangeOf(store.AboutCommands, func() { sending.Wake(); carrying.Wake(); telling.Wake() })
+	mirror.OnChangeOf(store.AboutCommands, func() {
+		sending.Wake()
+		carrying.Wake()
+		telling.Wake()
+		commands.WakeWithin(time.Second) // thousands of ends come together, and each run looks at all
+	})
 
 	return service.Run(ctx,
 		server,

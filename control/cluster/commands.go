@@ -12,7 +12,7 @@ import (
 )
 
 // ReconcileCommands settles commands whose end no host can tell any more, and forgets those that Systems
-// Manager would no longer show. It goes by the clock, beside the planner: no launch waits for it.
+// Manager would no longer show. It runs beside the planner: no launch waits for it.
 func (c *Cluster) ReconcileCommands(ctx context.Context) error {
 	snap := c.Mirror.Snapshot()
 	commands, err := store.Mirrored(snap, store.Commands)

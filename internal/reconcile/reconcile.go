@@ -18,6 +18,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,6 +46,7 @@ type Loop struct {
 	f     func(context.Context) error
 	wake  chan struct{} // of one: a wake that has not been answered yet
 	first chan struct{} // closed after the first run that succeeded
+	later atomic.Bool   // WakeWithin has a timer
 
 	mu  sync.Mutex
 	err error // of the last run
@@ -60,6 +62,17 @@ func (l *Loop) Wake() {
 	select {
 	case l.wake <- struct{}{}:
 	default: // one is asked for already
+	}
+}
+
+// WakeWithin asks for a run within d, one however often it is asked meanwhile: for what looks at much and need not know at
+// once. It never blocks.
+func (l *Loop) WakeWithin(d time.Duration) {
+	if l.later.CompareAndSwap(false, true) {
+		time.AfterFunc(d, func() {
+			l.later.Store(false)
+			l.Wake()
+		})
 	}
 }
 

@@ -43,6 +43,25 @@ func TestRunsAtOnceThenByTheClockAndWhenWoken(t *testing.T) {
 	})
 }
 
+func TestLazyWakesBecomeOneRun(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		var at []time.Duration
+		l := start(t, time.Hour, func(context.Context) error { at = append(at, time.Since(begin)); return nil })
+		<-l.Ready()
+		for range 8 { // the last after the first has had its run
+			l.WakeWithin(time.Second)
+			time.Sleep(150 * time.Millisecond)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		want := []time.Duration{0, time.Second, 2050 * time.Millisecond}
+		if !slices.Equal(at, want) {
+			t.Errorf("runs at: got %v, want %v", at, want)
+		}
+	})
+}
+
 func TestWakesDuringARunBecomeOneFurtherRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		running, total := 0, 0
