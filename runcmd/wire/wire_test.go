@@ -2,6 +2,7 @@ package wire
 
 import (
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -59,6 +60,40 @@ func TestDecodeRefuses(t *testing.T) {
 			t.Errorf("%s: got %+v, want an error", tt.name, f)
 		}
 	}
+}
+
+// What a guest nests is skipped or refused, and costs what its bytes do and half a megabyte at most: encoding/json keeps eight
+// bytes of each level, and goes down 10,000.
+func TestNestingIsBounded(t *testing.T) {
+	const size = 1 << 20
+	for _, kind := range []byte{kindHello, kindWelcome, kindRequest, kindAccepted, kindResult, kindCancel, kindDone, kindMetadata, kindOrder, kindTerminate} {
+		for _, field := range []string{"ID", "Steps", "Commands", "nobody"} {
+			for _, one := range []string{"[", `{"a":`, `[{"Steps":`} {
+				for _, depth := range []int{9_000, size / len(one)} {
+					msg := []byte(string(kind) + `{"` + field + `":` + strings.Repeat(one, depth))
+					before := allocated()
+					f, err := Decode(msg)
+					spent := allocated() - before
+					if err == nil {
+						t.Errorf("%c %s %s: got %+v, want an error", kind, field, one, f)
+					}
+					if spent > 4*uint64(len(msg))+512<<10 {
+						t.Errorf("%c %s %s: %d bytes deep by %d cost %d", kind, field, one, len(msg), depth, spent)
+					}
+				}
+			}
+		}
+	}
+	deep := "d" + `{"ID":"` + string(id) + `","nobody":` + strings.Repeat("[", 9_000) + strings.Repeat("]", 9_000) + "}"
+	if f, err := Decode([]byte(deep)); err != nil || !reflect.DeepEqual(f, &Done{ID: id}) {
+		t.Errorf("got %+v, %v, want what it says beside what nobody knows", f, err)
+	}
+}
+
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
 }
 
 // FuzzDecode holds for both sides: they share the decoder.
