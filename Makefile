@@ -39,7 +39,7 @@ unit:
 	@$(COUNT) unit $(GO) test -race ./...
 
 net: ## tests in network namespaces (root)
-	@$(COUNT) net $(GO) test -count=1 -tags net -p 1 $$(deploy/scripts/tagged net)
+	@$(COUNT) net $(GO) test -count=1 -tags net -p 2 $$(deploy/scripts/tagged net)
 
 vm: build ## tests with guests in QEMU (root)
 	@ICHIRO_BUILT=$(CURDIR)/bin $(COUNT) vm $(GO) test -count=1 -tags vm -p 1 -timeout 25m $$(deploy/scripts/tagged vm)
