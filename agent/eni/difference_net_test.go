@@ -120,6 +120,25 @@ func difference(t *testing.T, got, want string) string {
 	return out.String()
 }
 
+// A caller may make his next Config in the place of the last.
+func TestARepairIsOfWhatWasApplied(t *testing.T) {
+	m := start(t, "edl")
+	c := config("edl", guestInterface(1, "sg-default"), guestInterface(2, "sg-default"))
+	apply(t, m, c)
+	want := shape(t, "edl")
+	<-watching(m)
+	c.Interfaces = slices.Delete(c.Interfaces, 0, 1) // leaves nil in the list that Apply has had
+	c.VPCs[0].Groups = c.VPCs[0].Groups[:1]
+	nstest.IP(t, "-n edl-vpc-1 addr add 10.0.9.9/32 dev lo")
+	var got string
+	for began := time.Now(); time.Since(began) < 20*soon; {
+		if got = shape(t, "edl"); got == want {
+			return
+		}
+	}
+	t.Errorf("not repaired:\n%s", difference(t, got, want))
+}
+
 // soon is how long a stranger's change may last.
 const soon = time.Second
 

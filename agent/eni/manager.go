@@ -38,6 +38,7 @@ type Manager struct {
 
 	one      sync.Mutex                  // one Apply at a time: it guards the kernel, and so is held over I/O
 	last     *Config                     // guarded by one
+	plan     Plan                        // guarded by one: of last
 	told     map[string]*served          // guarded by one: by network, what the DHCP server answers
 	cuts     map[string]firewall.Config  // guarded by one: by network, the rules that its connections have been judged by
 	compiler *compiler                   // guarded by one
@@ -101,8 +102,10 @@ func (m *Manager) Apply(ctx context.Context, want Config) error {
 	}
 	m.one.Lock()
 	defer m.one.Unlock()
+	// The lists are the caller's, and a repair must not see what he makes of them afterwards.
+	want.Interfaces, want.VPCs = slices.Clone(want.Interfaces), slices.Clone(want.VPCs)
 	plan, refused := m.compiler.Compile(want)
-	m.last = &want
+	m.last, m.plan = &want, plan
 	defer func() {
 		select {
 		case m.moved <- struct{}{}:
@@ -119,8 +122,7 @@ func (m *Manager) repair(ctx context.Context) error {
 	if m.last == nil {
 		return nil
 	}
-	plan, _ := m.compiler.Compile(*m.last) // what it refuses, Apply has said
-	return m.apply(ctx, plan, *m.last)
+	return m.apply(ctx, m.plan, *m.last) // what it leaves out, Apply has said
 }
 
 func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {

@@ -42,7 +42,7 @@ func quiet(t *testing.T, l *Links, c Config) int {
 		if s.Await(past) != nil && l.Await(past) != nil {
 			return n
 		}
-				apply(t, l, c)
+		apply(t, l, c)
 		s.Blame()
 		l.Blame()
 	}
