@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -126,6 +127,7 @@ func (m *Manager) repair(ctx context.Context) error {
 }
 
 func (m *Manager) apply(ctx context.Context, plan Plan, want Config) error {
+	plan.Link.Networks, plan.Firewall = slices.Clone(plan.Link.Networks), maps.Clone(plan.Firewall) // for lead, who adds to them
 	if err := m.lead(plan); err != nil {
 		return err
 	}
