@@ -12,7 +12,6 @@ package spool
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,7 +33,9 @@ const (
 	pipeSize = 1 << 20
 	// What prints line by line is not read line by line: each would wake the agent, the gateway's connection and the host, and
 	// the command waits for none of it, as the pipe has room. Measured: 50,000 lines were taken in 30,000 turns, and are in 30.
-	rest = 2 * time.Millisecond
+	// The rest doubles up to longest while it goes on: where a turn takes milliseconds (an emulated guest) most of the time is
+	// the command's.
+	rest, longest = 2 * time.Millisecond, 32 * time.Millisecond
 	// little is how much there must be for the next read to come at once.
 	little = 64 << 10
 )
@@ -45,7 +46,7 @@ type Stream struct {
 	limit     int64
 	changed   func() // called without locks when there is more to read
 
-	pipe *os.File // the agent's reading end
+	pipe *os.File // the agent's reading end; reading it never waits
 
 	moving sync.Mutex // held while bytes are between the pipe and what is counted; taken before mu
 
@@ -63,6 +64,7 @@ type Stream struct {
 	over  bool          // Finish was called: Run is not to begin any more
 	done  chan struct{} // closed when Run has returned
 	hurry chan struct{} // closed when Run is to return: it rests no more
+	ready *os.File      // tells once that the pipe has something (epoll(7), EPOLLONESHOT); made when somebody waits for it
 }
 
 // Open makes the stream called name in dir, or continues the one that is there.
@@ -78,8 +80,22 @@ func Open(dir, name string, limit int64, changed func()) (*Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.pipe, err = os.OpenFile(s.fifo(), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	s.pipe, err = openPipe(s.fifo())
 	return s, err
+}
+
+// openPipe opens the agent's end of a pipe so that reading it does not wait, and no poller of Go's hears of it: that one wakes
+// whenever something is written to what it has been told of once, whether anybody wants to read or not.
+func openPipe(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == nil {
+		err = unix.SetNonblock(fd, false)
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), path) // which asks whether it waits
+	return f, unix.SetNonblock(fd, true)
 }
 
 // Move gives a stream that was opened in advance, and has not run, the directory that it lies in now, and what Open
@@ -131,8 +147,14 @@ func Hold(dir, name string) {
 	unix.Open(filepath.Join(dir, name), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0) // without, it may be lost
 }
 
-// Writer opens the end that a command's process is given.
-func (s *Stream) Writer() (*os.File, error) { return os.OpenFile(s.fifo(), os.O_RDWR, 0) }
+// Writer opens the end that a command's process is given. It waits when the pipe is full, and no poller hears of it either.
+func (s *Stream) Writer() (*os.File, error) {
+	fd, err := unix.Open(s.fifo(), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: s.fifo(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), s.fifo()), nil
+}
 
 // Run moves what is printed until Finish, or until nobody can print any more.
 func (s *Stream) Run() error {
@@ -149,22 +171,23 @@ func (s *Stream) Run() error {
 		return err
 	}
 	raw.Control(func(fd uintptr) { unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) }) // without, it is only slower
+	pause := rest
 	for {
-		var moved int
-		var failed error
 		n, ok := s.wait()
 		if !ok {
 			return nil
 		}
-		err := raw.Read(func(fd uintptr) bool {
-			moved, failed = s.move(int(fd), n)
-			return !errors.Is(failed, unix.EAGAIN)
-		})
+		var moved int
+		var failed error
+		if err := raw.Control(func(fd uintptr) { moved, failed = s.move(int(fd), n) }); err != nil {
+			return nil // closed
+		}
 		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed):
-			return nil
-		case err != nil:
-			return err
+		case errors.Is(failed, unix.EAGAIN):
+			if again, err := s.await(false); !again {
+				return err
+			}
+			pause = rest
 		case failed != nil:
 			return failed
 		case moved == 0:
@@ -172,10 +195,80 @@ func (s *Stream) Run() error {
 		case moved < little:
 			select {
 			case <-s.hurry:
-			case <-time.After(rest):
+			case <-time.After(pause):
 			}
+			pause = min(2*pause, longest)
+		default:
+			pause = rest
+		}
+		select {
+		case <-s.hurry: // Finish takes the rest: there may be no end of it
+			return nil
+		default:
 		}
 	}
+}
+
+// await waits until the pipe has something, or nobody has it open for writing any more. It returns false when Run is to end
+// or, if this is Drain's, when the stream is closed.
+func (s *Stream) await(draining bool) (again bool, err error) {
+	pipe, err := s.pipe.SyscallConn()
+	if err != nil {
+		return false, nil
+	}
+	s.mu.Lock()
+	if s.quit || s.over && !draining {
+		s.mu.Unlock()
+		return false, nil
+	}
+	how := unix.EPOLL_CTL_MOD
+	if s.ready == nil {
+		how = unix.EPOLL_CTL_ADD
+		s.ready, err = newEpoll()
+	}
+	ready := s.ready
+	s.mu.Unlock()
+	if err != nil {
+		return false, err
+	}
+	poller, err := ready.SyscallConn()
+	if err != nil {
+		return false, nil
+	}
+	closed := pipe.Control(func(fd uintptr) {
+		closed := poller.Control(func(epoll uintptr) {
+			err = unix.EpollCtl(int(epoll), how, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLONESHOT})
+		})
+		err = errors.Join(err, closed)
+	})
+	if closed != nil || err != nil {
+		return false, err
+	}
+	var events [1]unix.EpollEvent
+	n, failed := 0, error(nil)
+	err = poller.Read(func(epoll uintptr) bool {
+		n, failed = unix.EpollWait(int(epoll), events[:], 0)
+		return n != 0
+	})
+	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
+		return false, nil
+	}
+	if errors.Is(failed, unix.EINTR) {
+		failed = nil
+	}
+	return true, errors.Join(err, failed)
+}
+
+func newEpoll() (*os.File, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll_create1: %w", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil { // so that waiting for it is no thread's
+		unix.Close(fd)
+		return nil, fmt.Errorf("set an epoll set to non-blocking: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "epoll"), nil
 }
 
 // stop ends Run's rests; mu is held.
@@ -302,10 +395,12 @@ func (s *Stream) Finish() error {
 	s.mu.Lock()
 	s.stop()
 	s.over = true
-	runs := s.runs
+	runs, ready := s.runs, s.ready
 	s.mu.Unlock()
+	if ready != nil {
+		ready.SetReadDeadline(unixEpoch)
+	}
 	if runs {
-		s.pipe.SetReadDeadline(unixEpoch)
 		<-s.done
 	}
 	raw, err := s.pipe.SyscallConn()
@@ -366,8 +461,32 @@ func (s *Stream) Mark() int64 {
 // Drain throws away what processes that a command left behind still print, so that they do not block.
 // It returns when the last of them is gone, or the stream is closed.
 func (s *Stream) Drain() {
-	s.pipe.SetReadDeadline(noDeadline)
-	io.Copy(io.Discard, s.pipe)
+	raw, err := s.pipe.SyscallConn()
+	if err != nil {
+		return
+	}
+	s.mu.Lock()
+	if s.ready != nil {
+		s.ready.SetReadDeadline(noDeadline)
+	}
+	s.mu.Unlock()
+	buf := make([]byte, 4<<10)
+	for {
+		var n int
+		var failed error
+		if raw.Control(func(fd uintptr) { n, failed = unix.Read(int(fd), buf) }) != nil {
+			return
+		}
+		switch {
+		case errors.Is(failed, unix.EINTR):
+		case errors.Is(failed, unix.EAGAIN):
+			if again, _ := s.await(true); !again {
+				return
+			}
+		case n <= 0:
+			return
+		}
+	}
 }
 
 // ReadAt reads kept bytes from offset; at most to the end of a segment. Zero means that there are none yet.
@@ -442,6 +561,9 @@ func (s *Stream) Close() {
 	if s.read != nil {
 		s.read.Close()
 		s.read = nil
+	}
+	if s.ready != nil {
+		s.ready.Close()
 	}
 	s.room.Broadcast()
 	s.mu.Unlock()
