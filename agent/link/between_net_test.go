@@ -54,7 +54,7 @@ func quiet(t *testing.T, l *Links, c Config) int {
 func TestAStrangersChangeAmongOurOwnIsSeen(t *testing.T) {
 	addr := netip.MustParseAddr
 	first := &Tap{Name: "t1", Alias: "eni-1", MTU: 1500, Guest: [6]byte{2, 0, 0, 0, 0, 1}, Addresses: []netip.Addr{addr("10.0.0.5")}, Addresses6: []netip.Addr{addr("2001:db8::5")}}
-	second := &Tap{Name: "t2", Alias: "eni-2", MTU: 1500, Guest: [6]byte{2, 0, 0, 0, 0, 2}, Addresses: []netip.Addr{addr("10.0.0.6")}, Addresses6: []netip.Addr{addr("2001:db8::6")}}
+	second := &Tap{Name: "t2", Alias: "eni-2", MTU: 1500, Guest: [6]byte{2, 0, 0, 0, 0, 2}, Addresses: []netip.Addr{addr("10.0.0.6")}, Addresses6: []netip.Addr{addr("2001:db8::6")}, Shaper: Shaper{Name: "abc", Rate: 1 << 20}}
 	with := func(taps ...*Tap) Config {
 		return Config{Pool: netip.MustParsePrefix("100.64.0.0/24"), Networks: []Network{{
 			Name: "vpc-1", Local: []netip.Addr{addr("10.0.0.1")}, Closed: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16")}, Taps: taps,

@@ -162,8 +162,9 @@ func (s *Space) ours(c change) bool {
 	switch c.kind {
 	case ofQueue, ofFilter:
 		return true
-	case ofSettings:
-		return s.memory.parted[c.index]
+	case ofSettings: // of a shaper's new link the kernel tells them all
+		_, shaper := s.memory.shapes.names[c.index]
+		return shaper || s.memory.parted[c.index]
 	case ofRoute:
 		if s.far != nil && s.far.index != 0 && c.out == s.far.index {
 			_, wanted := s.far.routes[c.prefix]
