@@ -62,7 +62,7 @@ func TestAStrangersChangeAmongOurOwnIsSeen(t *testing.T) {
 		}}}
 	}
 	look := func() string {
-		return nstest.IP(t, "-n btw-vpc-1 addr show dev lo") + nstest.IP(t, "-n btw-vpc-1 route show table all") + nstest.IP(t, "-n btw-vpc-1 -6 route show table all") +
+		return nstest.IP(t, "-n btw-vpc-1 addr show dev lo") + nstest.IP(t, "-n btw-vpc-1 neigh show nud permanent") + nstest.IP(t, "-n btw-vpc-1 route show table all") + nstest.IP(t, "-n btw-vpc-1 -6 route show table all") +
 			nstest.IP(t, "route show table all")
 	}
 	nstest.IP(t, "link set lo up")
@@ -90,6 +90,8 @@ func TestAStrangersChangeAmongOurOwnIsSeen(t *testing.T) {
 		"-n btw-vpc-1 route del blackhole 10.0.0.0/16",
 		"-n btw-vpc-1 route del default",
 		"-n btw-vpc-1 -6 route del blackhole 2001:db8::/56",
+		"-n btw-vpc-1 route add 10.0.0.9/32 dev t1",
+		"-n btw-vpc-1 neigh add 10.0.0.9 lladdr 02:00:00:00:00:09 nud permanent dev t1",
 	} {
 		strike := func() { nstest.IP(t, "%s", attack) }
 		t.Run(attack, func(t *testing.T) {

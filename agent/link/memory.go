@@ -177,13 +177,12 @@ func (s *Space) ours(c change) bool {
 
 // lookAgain asks for another look at the kernel if we are unsure of what we know, and reports whether it did.
 func (s *Space) lookAgain() bool {
-	again := s.unsure && s.memory != nil
-	if again {
-		s.doubt("")
-		s.stale = true
+	if !s.unsure || s.memory == nil {
+		return false
 	}
-	s.unsure = false
-	return again
+	s.doubt("")
+	s.stale, s.unsure = true, false
+	return true
 }
 
 // Await blocks until somebody else has changed the namespace's links, routes, neighbours or addresses, or ctx ends,
