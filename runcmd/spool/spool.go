@@ -88,14 +88,16 @@ func Open(dir, name string, limit int64, changed func()) (*Stream, error) {
 // whenever something is written to what it has been told of once, whether anybody wants to read or not.
 func openPipe(path string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err == nil {
-		err = unix.SetNonblock(fd, false)
-	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
+	err = unix.SetNonblock(fd, false)
 	f := os.NewFile(uintptr(fd), path) // which asks whether it waits
-	return f, unix.SetNonblock(fd, true)
+	if err = errors.Join(err, unix.SetNonblock(fd, true)); err != nil {
+		f.Close()
+		return nil, &fs.PathError{Op: "set non-blocking", Path: path, Err: err}
+	}
+	return f, nil
 }
 
 // Move gives a stream that was opened in advance, and has not run, the directory that it lies in now, and what Open
