@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,7 +182,49 @@ func TestLinksAndPipesUnderCommands(t *testing.T) {
 	}
 }
 
+// An agent that is killed is there again within a second: who asks in the meantime has its answer then.
+func TestADoorThatIsShutForAMoment(t *testing.T) {
+	root := bundle.Root(t.TempDir())
+	if err := os.MkdirAll(root.Instance(id).Path("commands", string(command)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, root.Instance(id).CommandOutput(command, "stdout"), []byte("whole"))
+	// One that dies while it is asked: it takes the question, and its socket is left with nobody behind it.
+	l, err := net.Listen("unix", root.Door())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		c, err := l.Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.Read(make([]byte, 1))
+		l.Close()
+		c.Close()
+	}()
+	type answer struct {
+		text []byte
+		err  error
+	}
+	got := make(chan answer)
+	go func() {
+		text, err := (wire.Client{}).Output(t.Context(), cloud.Host{ID: "h-1", Door: "unix:" + root.Door()}, id, command, "stdout", 10)
+		got <- answer{text, err}
+	}()
+	<-asked
+	serve(t, door.New(root, os.Getuid(), slog.New(slog.DiscardHandler)))
+	if a := <-got; a.err != nil || string(a.text) != "whole" {
+		t.Errorf("got %q, %v", a.text, a.err)
+	}
+}
+
 func TestADoorThatIsNotThere(t *testing.T) {
+	t.Parallel()
 	for _, door := range []string{"", "tcp:127.0.0.1:1", "unix:/nonexistent"} {
 		if _, _, err := (wire.Client{}).Console(t.Context(), cloud.Host{ID: "h-1", Door: door}, id); err == nil {
 			t.Errorf("%q: want an error", door)

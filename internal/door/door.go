@@ -17,7 +17,9 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/ichiro-metal/ichiro/internal/cloud"
@@ -38,6 +40,13 @@ const MaxRead = 128 << 10
 
 // patience is how long a host may take: a client of the API is waiting.
 const patience = 5 * time.Second
+
+// restart is how long a host whose door is shut is asked again. Its agent is there anew a second after it was killed or upgraded,
+// and what it was asked for just then has not gone.
+const (
+	restart = 3 * time.Second
+	knock   = 50 * time.Millisecond
+)
 
 // Client reads at hosts' doors.
 type Client struct{ Identity Identity } // none: only at those of this machine
@@ -116,7 +125,37 @@ func commandPath(i cloud.InstanceID, id cloud.CommandID) string {
 	return "/instances/" + url.PathEscape(string(i)) + "/commands/" + url.PathEscape(string(id))
 }
 
-func (c Client) get(ctx context.Context, h cloud.Host, path, query string) ([]byte, http.Header, error) {
+// get asks for what may be asked for twice.
+func (c Client) get(ctx context.Context, h cloud.Host, path, query string) (data []byte, header http.Header, err error) {
+	err = again(ctx, func() (err error) {
+		data, header, err = c.once(ctx, h, path, query)
+		return err
+	})
+	return data, header, err
+}
+
+// again does something at a door, and once more as long as it is shut and restart is not over.
+func again(ctx context.Context, f func() error) error {
+	for began := time.Now(); ; {
+		err := f()
+		if !shut(err) || time.Since(began) > restart {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(knock):
+		}
+	}
+}
+
+// shut reports whether a host's machine is there and nobody at its door, or nobody any more.
+func shut(err error) bool {
+	return slices.ContainsFunc([]error{syscall.ECONNREFUSED, syscall.ENOENT, syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF},
+		func(is error) bool { return errors.Is(err, is) })
+}
+
+func (c Client) once(ctx context.Context, h cloud.Host, path, query string) ([]byte, http.Header, error) {
 	client := http.Client{Timeout: patience, Transport: c.transport(h)}
 	u := url.URL{Scheme: "http", Host: "host", Opaque: "//host" + path, RawQuery: query}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)

@@ -31,8 +31,17 @@ func (c Client) Relay(h cloud.Host, s cloud.Session, w http.ResponseWriter, r *h
 	if err != nil {
 		return err
 	}
+	transport := c.transport(h)
+	dial := transport.DialContext
+	transport.DialContext = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = again(ctx, func() (err error) {
+			conn, err = dial(ctx, network, address)
+			return err
+		})
+		return conn, err
+	}
 	proxy := httputil.ReverseProxy{
-		Transport: c.transport(h),
+		Transport: transport,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL = &url.URL{Scheme: "http", Host: "host", Path: "/sessions/" + string(s.ID) + "/channel"}
 			p.Out.Host = "host"

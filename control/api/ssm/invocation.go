@@ -25,13 +25,13 @@ const (
 const allSteps = -1
 
 // details fills in the steps of an invocation with the beginning of their output.
-func (s *Service) details(ctx context.Context, snap *store.Snapshot, v *shape.CommandInvocation) error {
-	o, err := s.command(ctx, snap, v.CommandId)
+func (r outputs) details(ctx context.Context, v *shape.CommandInvocation) error {
+	o, err := r.command(ctx, r.snap, v.CommandId)
 	if err != nil {
 		return err
 	}
 	c := o.Value
-	inv := underWay(snap, c, s.invocation(snap, c, cloud.InstanceID(v.InstanceId)))
+	inv := underWay(r.snap, c, r.invocation(r.snap, c, cloud.InstanceID(v.InstanceId)))
 	for k, step := range inv.Steps {
 		p := shape.CommandPlugin{Name: plugin(c, step), Status: string(step.Status), StatusDetails: step.Details, ResponseCode: number(step.ResponseCode)}
 		if !step.Started.IsZero() {
@@ -43,31 +43,35 @@ func (s *Service) details(ctx context.Context, snap *store.Snapshot, v *shape.Co
 		if c.Output != nil {
 			p.OutputS3BucketName, p.OutputS3KeyPrefix = c.Output.Bucket, c.Output.Prefix
 		}
-		p.StandardOutputUrl, p.StandardErrorUrl = s.urls(c, inv, k)
+		p.StandardOutputUrl, p.StandardErrorUrl = r.urls(c, inv, k)
 		if inv.Status.Terminal() {
-			if p.Output, err = s.printed(ctx, snap, c, inv, k); err != nil {
-				return err
-			}
+			p.Output = r.printed(ctx, c, inv, k)
 		}
 		v.CommandPlugins = append(v.CommandPlugins, p)
 	}
 	return nil
 }
 
+// hostAway stands in a list for an output whose host does not answer, which is no reason to list nothing.
+const hostAway = "--the output's host does not answer: ask again--\n"
+
 // printed is the output of a step with its errors behind it.
-func (s *Service) printed(ctx context.Context, snap *store.Snapshot, c cloud.Command, inv cloud.Invocation, step int) (string, error) {
-	out, err := s.output(ctx, snap, c, inv, piece{"stdout", step, pluginShown})
+func (r outputs) printed(ctx context.Context, c cloud.Command, inv cloud.Invocation, step int) string {
+	out, err := r.read(ctx, c, inv, piece{"stdout", step, pluginShown})
 	if err != nil {
-		return "", err
+		return hostAway
 	}
-	bad, err := s.output(ctx, snap, c, inv, piece{"stderr", step, pluginShown})
+	bad, err := r.read(ctx, c, inv, piece{"stderr", step, pluginShown})
+	if err != nil {
+		bad = hostAway
+	}
 	if bad != "" {
 		out += errorLine + bad
 	}
 	if text := []rune(out); len(text) > pluginShown {
 		out = string(text[:pluginShown-len(truncated)]) + truncated
 	}
-	return out, err
+	return out
 }
 
 // underWay returns an invocation that has not ended with its steps, of which its host tells when they all have: each is as the whole,
@@ -105,8 +109,26 @@ type piece struct {
 	limit  int // in characters
 }
 
-// output returns the beginning of a piece, cut at a character and with a word that it is cut.
-func (s *Service) output(ctx context.Context, snap *store.Snapshot, c cloud.Command, inv cloud.Invocation, p piece) (string, error) {
+// outputs reads outputs for one answer of the API, in which a host that has not answered is not waited for again.
+type outputs struct {
+	*Service
+	snap *store.Snapshot
+	away map[cloud.HostID]error
+}
+
+func (s *Service) outputs(snap *store.Snapshot) outputs {
+	return outputs{s, snap, map[cloud.HostID]error{}}
+}
+
+// What stands in the place of an output of which the host has nothing any more, and never will.
+const (
+	lostWithHost     = "--output lost: its host has left the cloud--\n"
+	lostWithInstance = "--output removed with its instance--\n"
+)
+
+// read returns the beginning of a piece, cut at a character and with a word that it is cut. The error says that the output's host
+// does not answer: what it has is not lost.
+func (r outputs) read(ctx context.Context, c cloud.Command, inv cloud.Invocation, p piece) (string, error) {
 	from, to := int64(0), inv.StdoutBytes
 	if p.stream == "stderr" {
 		to = inv.StderrBytes
@@ -117,14 +139,22 @@ func (s *Service) output(ctx context.Context, snap *store.Snapshot, c cloud.Comm
 	if from == to {
 		return "", nil
 	}
-	host, err := store.MirroredGet(snap, store.Hosts, c.Hosts[inv.Instance])
+	host, err := store.MirroredGet(r.snap, store.Hosts, c.Hosts[inv.Instance])
 	if err != nil {
-		return "", nil // the host has left the cluster, and the output with it
+		return lostWithHost, nil
 	}
-	data, err := s.Door.Part(ctx, host.Value, inv.Instance, c.ID, p.stream, from, int(min(to-from, int64(p.limit*utf8.UTFMax))))
+	if err := r.away[host.Value.ID]; err != nil {
+		return "", err
+	}
+	data, err := r.Door.Part(ctx, host.Value, inv.Instance, c.ID, p.stream, from, int(min(to-from, int64(p.limit*utf8.UTFMax))))
 	if err != nil {
-		s.Log.Warn("output is not to be had", "command", c.ID, "instance", inv.Instance, "host", host.Value.ID, "err", err)
-		return "", nil
+		r.Log.Warn("output is not to be had", "command", c.ID, "instance", inv.Instance, "host", host.Value.ID, "err", err)
+		err = cloud.Errorf("InternalServerError", "The output is on %s, which does not answer: try again, and look at `ichiro status` there. How the command ended is in ListCommandInvocations", host.Value.ID)
+		r.away[host.Value.ID] = err
+		return "", err
+	}
+	if len(data) == 0 {
+		return lostWithInstance, nil
 	}
 	text := []rune(strings.ToValidUTF8(string(data), "\uFFFD"))
 	if len(text) <= p.limit && int64(len(data)) >= to-from {
@@ -171,11 +201,11 @@ func (s *Service) GetCommandInvocation(ctx context.Context, in *shape.GetCommand
 		out.ExecutionEndDateTime = ended.UTC().Format(clock)
 		out.ExecutionElapsedTime = fmt.Sprintf("PT%.3fS", ended.Sub(started).Seconds())
 	}
-	if inv.Status.Terminal() {
-		if out.StandardOutputContent, err = s.output(ctx, snap, c, inv, piece{"stdout", step, stdoutShown}); err != nil {
+	if r := s.outputs(snap); inv.Status.Terminal() {
+		if out.StandardOutputContent, err = r.read(ctx, c, inv, piece{"stdout", step, stdoutShown}); err != nil {
 			return nil, err
 		}
-		if out.StandardErrorContent, err = s.output(ctx, snap, c, inv, piece{"stderr", step, stderrShown}); err != nil {
+		if out.StandardErrorContent, err = r.read(ctx, c, inv, piece{"stderr", step, stderrShown}); err != nil {
 			return nil, err
 		}
 	}

@@ -214,8 +214,9 @@ func (s *Service) ListCommandInvocations(ctx context.Context, in *shape.ListComm
 		return newestFirst(v.RequestedDateTime, v.CommandId+v.InstanceId)
 	})
 	if in.Details != nil && *in.Details {
+		r := s.outputs(snap)
 		for k := range cut {
-			if err := s.details(ctx, snap, &cut[k]); err != nil {
+			if err := r.details(ctx, &cut[k]); err != nil {
 				return nil, err
 			}
 		}

@@ -28,9 +28,17 @@ const (
 )
 
 // porch is a host's door with the same text behind it for every stream.
-type porch struct{ text string }
+type porch struct {
+	text  string
+	shut  error
+	asked int
+}
 
 func (p *porch) Part(_ context.Context, _ cloud.Host, _ cloud.InstanceID, _ cloud.CommandID, _ string, offset int64, limit int) ([]byte, error) {
+	p.asked++
+	if p.shut != nil {
+		return nil, p.shut
+	}
 	text := p.text[min(int(offset), len(p.text)):]
 	return []byte(text[:min(limit, len(text))]), nil
 }
@@ -377,6 +385,54 @@ func TestOneStepOfSeveral(t *testing.T) {
 	}
 	if want := "first one, second two, "; got != want {
 		t.Errorf("plugins: got %q, want %q", got, want)
+	}
+}
+
+// An output that cannot be shown is never shown as an empty one.
+func TestAnOutputThatIsNotToBeHad(t *testing.T) {
+	r := newRig(t)
+	c := r.send(script(one, two))
+	get := func() (*shape.GetCommandInvocationOutput, error) {
+		return r.GetCommandInvocation(r.ctx, &shape.GetCommandInvocationInput{CommandId: c.CommandId, InstanceId: one})
+	}
+	list := func() string {
+		t.Helper()
+		out, err := r.ListCommandInvocations(r.ctx, &shape.ListCommandInvocationsInput{CommandId: c.CommandId, Details: ptr(true)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, v := range out.CommandInvocations {
+			got += v.Status + " " + v.CommandPlugins[0].Output
+		}
+		return got
+	}
+	for _, id := range []cloud.InstanceID{one, two} {
+		r.says(c, id, cloud.Invocation{Status: cloud.InvocationSuccess, StdoutBytes: 5, StderrBytes: 5, Steps: []cloud.StepResult{
+			{Name: "a", Action: "aws:runShellScript", Status: "Success", StdoutEnd: 5, StderrEnd: 5},
+		}})
+	}
+
+	r.door.shut = errors.New("connection refused")
+	if got, err := get(); cloud.Code(err) != "InternalServerError" {
+		t.Errorf("its host is away: got %+v, %v", got, err)
+	}
+	r.door.asked = 0
+	if got := list(); strings.Count(got, "Success "+hostAway) != 2 || r.door.asked != 1 {
+		t.Errorf("its host is away: the list says %q, having asked it %d times", got, r.door.asked)
+	}
+
+	r.door.shut, r.door.text = nil, ""
+	if got, err := get(); err != nil || got.StandardOutputContent != lostWithInstance || got.StandardErrorContent != lostWithInstance {
+		t.Errorf("its instance is gone: got %+v, %v", got, err)
+	}
+
+	r.write(func(t *store.Txn) { store.Remove(t, store.Hosts, "h-1") })
+	if got, err := get(); err != nil || got.Status != "Success" || got.StandardOutputContent != lostWithHost {
+		t.Errorf("its host is gone: got %+v, %v", got, err)
+	}
+	if got := list(); strings.Count(got, "Success "+lostWithHost) != 2 {
+		t.Errorf("its host is gone: the list says %q", got)
 	}
 }
 
