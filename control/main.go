@@ -197,10 +197,16 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	tokens := newIssuer(signer, cmp.Or(o.issuer, endpoint), hosts, wishOf(mirror, engine.ProfileNow))
 	prometheus.MustRegister(tokens.issued)
 	sender := notify.New(site.NotifyAllow)
+	doors := door.Client{Identity: caller, Latest: func(h cloud.Host) cloud.Host {
+		if o, err := store.MirroredGet(mirror.Snapshot(), store.Hosts, h.ID); err == nil {
+			return o.Value
+		}
+		return h
+	}}
 	outputs := buckets{engine, authority, objects.New(o.root.Objects(), o.region)}
 	front, guests, audit, err := newFront(o, backing{
 		store: client, mirror: mirror, engine: engine, authority: authority, endpoint: endpoint, types: site.InstanceTypes, tokens: tokens,
-		reader: door.Client{Identity: caller}, registry: prometheus.DefaultRegisterer, log: log, outputs: outputs, sender: sender,
+		reader: doors, registry: prometheus.DefaultRegisterer, log: log, outputs: outputs, sender: sender,
 	})
 	if err != nil {
 		return err
@@ -218,7 +224,7 @@ func run(ctx context.Context, args []string, log *slog.Logger) error {
 	commands := reconcile.New("commands", 30*time.Second, keeper.ReconcileCommands)
 	sending := reconcile.New("sending", 30*time.Second, keeper.ReconcileSending)
 	telling := reconcile.New("notices", 5*time.Second, (&cluster.Notices{Config: plan, Poster: sender}).Reconcile)
-	carrying := reconcile.New("outputs", 30*time.Second, (&cluster.Outputs{Config: plan, Door: door.Client{Identity: caller}, Bucket: outputs}).Reconcile)
+	carrying := reconcile.New("outputs", 30*time.Second, (&cluster.Outputs{Config: plan, Door: doors, Bucket: outputs}).Reconcile)
 	images := reconcile.New("images", 30*time.Second, func(ctx context.Context) error {
 		return cluster.RegisterPool(ctx, client, filepath.Join(o.state, "images"), account, time.Now().UTC())
 	})

@@ -88,3 +88,26 @@ func TestTheDoorOnTheNetworkOpensToTheControlPlaneAlone(t *testing.T) {
 		t.Error("the door is open before it is known to whom")
 	}
 }
+
+// An agent that starts anew has another port and another key, which the store tells a moment later.
+func TestADoorOnTheNetworkMoves(t *testing.T) {
+	control := identity(t)
+	root, host := far(t, func() []byte { return control.Public() })
+	write(t, root.Instance(id).Path("console.log"), []byte("boot"))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := cloud.Host{ID: host.ID, FarDoor: l.Addr().(*net.TCPAddr).AddrPort(), DoorKey: identity(t).Public()}
+	l.Close()
+	told := 0
+	c := wire.Client{Identity: control, Latest: func(h cloud.Host) cloud.Host {
+		if told++; told < 3 {
+			return before
+		}
+		return host
+	}}
+	if text, _, err := c.Console(t.Context(), before, id); err != nil || string(text) != "boot" {
+		t.Errorf("got %q, %v", text, err)
+	}
+}

@@ -49,7 +49,10 @@ const (
 )
 
 // Client reads at hosts' doors.
-type Client struct{ Identity Identity } // none: only at those of this machine
+type Client struct {
+	Identity Identity                    // none: only at those of this machine
+	Latest   func(cloud.Host) cloud.Host // what is known of a host by now: a door over the network moves when its agent starts anew; nil for no more
+}
 
 // Console returns the last 64 KiB of an instance's console, and when it was written to last.
 func (c Client) Console(ctx context.Context, h cloud.Host, id cloud.InstanceID) ([]byte, time.Time, error) {
@@ -127,17 +130,17 @@ func commandPath(i cloud.InstanceID, id cloud.CommandID) string {
 
 // get asks for what may be asked for twice.
 func (c Client) get(ctx context.Context, h cloud.Host, path, query string) (data []byte, header http.Header, err error) {
-	err = again(ctx, func() (err error) {
+	err = c.again(ctx, h, func(h cloud.Host) (err error) {
 		data, header, err = c.once(ctx, h, path, query)
 		return err
 	})
 	return data, header, err
 }
 
-// again does something at a door, and once more as long as it is shut and restart is not over.
-func again(ctx context.Context, f func() error) error {
+// again does something at a host's door, and once more as long as it is shut and restart is not over.
+func (c Client) again(ctx context.Context, h cloud.Host, f func(cloud.Host) error) error {
 	for began := time.Now(); ; {
-		err := f()
+		err := f(h)
 		if !shut(err) || time.Since(began) > restart {
 			return err
 		}
@@ -145,6 +148,9 @@ func again(ctx context.Context, f func() error) error {
 		case <-ctx.Done():
 			return err
 		case <-time.After(knock):
+		}
+		if c.Latest != nil {
+			h = c.Latest(h)
 		}
 	}
 }

@@ -32,10 +32,9 @@ func (c Client) Relay(h cloud.Host, s cloud.Session, w http.ResponseWriter, r *h
 		return err
 	}
 	transport := c.transport(h)
-	dial := transport.DialContext
-	transport.DialContext = func(ctx context.Context, network, address string) (conn net.Conn, err error) {
-		err = again(ctx, func() (err error) {
-			conn, err = dial(ctx, network, address)
+	transport.DialContext = func(ctx context.Context, _, _ string) (conn net.Conn, err error) {
+		err = c.again(ctx, h, func(h cloud.Host) (err error) {
+			conn, err = c.Dial(ctx, h)
 			return err
 		})
 		return conn, err
