@@ -25,6 +25,7 @@ package link
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -199,6 +200,9 @@ func (l *Links) Prune(want Config) (Released, error) {
 	var errs []error
 	for _, name := range names {
 		s, err := l.Space(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the file of a half-made one, which Ensure or Drop deals with
+		}
 		if err == nil {
 			var gone []netip.Addr
 			s.work.Lock()

@@ -198,10 +198,40 @@ func deleteSpace(name string) error {
 			return fmt.Errorf("delete namespace %s: %w", name, err)
 		}
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := os.Remove(path)
+	if errors.Is(err, syscall.EBUSY) {
+		err = uncover(path)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("delete namespace %s: %w", name, err)
 	}
 	return nil
+}
+
+// uncover deletes the file of a namespace that is mounted where nobody sees it: when ip(8) or a container engine makes the machine's
+// first namespace it lays spaceDir over itself, and what is mounted there already is then mounted in both layers. The upper one
+// is not ours to take away. So it is taken away in a copy of all mounts, and the file deleted there: that takes the mounts on it
+// away in every copy (unlink, since Linux 3.18).
+func uncover(path string) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread has the copy and ends here
+		err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS)
+		if err == nil {
+			err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+		}
+		for err == nil {
+			if gone := os.Remove(path); !errors.Is(gone, syscall.EBUSY) {
+				done <- gone
+				return
+			}
+			if unix.Unmount(path, unix.MNT_DETACH) != nil {
+				err = unix.Unmount(spaceDir, unix.MNT_DETACH)
+			}
+		}
+		done <- err
+	}()
+	return <-done
 }
 
 // listSpaces returns the names, without prefix, of a host's namespaces, also of half-made ones.
