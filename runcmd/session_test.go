@@ -1,7 +1,9 @@
 package main_test
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -13,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +27,7 @@ import (
 	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/internal/door"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/client"
+	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
 )
 
 // The tests of sessions play the API and the host's door: they relay a client to the gateway's socket with what the
@@ -493,6 +497,67 @@ func TestBatchKeepsItsOutputsApart(t *testing.T) {
 	}
 	if code, _ := c.Ended(); code != 9 || got[1] != "out\n" || got[11] != "err\n" {
 		t.Errorf("got %v and code %d", got, code)
+	}
+}
+
+// What a command without a terminal is given it has to the byte, and then the end, over cuts of the network; what it says is whole too.
+func TestBatchReadsItsInputToTheEnd(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	_, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionBatch, Command: "tee /dev/stderr; exit 3"})
+	cut := newCutter(t, strings.TrimPrefix(cfg.URL, "ws://"))
+	cfg.URL = cut.url
+	c := client.New(cfg)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(t.Context()) }()
+	in := make([]byte, 5<<20+77)
+	rand.Read(in)
+	go func() {
+		for n, part := range slices.Collect(slices.Chunk(in, 1<<20)) {
+			if n%2 == 1 {
+				cut.cut()
+			}
+			if err := c.Write(frame.Data, part); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := c.CloseInput(); err != nil {
+			t.Error(err)
+		}
+		cut.cut()
+	}()
+	got := map[frame.PayloadType][]byte{}
+	for {
+		kind, b, err := c.Read()
+		if err == io.EOF {
+			break
+		}
+		check(t, err)
+		got[kind] = append(got[kind], b...)
+	}
+	check(t, <-ended)
+	if code, text := c.Ended(); code != 3 || !bytes.Equal(got[frame.Data], in) || !bytes.Equal(got[frame.Stderr], in) {
+		t.Errorf("got code %d, %q, %d and %d bytes, want %d of each", code, text, len(got[frame.Data]), len(got[frame.Stderr]), len(in))
+	}
+}
+
+// A gateway that is killed takes a part of a command's output with it: the command is ended, and its user is told.
+func TestBatchEndsWithItsGateway(t *testing.T) {
+	t.Parallel()
+	h := newSessionHost(t)
+	id, cfg := h.begin(cloud.SessionPlan{Kind: cloud.SessionBatch, Command: "echo begun; cat"})
+	c := converse(t, cfg)
+	c.await("begun\n")
+	kill(h.gateway)
+	h.startGateway("--sessions", h.records)
+	if code, text := c.wait(); code != -1 || !strings.Contains(text, "gateway was started again") {
+		t.Errorf("got code %d and %q", code, text)
+	}
+	if end := h.record(id); end.Reason != "lost" {
+		t.Errorf("got the record %+v", end)
+	}
+	if c.said() != "begun\n" {
+		t.Errorf("it said %q", c.said())
 	}
 }
 

@@ -5,6 +5,7 @@ package e2e
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -37,24 +38,63 @@ func TestSession(t *testing.T) {
 	if code != 0 || !strings.HasSuffix(strings.TrimSpace(h.memory(t, id)), strings.TrimSpace(out)) || len(out) < 20 {
 		t.Errorf("a command has code %d and says %q", code, out)
 	}
+	everything := make([]byte, 300_000)
+	rand.Read(everything)
+	out, code = shell(string(everything), "sh", "-c", "cat; exit 7")
+	if code != 7 || out != string(everything) {
+		t.Errorf("a command in a pipe has code %d and gives %d of %d bytes back", code, len(out), len(everything))
+	}
+	if out, code = shell("exit 8"); code != 8 { // without the end of its line
+		t.Errorf("got code %d and %q", code, out)
+	}
+	h.stopped(t, id)
 	h.survives(t, id, "gateway")
 	h.survives(t, id, "control")
-	await(t, "four sessions in the history", func() error {
+	await(t, "seven sessions in the history", func() error {
 		out, err := h.ssm.DescribeSessions(t.Context(), &ssm.DescribeSessionsInput{
 			State: ssmtypes.SessionStateHistory, Filters: []ssmtypes.SessionFilter{{Key: ssmtypes.SessionFilterKeyTargetId, Value: aws.String(id)}},
 		})
-		if err == nil && len(out.Sessions) != 4 {
+		if err == nil && len(out.Sessions) != 7 {
 			err = fmt.Errorf("%d sessions", len(out.Sessions))
 		}
 		return err
 	})
 	casts, err := filepath.Glob(h.state("sessions", "*.cast"))
-	if err != nil || len(casts) < 4 {
+	if err != nil || len(casts) < 7 {
 		t.Errorf("the recordings are %v, %v", casts, err)
 	}
 	audit, err := os.ReadFile(h.state("audit", "audit.jsonl"))
-	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 4 || !strings.Contains(string(audit), `"Code":23`) {
+	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 7 || !strings.Contains(string(audit), `"Code":23`) {
 		t.Errorf("the audit lacks the ends of the sessions: %v", err)
+	}
+}
+
+// stopped has Ctrl-C end a command in a pipe, there as here.
+func (h *host) stopped(t *testing.T, id string) {
+	t.Helper()
+	cmd := h.ichiro("shell", "--run", h.run(), "--state", h.state(), id, "sh", "-c", "echo begun; exec cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	defer guard.Stop()
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "begun\n" {
+		t.Fatalf("a command in a pipe says %q, %v", line, err)
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if cmd.Wait(); cmd.ProcessState.ExitCode() != 255 {
+		t.Errorf("a command that was stopped has code %d, want 255", cmd.ProcessState.ExitCode())
 	}
 }
 

@@ -88,7 +88,12 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%q was understood", spec)
 		}
 	}
-	if got := shellRequest("i-1", []string{"echo", "it's; rm"}, ""); got.Parameters["command"][0] != `'echo' 'it'\''s; rm'` {
-		t.Errorf("got %q", got.Parameters)
+	for terminal, name := range map[bool]string{true: "AWS-StartInteractiveCommand", false: "AWS-StartNonInteractiveCommand"} {
+		if got := shellRequest("i-1", []string{"echo", "it's; rm"}, terminal, ""); got.Parameters["command"][0] != `'echo' 'it'\''s; rm'` || got.DocumentName != name {
+			t.Errorf("got %q of %s, want %s", got.Parameters, got.DocumentName, name)
+		}
+		if got := shellRequest("i-1", nil, terminal, ""); got.DocumentName != "" {
+			t.Errorf("a shell is asked for by %s", got.DocumentName)
+		}
 	}
 }

@@ -18,13 +18,16 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/client"
 )
 
-const usage = `usage: ichiro shell [--resume SESSION] [--reason TEXT] INSTANCE [COMMAND ...]
+const usage = `usage: ichiro shell [-t] [--resume SESSION] [--reason TEXT] INSTANCE [COMMAND ...]
        ichiro forward [--reason TEXT] INSTANCE LOCAL:[HOST:]PORT
 
-Within a shell, ~. at the beginning of a line ends the session, and ~~ is a ~.`
+A command is on a terminal if input and output are one here, or with -t. Else its input and both outputs are as
+they are, to the byte. On a terminal ~. at the beginning of a line ends the session, and ~~ is a ~.`
 
 var errUsage = errors.New("the arguments are not understood")
 
@@ -53,6 +56,7 @@ func run(ctx context.Context, args []string) (int, error) {
 	flags.Usage = func() { fmt.Fprintln(os.Stderr, usage) }
 	resume := flags.String("resume", "", "session to go on with")
 	reason := flags.String("reason", "", "why, for the record")
+	terminal := flags.Bool("t", term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd())), "the command is on a terminal")
 	if err := flags.Parse(args[1:]); err != nil {
 		return failed, err
 	}
@@ -68,7 +72,7 @@ func run(ctx context.Context, args []string) (int, error) {
 		}
 		return shell(ctx, a, s)
 	case args[0] == "shell" && len(words) > 0:
-		s, err := a.start(ctx, shellRequest(words[0], words[1:], *reason))
+		s, err := a.start(ctx, shellRequest(words[0], words[1:], *terminal, *reason))
 		if err != nil {
 			return failed, err
 		}
@@ -79,15 +83,18 @@ func run(ctx context.Context, args []string) (int, error) {
 	return failed, errUsage
 }
 
-// shellRequest asks for a shell, or for one command on a terminal. Words are quoted as the shell in the guest reads them.
-func shellRequest(target string, words []string, reason string) request {
+// shellRequest asks for a shell, or for one command, on a terminal or not. Words are quoted as the shell in the guest reads them.
+func shellRequest(target string, words []string, terminal bool, reason string) request {
 	r := request{Target: target, Reason: reason}
 	if len(words) > 0 {
 		quoted := make([]string, len(words))
 		for n, w := range words {
 			quoted[n] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 		}
-		r.DocumentName = "AWS-StartInteractiveCommand"
+		r.DocumentName = "AWS-StartNonInteractiveCommand"
+		if terminal {
+			r.DocumentName = "AWS-StartInteractiveCommand"
+		}
 		r.Parameters = map[string][]string{"command": {strings.Join(quoted, " ")}}
 	}
 	return r

@@ -2,25 +2,30 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/term"
 
+	"github.com/ichiro-metal/ichiro/internal/cloud"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/client"
 	"github.com/ichiro-metal/ichiro/runcmd/mgs/frame"
 )
 
 // shell connects this process's terminal, or its files, with a session's.
 func shell(ctx context.Context, a *api, s session) (int, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	leave := context.AfterFunc(ctx, cancel) // the session goes on, for whoever resumes it
+	defer leave()
 	c := open(a, s)
 	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
+	go func() { ended <- c.Run(run) }()
 	select {
 	case <-c.Begun():
 	case err := <-ended:
@@ -29,24 +34,44 @@ func shell(ctx context.Context, a *api, s session) (int, error) {
 		}
 		return failed, err
 	}
-	tty := term.IsTerminal(int(os.Stdin.Fd()))
-	if tty {
+	var caught context.Context
+	switch kind, _ := c.Session(); {
+	case kind == string(cloud.SessionBatch) && leave():
+		// Nobody resumes a command whose output so far is here.
+		var release context.CancelFunc
+		caught, release = signal.NotifyContext(ctx, os.Interrupt)
+		defer release()
+		defer context.AfterFunc(caught, func() {
+			release() // another Ctrl-C ends this process
+			time.AfterFunc(obey, cancel)
+			c.Terminate()
+		})()
+		go func() {
+			if copyTo(c, os.Stdin) == nil {
+				c.CloseInput()
+			}
+		}()
+	case term.IsTerminal(int(os.Stdin.Fd())):
 		state, err := term.MakeRaw(int(os.Stdin.Fd()))
 		if err != nil {
 			return failed, err
 		}
 		defer term.Restore(int(os.Stdin.Fd()), state)
-		go follow(ctx, c)
+		go follow(run, c)
+		go func() {
+			if typed(c, os.Stdin) {
+				c.Terminate()
+			}
+		}()
+	default:
+		go script(c, os.Stdin)
 	}
-	go func() {
-		if send(c, os.Stdin, tty) {
-			c.Terminate()
-		}
-	}()
 	show(c)
 	err := <-ended
 	code, text := c.Ended()
 	switch {
+	case caught != nil && caught.Err() != nil:
+		return failed, errors.New("stopped, and the command with it")
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "\r\nThe connection is lost. The session may go on: ichiro shell --resume %s\r\n", s.SessionId)
 		return failed, err
@@ -57,6 +82,9 @@ func shell(ctx context.Context, a *api, s session) (int, error) {
 	}
 	return failed, nil
 }
+
+// obey is how long a guest may take to end a command that was stopped.
+const obey = 5 * time.Second
 
 // follow tells the session of the window's size.
 func follow(ctx context.Context, c *client.Client) {
@@ -90,27 +118,72 @@ func show(c *client.Client) {
 	}
 }
 
-// send sends what is typed, and reports whether the user has asked for the session's end.
-func send(c *client.Client, in io.Reader, tty bool) bool {
+// typed sends what is typed at a terminal, and reports whether the user has asked for the session's end.
+func typed(c *client.Client, in io.Reader) bool {
 	e := escape{line: true}
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := in.Read(buf)
-		out, end := buf[:n], false
-		if tty {
-			out, end = e.filter(out)
-		}
+		out, end := e.filter(buf[:n])
 		if len(out) > 0 && c.Write(frame.Data, out) != nil {
 			return false
 		}
-		if end {
-			return true
-		}
 		if err != nil {
-			c.Write(frame.Data, []byte{4}) // what a terminal says at the end of its input
-			return false
+			c.Write(frame.Data, []byte{endOfInput})
+		}
+		if end || err != nil {
+			return end
 		}
 	}
+}
+
+// endOfInput is what a terminal says when there is no more: Ctrl-D.
+const endOfInput = 4
+
+// script sends a file to the session's terminal as if it were typed: to the end of its last line, and then that there is no more.
+func script(c *client.Client, in io.Reader) {
+	last := &lastByte{Reader: in, b: '\n'}
+	if copyTo(c, last) != nil {
+		return
+	}
+	end := []byte{endOfInput}
+	if last.b != '\n' && last.b != '\r' {
+		end = []byte{'\n', endOfInput}
+	}
+	c.Write(frame.Data, end)
+}
+
+// copyTo sends what is read until its end, which is no error.
+func copyTo(c *client.Client, in io.Reader) error {
+	buf := make([]byte, 16<<10)
+	for {
+		n, err := in.Read(buf)
+		if n > 0 {
+			if err := c.Write(frame.Data, buf[:n]); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
+			}
+			return err
+		}
+	}
+}
+
+// lastByte remembers what was read last.
+type lastByte struct {
+	io.Reader
+	b byte
+}
+
+func (l *lastByte) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if n > 0 {
+		l.b = p[n-1]
+	}
+	return n, err
 }
 
 // escape finds ~. and ~~ at the beginning of a line, as ssh does.

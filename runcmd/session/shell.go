@@ -47,7 +47,7 @@ func shell(ctx context.Context, s *session) (int, error) {
 	}
 	var out sync.WaitGroup
 	out.Go(func() { s.pump(master, wire.SessionStdout) })
-	go s.feed(master)
+	go s.feed(master, func() {}) // a terminal's input ends by what is typed
 	code := p.wait(ctx)
 	// What the process wrote last is in the terminal still; a child in the background may keep it open for ever.
 	drained := make(chan struct{})
@@ -94,7 +94,7 @@ func batch(ctx context.Context, s *session) (int, error) {
 	var one sync.Mutex // the stream has one writer at a time
 	both.Go(func() { s.pumpLocked(stdout, wire.SessionStdout, &one) })
 	both.Go(func() { s.pumpLocked(stderr, wire.SessionStderr, &one) })
-	go s.feed(in)
+	go s.feed(in, func() { in.Close() })
 	code := p.wait(ctx)
 	drained := make(chan struct{})
 	go func() { both.Wait(); close(drained) }()
@@ -161,15 +161,19 @@ func (s *session) pumpLocked(f io.Reader, kind wire.SessionFrame, one *sync.Mute
 	}
 }
 
-// feed writes what the client sends into f until the session ends.
-func (s *session) feed(f io.Writer) {
+// feed writes what the client sends into f until the session ends, and calls end when the client says that this was all.
+func (s *session) feed(f io.Writer, end func()) {
 	for {
 		r, err := s.stream.Read()
 		if err != nil {
 			return
 		}
 		s.touch()
-		f.Write(r.Data) // when nobody reads any more the session ends soon
+		if r.Kind == wire.SessionClose {
+			end()
+		} else {
+			f.Write(r.Data) // when nobody reads any more the session ends soon
+		}
 		s.stream.Done(len(r.Data))
 	}
 }

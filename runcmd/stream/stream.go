@@ -308,7 +308,7 @@ func (s *Stream) receive(ctx context.Context, m wire.SessionMessage) error {
 			return errors.New("the peer acknowledges what was never sent")
 		}
 		s.acknowledged(m.Offset)
-	case wire.SessionStdout, wire.SessionStderr, wire.SessionInput:
+	case wire.SessionStdout, wire.SessionStderr, wire.SessionInput, wire.SessionClose:
 		for len(s.in) >= mostRecords && !s.closed && ctx.Err() == nil {
 			s.change.Wait()
 		}
@@ -352,7 +352,8 @@ func (s *Stream) send(ctx context.Context, conn Conn, next int64) {
 		if !ok || conn.Send(m) != nil || noted {
 			return
 		}
-		if m.Frame == wire.SessionStdout || m.Frame == wire.SessionStderr || m.Frame == wire.SessionInput {
+		switch m.Frame {
+		case wire.SessionStdout, wire.SessionStderr, wire.SessionInput, wire.SessionClose:
 			next = m.Offset + int64(len(m.Data))
 		}
 	}

@@ -64,6 +64,7 @@ const (
 	SessionStderr SessionFrame = 'p' // agent: it shares the offsets of Stdout; of a port, why it cannot be reached
 	SessionEnded  SessionFrame = 'e' // agent: JSON of cloud.SessionEnd
 	SessionInput  SessionFrame = 'i' // gateway
+	SessionClose  SessionFrame = 'c' // gateway: there is no more input. Its one byte has an offset as Input has, and means nothing
 	SessionResize SessionFrame = 'z' // gateway: the offset is columns << 32 | rows
 	SessionDone   SessionFrame = 'd' // gateway: the end is on record, forget the session
 )
@@ -131,7 +132,7 @@ func DecodeSession(b []byte) (SessionMessage, error) {
 	}
 	m := SessionMessage{Frame: SessionFrame(b[0]), Offset: int64(binary.BigEndian.Uint64(b[1:])), Data: b[9:]}
 	switch m.Frame {
-	case SessionAttach, SessionAck, SessionStdout, SessionStderr, SessionEnded, SessionInput, SessionResize, SessionDone:
+	case SessionAttach, SessionAck, SessionStdout, SessionStderr, SessionEnded, SessionInput, SessionClose, SessionResize, SessionDone:
 	default:
 		return m, fmt.Errorf("session message of unknown kind %d", b[0])
 	}

@@ -107,8 +107,8 @@ func (s *session) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.tick(ctx) })
 	wg.Go(s.feed)
-	if s.orphan && s.spec.Plan.Kind == cloud.SessionPort {
-		s.terminate("lost") // the gateway before has taken bytes of its connections with it
+	if kind := s.spec.Plan.Kind; s.orphan && (kind == cloud.SessionPort || kind == cloud.SessionBatch) {
+		s.terminate("lost") // the gateway before has taken bytes with it, of what must be whole
 	}
 	s.pump(ctx)
 	if ctx.Err() == nil { // it has ended, not the gateway
@@ -233,6 +233,9 @@ func (s *session) pump(ctx context.Context) {
 		if s.clientReady() {
 			s.end.Send(time.Now(), kind, r.Data)
 			s.wakeWriter()
+			if !s.clientReady() { // so the client is read from in any case
+				s.change.Broadcast()
+			}
 		}
 		s.out += int64(len(r.Data))
 		if s.spec.Plan.Kind != cloud.SessionPort {
@@ -328,8 +331,11 @@ func (s *session) take(p *channel.Piece) error {
 			s.mu.Unlock()
 		}
 	case frame.Flag:
-		if n, ok := channel.Signal(p.Data); ok && n == frame.Terminate {
+		switch n, ok := channel.Signal(p.Data); {
+		case ok && n == frame.Terminate:
 			s.terminate("terminated")
+		case ok && n == frame.Disconnect && s.spec.Plan.Kind == cloud.SessionBatch:
+			return s.stream.Write(wire.SessionClose, []byte{0})
 		}
 	}
 	return nil

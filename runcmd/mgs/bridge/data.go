@@ -168,6 +168,10 @@ func (s *session) feed() {
 		if err != nil {
 			return
 		}
+		if r.Kind == wire.SessionClose { // its protocol has no word for it
+			s.stream.Done(len(r.Data))
+			continue
+		}
 		s.mu.Lock()
 		s.moved = time.Now()
 		for p := r.Data; len(p) > 0; {
@@ -181,6 +185,7 @@ func (s *session) feed() {
 			n := min(len(p), inputSize)
 			s.end.Send(time.Now(), frame.Data, p[:n])
 			s.wakeWriter()
+			s.change.Broadcast() // where no more can be sent the agent is read from in any case
 			p = p[n:]
 		}
 		s.mu.Unlock()

@@ -23,7 +23,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
@@ -41,8 +40,8 @@ const (
 	// stands for its own.
 	repeatAfter = 300 * time.Millisecond
 	repeats     = 8
-	// maxHeld bounds the bytes that were received and not dealt with. The plugin knows no window: it is not read
-	// from beyond this.
+	// maxHeld bounds the bytes that were received and not dealt with. The plugin knows no window: what is beyond this it must say
+	// again.
 	maxHeld = 4 << 20
 	// overhead is what a message that is held costs beside its payload: who sends empty ones is not to hold more.
 	overhead = 256
@@ -50,9 +49,6 @@ const (
 	// time. All that are kept have room, and as many acknowledgements.
 	maxOut = 2 * most
 )
-
-// ErrFull is the error of a client that sends on although its bytes are not dealt with.
-var ErrFull = errors.New("more was sent than is dealt with")
 
 // Role is which end of a channel an End is.
 type Role int
@@ -231,7 +227,7 @@ func (e *End) data(now time.Time, m frame.Message) (*Piece, error) {
 		e.keepEarly(m)
 		return nil, nil
 	case e.held+len(m.Payload)+overhead > maxHeld:
-		return nil, ErrFull
+		return nil, nil // it comes again, as it is not acknowledged
 	}
 	if m.Sequence == 0 {
 		e.first = m.ID
@@ -279,9 +275,12 @@ func (e *End) Next() *Piece {
 // Held is how many bytes have been received and not dealt with.
 func (e *End) Held() int { return e.held }
 
-// Busy reports whether nothing more should be read from the other end for now: what it has said is not dealt with, or what it
-// was answered not taken.
-func (e *End) Busy() bool { return e.held > Window || len(e.out) > maxOut }
+// Busy reports whether nothing more should be read from the other end for now: what it was answered is not taken, or what it has
+// said not dealt with. The latter is no reason where no more can be sent, as what would let it, an acknowledgement, is among what
+// is to be read: of a program that writes as much as it reads, both would wait for ever.
+func (e *End) Busy() bool {
+	return len(e.out) > maxOut || e.held > Window && e.Room() >= MaxData
+}
 
 // Done acknowledges what has been dealt with.
 func (e *End) Done(now time.Time, p *Piece) {

@@ -290,8 +290,12 @@ func (c *Client) shaken(now time.Time, complete []byte) error {
 		close(c.begun)
 		return nil
 	}
-	if c.kind == string(cloud.SessionPort) {
+	switch c.kind {
+	case string(cloud.SessionPort):
 		c.closed, c.text = true, "the host's gateway was started again, and the connections were lost: begin anew"
+		return nil
+	case string(cloud.SessionBatch):
+		c.closed, c.text = true, "the host's gateway was started again, and the command was ended, as a part of its output is lost: begin anew"
 		return nil
 	}
 	if c.size != nil {
@@ -395,6 +399,11 @@ func (c *Client) Write(t frame.PayloadType, b []byte) error {
 // Resize tells the size of the terminal.
 func (c *Client) Resize(columns, rows int) error {
 	return c.Write(frame.Size, fmt.Appendf(nil, `{"cols":%d,"rows":%d}`, columns, rows))
+}
+
+// CloseInput says that there is no more input for a command without a terminal.
+func (c *Client) CloseInput() error {
+	return c.Write(frame.Flag, channel.AppendSignal(frame.Disconnect))
 }
 
 // Terminate asks for the session's end.

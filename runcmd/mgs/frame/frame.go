@@ -106,9 +106,9 @@ const (
 
 // The payloads of a Flag, as numbers of four bytes.
 const (
-	DisconnectPort uint32 = 1 // the client has closed the port
-	Terminate      uint32 = 2 // the client wants to end the session
-	ConnectFailed  uint32 = 3 // the agent could not reach the port
+	Disconnect    uint32 = 1 // the client has closed the port; from ours, of a command without a terminal: its input
+	Terminate     uint32 = 2 // the client wants to end the session
+	ConnectFailed uint32 = 3 // the agent could not reach the port
 )
 
 // ID is a message's UUID, in the usual order of its bytes.
