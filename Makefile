@@ -36,10 +36,10 @@ arch: ## only the plan of the house, with its warnings
 	$(GO) test -count=1 ./internal/arch
 
 unit:
-	@$(COUNT) unit $(GO) test -race ./...
+	@$(COUNT) unit $(GO) test -race -timeout 20m ./...
 
 net: ## tests in network namespaces (root)
-	@$(COUNT) net $(GO) test -count=1 -tags net -p 2 $$(deploy/scripts/tagged net)
+	@$(COUNT) net $(GO) test -count=1 -tags net -p 2 -timeout 20m $$(deploy/scripts/tagged net)
 
 vm: build ## tests with guests in QEMU (root)
 	@ICHIRO_BUILT=$(CURDIR)/bin $(COUNT) vm $(GO) test -count=1 -tags vm -p 1 -timeout 25m $$(deploy/scripts/tagged vm)

@@ -405,6 +405,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	watched := map[waiter]context.CancelFunc{}
 	again := time.NewTimer(time.Hour)
 	again.Stop()
+	var said string
+	var saidAt time.Time
+	failures := 0
 	for {
 		select {
 		case <-ctx.Done():
@@ -416,19 +419,30 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-m.presence.Changed():
 		case <-again.C:
 		}
+		rest := pause
 		if err := m.repair(ctx); err != nil && ctx.Err() == nil {
-			m.log.Error("network not repaired", "err", err)
-			again.Reset(time.Second)
+			if said != err.Error() || time.Since(saidAt) > time.Minute { // what lasts must not fill the log
+				said, saidAt = err.Error(), time.Now()
+				m.log.Error("network not repaired", "err", err)
+			}
+			failures++
+			rest = min(pause<<min(failures, 10), retry)
+			again.Reset(rest)
+		} else {
+			failures = 0
 		}
 		select { // tools that change rules of their own all day must not cost us a processor
 		case <-ctx.Done():
-		case <-time.After(pause):
+		case <-time.After(rest):
 		}
 	}
 }
 
-// pause is between two repairs.
-const pause = 100 * time.Millisecond
+// pause is between two repairs, retry at most after one that has failed.
+const (
+	pause = 100 * time.Millisecond
+	retry = time.Second
+)
 
 // waiter is something that knows when it needs a repair.
 type waiter interface{ Await(context.Context) error }
