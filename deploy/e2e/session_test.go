@@ -50,51 +50,59 @@ func TestSession(t *testing.T) {
 	h.stopped(t, id)
 	h.survives(t, id, "gateway")
 	h.survives(t, id, "control")
-	await(t, "seven sessions in the history", func() error {
+	await(t, "eight sessions in the history", func() error {
 		out, err := h.ssm.DescribeSessions(t.Context(), &ssm.DescribeSessionsInput{
 			State: ssmtypes.SessionStateHistory, Filters: []ssmtypes.SessionFilter{{Key: ssmtypes.SessionFilterKeyTargetId, Value: aws.String(id)}},
 		})
-		if err == nil && len(out.Sessions) != 7 {
+		if err == nil && len(out.Sessions) != 8 {
 			err = fmt.Errorf("%d sessions", len(out.Sessions))
 		}
 		return err
 	})
 	casts, err := filepath.Glob(h.state("sessions", "*.cast"))
-	if err != nil || len(casts) < 7 {
+	if err != nil || len(casts) < 8 {
 		t.Errorf("the recordings are %v, %v", casts, err)
 	}
 	audit, err := os.ReadFile(h.state("audit", "audit.jsonl"))
-	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 7 || !strings.Contains(string(audit), `"Code":23`) {
+	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 8 || !strings.Contains(string(audit), `"Code":23`) {
 		t.Errorf("the audit lacks the ends of the sessions: %v", err)
 	}
 }
 
-// stopped has Ctrl-C end a command in a pipe, there as here.
+// stopped has Ctrl-C end a command in a pipe, and a reader that goes.
 func (h *host) stopped(t *testing.T, id string) {
 	t.Helper()
-	cmd := h.ichiro("shell", "--run", h.run(), "--state", h.state(), id, "sh", "-c", "echo begun; exec cat")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
-	defer guard.Stop()
-	if line, err := bufio.NewReader(out).ReadString('\n'); line != "begun\n" {
-		t.Fatalf("a command in a pipe says %q, %v", line, err)
-	}
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Fatal(err)
-	}
-	if cmd.Wait(); cmd.ProcessState.ExitCode() != 255 {
-		t.Errorf("a command that was stopped has code %d, want 255", cmd.ProcessState.ExitCode())
+	for name, stop := range map[string]func(p *os.Process, out io.Closer) error{
+		"Ctrl-C":                    func(p *os.Process, _ io.Closer) error { return p.Signal(os.Interrupt) },
+		"that nobody reads it more": func(_ *os.Process, out io.Closer) error { return out.Close() },
+	} {
+		cmd := h.ichiro("shell", "--run", h.run(), "--state", h.state(), id, "sh", "-c", "echo begun; cat; while echo on; do :; done")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+		defer guard.Stop()
+		if line, err := bufio.NewReader(out).ReadString('\n'); line != "begun\n" {
+			t.Fatalf("a command in a pipe says %q, %v", line, err)
+		}
+		if err := stop(cmd.Process, out); err != nil {
+			t.Fatal(err)
+		}
+		if name != "Ctrl-C" {
+			in.Close()
+		}
+		if cmd.Wait(); cmd.ProcessState.ExitCode() != 255 {
+			t.Errorf("a command ended by %s has code %d, want 255", name, cmd.ProcessState.ExitCode())
+		}
+		in.Close()
 	}
 }
 

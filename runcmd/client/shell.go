@@ -35,9 +35,12 @@ func shell(ctx context.Context, a *api, s session) (int, error) {
 		return failed, err
 	}
 	var caught context.Context
-	switch kind, _ := c.Session(); {
-	case kind == string(cloud.SessionBatch) && leave():
-		// Nobody resumes a command whose output so far is here.
+	kind, _ := c.Session()
+	batch := kind == string(cloud.SessionBatch)
+	switch {
+	case batch && leave():
+		// Nobody resumes a command whose output so far is here: it ends with this process, also when nobody reads that any more.
+		signal.Ignore(syscall.SIGPIPE)
 		var release context.CancelFunc
 		caught, release = signal.NotifyContext(ctx, os.Interrupt)
 		defer release()
@@ -66,10 +69,12 @@ func shell(ctx context.Context, a *api, s session) (int, error) {
 	default:
 		go script(c, os.Stdin)
 	}
-	show(c)
+	unsaid := show(c, batch)
 	err := <-ended
 	code, text := c.Ended()
 	switch {
+	case unsaid != nil && batch:
+		return failed, unsaid
 	case caught != nil && caught.Err() != nil:
 		return failed, errors.New("stopped, and the command with it")
 	case err != nil:
@@ -103,17 +108,23 @@ func follow(ctx context.Context, c *client.Client) {
 	}
 }
 
-// show writes what the session says until it has ended.
-func show(c *client.Client) {
+// show writes what the session says until it has ended. What cannot be written ends it if that must be whole: a terminal may be
+// gone, and the session be resumed from another.
+func show(c *client.Client, whole bool) (unsaid error) {
 	for {
 		kind, b, err := c.Read()
 		if err != nil {
-			return
+			return unsaid
 		}
+		to := os.Stdout
 		if kind == frame.Stderr {
-			os.Stderr.Write(b)
-		} else {
-			os.Stdout.Write(b)
+			to = os.Stderr
+		}
+		if whole && unsaid != nil {
+			continue
+		}
+		if _, unsaid = to.Write(b); unsaid != nil && whole {
+			go c.Terminate() // which waits for room
 		}
 	}
 }

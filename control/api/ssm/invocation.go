@@ -122,8 +122,8 @@ func (s *Service) outputs(snap *store.Snapshot) outputs {
 
 // What stands in the place of an output of which the host has nothing any more, and never will.
 const (
-	lostWithHost     = "--output lost: its host has left the cloud--\n"
-	lostWithInstance = "--output removed with its instance--\n"
+	lostWithHost = "--output lost: its host has left the cloud--\n"
+	lostOnHost   = "--output lost: its host has it no more, as when its instance is gone--\n"
 )
 
 // read returns the beginning of a piece, cut at a character and with a word that it is cut. The error says that the output's host
@@ -154,7 +154,7 @@ func (r outputs) read(ctx context.Context, c cloud.Command, inv cloud.Invocation
 		return "", err
 	}
 	if len(data) == 0 {
-		return lostWithInstance, nil
+		return lostOnHost, nil
 	}
 	text := []rune(strings.ToValidUTF8(string(data), "\uFFFD"))
 	if len(text) <= p.limit && int64(len(data)) >= to-from {

@@ -423,7 +423,7 @@ func TestAnOutputThatIsNotToBeHad(t *testing.T) {
 	}
 
 	r.door.shut, r.door.text = nil, ""
-	if got, err := get(); err != nil || got.StandardOutputContent != lostWithInstance || got.StandardErrorContent != lostWithInstance {
+	if got, err := get(); err != nil || got.StandardOutputContent != lostOnHost || got.StandardErrorContent != lostOnHost {
 		t.Errorf("its instance is gone: got %+v, %v", got, err)
 	}
 
