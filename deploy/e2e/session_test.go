@@ -69,6 +69,26 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// converse starts `ichiro shell` in a guest, and returns it with its pipes. It has a minute.
+func (h *host) converse(t *testing.T, id string, args ...string) (*exec.Cmd, io.WriteCloser, io.ReadCloser) {
+	t.Helper()
+	cmd := h.ichiro(append([]string{"shell", "--run", h.run(), "--state", h.state(), id}, args...)...)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+	t.Cleanup(func() { guard.Stop() })
+	return cmd, in, out
+}
+
 // stopped has Ctrl-C end a command in a pipe, and a reader that goes.
 func (h *host) stopped(t *testing.T, id string) {
 	t.Helper()
@@ -76,20 +96,7 @@ func (h *host) stopped(t *testing.T, id string) {
 		"Ctrl-C":                    func(p *os.Process, _ io.Closer) error { return p.Signal(os.Interrupt) },
 		"that nobody reads it more": func(_ *os.Process, out io.Closer) error { return out.Close() },
 	} {
-		cmd := h.ichiro("shell", "--run", h.run(), "--state", h.state(), id, "sh", "-c", "echo begun; cat; while echo on; do :; done")
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
-		defer guard.Stop()
+		cmd, in, out := h.converse(t, id, "sh", "-c", "echo begun; cat; while echo on; do :; done")
 		if line, err := bufio.NewReader(out).ReadString('\n'); line != "begun\n" {
 			t.Fatalf("a command in a pipe says %q, %v", line, err)
 		}
@@ -109,20 +116,7 @@ func (h *host) stopped(t *testing.T, id string) {
 // survives has a shell go on while a daemon on its way is killed.
 func (h *host) survives(t *testing.T, id, daemon string) {
 	t.Helper()
-	cmd := h.ichiro("shell", "--run", h.run(), "--state", h.state(), id)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
-	defer guard.Stop()
+	cmd, in, out := h.converse(t, id)
 	fmt.Fprintf(in, "V=kept; echo begun $((40+2))\n")
 	var said strings.Builder
 	until := func(text string) {
