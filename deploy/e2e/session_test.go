@@ -50,21 +50,21 @@ func TestSession(t *testing.T) {
 	h.stopped(t, id)
 	h.survives(t, id, "gateway")
 	h.survives(t, id, "control")
-	await(t, "eight sessions in the history", func() error {
+	await(t, "eleven sessions in the history", func() error {
 		out, err := h.ssm.DescribeSessions(t.Context(), &ssm.DescribeSessionsInput{
 			State: ssmtypes.SessionStateHistory, Filters: []ssmtypes.SessionFilter{{Key: ssmtypes.SessionFilterKeyTargetId, Value: aws.String(id)}},
 		})
-		if err == nil && len(out.Sessions) != 8 {
+		if err == nil && len(out.Sessions) != 11 {
 			err = fmt.Errorf("%d sessions", len(out.Sessions))
 		}
 		return err
 	})
 	casts, err := filepath.Glob(h.state("sessions", "*.cast"))
-	if err != nil || len(casts) < 8 {
+	if err != nil || len(casts) < 11 {
 		t.Errorf("the recordings are %v, %v", casts, err)
 	}
 	audit, err := os.ReadFile(h.state("audit", "audit.jsonl"))
-	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 8 || !strings.Contains(string(audit), `"Code":23`) {
+	if err != nil || strings.Count(string(audit), `"SessionEnded"`) < 11 || !strings.Contains(string(audit), `"Code":23`) {
 		t.Errorf("the audit lacks the ends of the sessions: %v", err)
 	}
 }
@@ -89,27 +89,60 @@ func (h *host) converse(t *testing.T, id string, args ...string) (*exec.Cmd, io.
 	return cmd, in, out
 }
 
-// stopped has Ctrl-C end a command in a pipe, and a reader that goes.
+// stopped has commands in a pipe end when they are stopped here, or cannot be read or given what they should be.
 func (h *host) stopped(t *testing.T, id string) {
 	t.Helper()
-	for name, stop := range map[string]func(p *os.Process, out io.Closer) error{
-		"Ctrl-C":                    func(p *os.Process, _ io.Closer) error { return p.Signal(os.Interrupt) },
-		"that nobody reads it more": func(_ *os.Process, out io.Closer) error { return out.Close() },
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	directory, err := os.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer directory.Close()
+	for name, c := range map[string]struct {
+		script string
+		stop   func(p *os.Process, in io.WriteCloser, out io.Closer) error
+	}{
+		"Ctrl-C": {"echo begun; cat", func(p *os.Process, _ io.WriteCloser, _ io.Closer) error { return p.Signal(os.Interrupt) }},
+		"a reader that goes": {"echo begun; cat; while echo on; do :; done", func(_ *os.Process, in io.WriteCloser, out io.Closer) error {
+			return errors.Join(in.Close(), out.Close())
+		}},
+		"a reader that goes, with more input than anybody takes": {"echo begun; while echo on; do :; done", func(_ *os.Process, in io.WriteCloser, out io.Closer) error {
+			if _, err := in.Write(make([]byte, 2<<20)); err != nil { // twice what is under way to a guest
+				return err
+			}
+			return out.Close()
+		}},
 	} {
-		cmd, in, out := h.converse(t, id, "sh", "-c", "echo begun; cat; while echo on; do :; done")
+		cmd, in, out := h.converse(t, id, "sh", "-c", c.script)
 		if line, err := bufio.NewReader(out).ReadString('\n'); line != "begun\n" {
 			t.Fatalf("a command in a pipe says %q, %v", line, err)
 		}
-		if err := stop(cmd.Process, out); err != nil {
+		if err := c.stop(cmd.Process, in, out); err != nil {
 			t.Fatal(err)
-		}
-		if name != "Ctrl-C" {
-			in.Close()
 		}
 		if cmd.Wait(); cmd.ProcessState.ExitCode() != 255 {
 			t.Errorf("a command ended by %s has code %d, want 255", name, cmd.ProcessState.ExitCode())
 		}
 		in.Close()
+	}
+	for name, files := range map[string][2]*os.File{"a full disk": {nil, full}, "input that cannot be read": {directory, nil}} {
+		cmd := h.ichiro("shell", "--run", h.run(), "--state", h.state(), id, "sh", "-c", "echo begun; cat; sleep 1000")
+		if files[0] != nil { // else there is none
+			cmd.Stdin = files[0]
+		}
+		if files[1] != nil {
+			cmd.Stdout = files[1]
+		}
+		guard := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+		err := cmd.Run()
+		guard.Stop()
+		if cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != 255 {
+			t.Errorf("a command ended by %s: %v, want code 255", name, err)
+		}
 	}
 }
 

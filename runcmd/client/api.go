@@ -65,6 +65,11 @@ func (a *api) resume(ctx context.Context, id string) (s session, err error) {
 	return s, err
 }
 
+// terminate ends a session by the API, which its input does not hold up.
+func (a *api) terminate(ctx context.Context, id string) error {
+	return a.call(ctx, "TerminateSession", map[string]string{"SessionId": id}, &struct{}{})
+}
+
 func (a *api) call(ctx context.Context, action string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {

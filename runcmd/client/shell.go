@@ -34,9 +34,17 @@ func shell(ctx context.Context, a *api, s session) (int, error) {
 		}
 		return failed, err
 	}
+	// The user wants the session's end. The client's word for it stands behind input that nobody may take, and the API's is a matter of
+	// policies: whichever comes first.
+	end := func() {
+		time.AfterFunc(obey, cancel)
+		go c.Terminate()
+		_ = a.terminate(run, s.SessionId)
+	}
 	var caught context.Context
 	kind, _ := c.Session()
 	batch := kind == string(cloud.SessionBatch)
+	unread := make(chan error, 1)
 	switch {
 	case batch && leave():
 		// Nobody resumes a command whose output so far is here: it ends with this process, also when nobody reads that any more.
@@ -46,13 +54,15 @@ func shell(ctx context.Context, a *api, s session) (int, error) {
 		defer release()
 		defer context.AfterFunc(caught, func() {
 			release() // another Ctrl-C ends this process
-			time.AfterFunc(obey, cancel)
-			c.Terminate()
+			end()
 		})()
 		go func() {
-			if copyTo(c, os.Stdin) == nil {
-				c.CloseInput()
+			if err := copyTo(c, os.Stdin); err != nil {
+				unread <- err
+				end()
+				return
 			}
+			c.CloseInput()
 		}()
 	case term.IsTerminal(int(os.Stdin.Fd())):
 		state, err := term.MakeRaw(int(os.Stdin.Fd()))
@@ -63,18 +73,28 @@ func shell(ctx context.Context, a *api, s session) (int, error) {
 		go follow(run, c)
 		go func() {
 			if typed(c, os.Stdin) {
-				c.Terminate()
+				end()
 			}
 		}()
 	default:
 		go script(c, os.Stdin)
 	}
-	unsaid := show(c, batch)
+	var unsaid error
+	if batch {
+		unsaid = show(c, end)
+	} else {
+		show(c, func() {}) // a terminal may be gone, and its session be resumed from another
+	}
 	err := <-ended
 	code, text := c.Ended()
+	select {
+	case err := <-unread:
+		return failed, fmt.Errorf("the command was ended: %w", err)
+	default:
+	}
 	switch {
-	case unsaid != nil && batch:
-		return failed, unsaid
+	case unsaid != nil:
+		return failed, fmt.Errorf("the command was ended: %w", unsaid)
 	case caught != nil && caught.Err() != nil:
 		return failed, errors.New("stopped, and the command with it")
 	case err != nil:
@@ -108,9 +128,8 @@ func follow(ctx context.Context, c *client.Client) {
 	}
 }
 
-// show writes what the session says until it has ended. What cannot be written ends it if that must be whole: a terminal may be
-// gone, and the session be resumed from another.
-func show(c *client.Client, whole bool) (unsaid error) {
+// show writes what the session says until it has ended. It calls lost when something cannot be written, and writes no more.
+func show(c *client.Client, lost func()) (unsaid error) {
 	for {
 		kind, b, err := c.Read()
 		if err != nil {
@@ -120,11 +139,11 @@ func show(c *client.Client, whole bool) (unsaid error) {
 		if kind == frame.Stderr {
 			to = os.Stderr
 		}
-		if whole && unsaid != nil {
+		if unsaid != nil {
 			continue
 		}
-		if _, unsaid = to.Write(b); unsaid != nil && whole {
-			go c.Terminate() // which waits for room
+		if _, unsaid = to.Write(b); unsaid != nil {
+			go lost()
 		}
 	}
 }
@@ -154,9 +173,7 @@ const endOfInput = 4
 // script sends a file to the session's terminal as if it were typed: to the end of its last line, and then that there is no more.
 func script(c *client.Client, in io.Reader) {
 	last := &lastByte{Reader: in, b: '\n'}
-	if copyTo(c, last) != nil {
-		return
-	}
+	_ = copyTo(c, last) // what cannot be read is the end, too
 	end := []byte{endOfInput}
 	if last.b != '\n' && last.b != '\r' {
 		end = []byte{'\n', endOfInput}
@@ -164,20 +181,15 @@ func script(c *client.Client, in io.Reader) {
 	c.Write(frame.Data, end)
 }
 
-// copyTo sends what is read until its end, which is no error.
+// copyTo sends what is read until its end, or until the session's. The error is that of reading.
 func copyTo(c *client.Client, in io.Reader) error {
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := in.Read(buf)
-		if n > 0 {
-			if err := c.Write(frame.Data, buf[:n]); err != nil {
-				return err
-			}
+		if n > 0 && c.Write(frame.Data, buf[:n]) != nil || errors.Is(err, io.EOF) {
+			return nil
 		}
 		if err != nil {
-			if errors.Is(err, io.EOF) {
-				err = nil
-			}
 			return err
 		}
 	}
